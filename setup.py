@@ -1,0 +1,19 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+readme = here / "README.md"
+
+setup(
+    name="sgr_d2",
+    version=re.search(r'__version__ = "(.+)"', (here / "sgr_d2/__init__.py").read_text())[1],
+    description="Semantically aware global reasoning (SGR) for segmentation, as a Detectron2 project",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["sgr_d2", "sgr_d2.*"]),
+    # Detectron2 is not listed: it is not on the package index under its own name (README, "Install").
+    install_requires=(here / "requirements/runtime.in").read_text().split(),
+)

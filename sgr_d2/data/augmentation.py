@@ -1,0 +1,65 @@
+"""The augmentations of training and test, from Detectron2's own parts and keys."""
+
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+
+from sgr_d2.data.reading import IMAGE_FORMATS
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool, *, ignore_label: int = 255) -> list[T.Augmentation | T.Transform]:
+    """Return what ``INPUT`` asks for, in order: scale, crop, colour, flip; at test the scale alone.
+
+    Args:
+        cfg: read for INPUT.{MIN,MAX}_SIZE_*, CROP, COLOR_AUG_SSD, FORMAT and RANDOM_FLIP.
+        is_train: for training or for test.
+        ignore_label: labels of this value do not count for INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
+
+    Raises:
+        ValueError: a key has a value that cannot be obeyed.
+    """
+    if not is_train:
+        size = cfg.INPUT.MIN_SIZE_TEST  # 0: leave the image as it is
+        return [T.ResizeShortestEdge(size, cfg.INPUT.MAX_SIZE_TEST)] if size else []
+    augmentations = [_random_scale(cfg)]
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.append(_random_crop(cfg, ignore_label))
+    if cfg.INPUT.COLOR_AUG_SSD:
+        _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, IMAGE_FORMATS)
+        augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
+    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    return augmentations
+
+
+def _random_scale(cfg: CfgNode) -> T.Augmentation:
+    sizes, style = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    sizes = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
+    _check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", style, ("choice", "range"))
+    if not sizes or (style == "range" and (len(sizes) != 2 or sizes[0] > sizes[1])):
+        raise ValueError(
+            f"INPUT.MIN_SIZE_TRAIN must be [smallest, largest] for sampling 'range', a list for 'choice'; got {sizes}."
+        )
+    return T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, style)
+
+
+def _random_crop(cfg: CfgNode, ignore_label: int) -> T.Augmentation:
+    crop = cfg.INPUT.CROP
+    kinds = ("relative_range", "relative", "absolute", "absolute_range")
+    _check_choice("INPUT.CROP.TYPE", crop.TYPE, kinds)
+    size = tuple(crop.SIZE)
+    pixels = crop.TYPE.startswith("absolute")
+    valid = all(x == int(x) >= 1 for x in size) if pixels else all(0 < x <= 1 for x in size)
+    if len(size) != 2 or not valid:
+        unit = "two whole numbers of pixels" if pixels else "two shares of the image in (0, 1]"
+        raise ValueError(f"INPUT.CROP.SIZE must be {unit} for INPUT.CROP.TYPE {crop.TYPE!r}; got {size}.")
+    if pixels:
+        size = tuple(int(x) for x in size)
+    return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, size, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label)
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{key} must be one of {', '.join(choices)}; got {value!r}.")

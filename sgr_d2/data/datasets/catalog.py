@@ -1,0 +1,155 @@
+"""Detectron2's catalogs, for semantic data sets: register, look up, compare."""
+
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from sgr_d2.data.datasets.palette import generate_colors
+
+ROOT_VARIABLE = "DETECTRON2_DATASETS"
+DEFAULT_IGNORE_LABEL = 255
+
+
+class SemanticMetadata(NamedTuple):
+    """What the labels of a data set mean.
+
+    Attributes:
+        classes: C names.
+        colors: C colours (R, G, B), 0..255.
+        ignore_label: value of unlabelled pixels.
+    """
+
+    classes: list[str]
+    colors: list[tuple[int, int, int]]
+    ignore_label: int
+
+
+def dataset_root() -> Path:
+    """Return the folder of the data sets: $DETECTRON2_DATASETS, or ``datasets`` in the working directory."""
+    return Path(os.environ.get(ROOT_VARIABLE) or "datasets").expanduser()
+
+
+def describe_root() -> str:
+    """Return a sentence for error messages: where data sets are looked for, and why there."""
+    value = os.environ.get(ROOT_VARIABLE)
+    if value:
+        return f"${ROOT_VARIABLE} is set to {value}."
+    return f"${ROOT_VARIABLE} is not set, so data sets are looked for in {dataset_root().absolute()}."
+
+
+def register_semantic(
+    name: str,
+    load: Callable[[], list[dict[str, Any]]],
+    *,
+    owner: str,
+    classes: Sequence[str],
+    colors: Sequence[Sequence[int]] | None = None,
+    ignore_label: int = DEFAULT_IGNORE_LABEL,
+    image_root: str | os.PathLike,
+    sem_seg_root: str | os.PathLike,
+) -> None:
+    """Register a data set in both catalogs; again with the same content is a no-op, with other content replaces it.
+
+    Args:
+        name: of the data set.
+        load: returns its records; called when the data set is used.
+        owner: who registers ("camvid", "folders", ...); a name keeps its owner.
+        classes, colors, ignore_label: see :class:`SemanticMetadata`; colours are made up when None.
+        image_root, sem_seg_root: folders of images and labels.
+
+    Raises:
+        ValueError: the name belongs to another data set.
+    """
+    content = {
+        "registered_by": owner,
+        "stuff_classes": list(classes),
+        "stuff_colors": [tuple(color) for color in colors or generate_colors(len(classes))],
+        "ignore_label": ignore_label,
+        "evaluator_type": "sem_seg",
+        "image_root": str(image_root),
+        "sem_seg_root": str(sem_seg_root),
+    }
+    if name in DatasetCatalog:
+        present = MetadataCatalog.get(name)
+        if all(present.get(key) == value for key, value in content.items()):
+            return
+        if present.get("registered_by") != owner:
+            raise ValueError(f"The name {name!r} already belongs to another data set; choose another one.")
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(**content)
+
+
+def semantic_names() -> list[str]:
+    """Return the names of the registered data sets that have semantic classes."""
+    known = (name for name in DatasetCatalog.list() if name in MetadataCatalog.list())
+    return sorted(name for name in known if MetadataCatalog.get(name).get("stuff_classes"))
+
+
+def get_dataset_records(name: str) -> list[dict[str, Any]]:
+    """Return the records of a data set.
+
+    Raises:
+        ValueError: the name is unknown, or the data set is empty.
+    """
+    _check_name(name)
+    records = DatasetCatalog.get(name)
+    if not len(records):
+        folder = MetadataCatalog.get(name).get("image_root", "an unknown folder")
+        raise ValueError(f"Data set {name!r} is empty: no images in {folder}.")
+    return records
+
+
+def metadata_of(names: Sequence[str]) -> SemanticMetadata:
+    """Return classes, colours and ignore label that the data sets share.
+
+    Raises:
+        ValueError: no names, an unknown one, or two data sets that disagree on classes or ignore label.
+    """
+    if not names:
+        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
+    first, *others = (_metadata(name) for name in names)
+    for name, other in zip(names[1:], others, strict=True):
+        if other.classes != first.classes or other.ignore_label != first.ignore_label:
+            raise ValueError(
+                f"Data sets {names[0]!r} and {name!r} cannot be used together: {_difference(first, other)}. "
+                "Those of DATASETS.TRAIN and DATASETS.TEST must share classes and ignore label."
+            )
+    return first
+
+
+def _metadata(name: str) -> SemanticMetadata:
+    _check_name(name)
+    metadata = MetadataCatalog.get(name)
+    classes = list(metadata.get("stuff_classes", ()))
+    if not classes:
+        raise ValueError(f"Data set {name!r} has no semantic classes (metadata key stuff_classes).")
+    colors = metadata.get("stuff_colors") or generate_colors(len(classes))
+    return SemanticMetadata(
+        classes, [tuple(color) for color in colors], metadata.get("ignore_label", DEFAULT_IGNORE_LABEL)
+    )
+
+
+def _difference(first: SemanticMetadata, other: SemanticMetadata) -> str:
+    if first.ignore_label != other.ignore_label:
+        return f"their ignore labels are {first.ignore_label} and {other.ignore_label}"
+    if len(first.classes) != len(other.classes):
+        return f"they have {len(first.classes)} and {len(other.classes)} classes"
+    index = next(i for i, (a, b) in enumerate(zip(first.classes, other.classes, strict=True)) if a != b)
+    return f"their class {index} is {first.classes[index]!r} and {other.classes[index]!r}"
+
+
+def _check_name(name: str) -> None:
+    if name in DatasetCatalog:
+        return
+    known = semantic_names()
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"Unknown data set {name!r}.{hint} Known: {', '.join(known)}. Your own folders go under DATASETS.FOLDERS."
+    )

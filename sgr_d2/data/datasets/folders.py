@@ -1,0 +1,168 @@
+"""Your own data: a folder of images and a folder of label maps, by config alone."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, register_semantic
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff")
+_REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
+_OPTIONAL_KEYS = ("IGNORE_LABEL", "COLORS")
+
+
+def load_image_label_folder(
+    image_dir: str | os.PathLike, label_dir: str | os.PathLike, *, name: str = "data set"
+) -> list[dict[str, Any]]:
+    """Pair images and labels by their relative path without suffix, in all subfolders.
+
+    Args:
+        image_dir: .jpg, .jpeg, .png, .bmp, .tif or .tiff, in any case.
+        label_dir: .png, .tif or .tiff.
+        name: of the data set, for messages.
+
+    Returns:
+        [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: no images, two files of one name, or one of a pair is missing.
+    """
+    images = _files_by_id(image_dir, IMAGE_SUFFIXES, f"{name}: image")
+    labels = _files_by_id(label_dir, LABEL_SUFFIXES, f"{name}: label")
+    if not images:
+        raise ValueError(f"{name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {Path(image_dir).absolute()}.")
+    _check_pairs(images, labels, f"{name}: {{}} of {len(images)} images have no label in {label_dir}: {{}}.")
+    _check_pairs(labels, images, f"{name}: {{}} of {len(labels)} labels have no image in {image_dir}: {{}}.")
+    return [
+        {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key}
+        for key in sorted(images)
+    ]
+
+
+def register_folders(cfg: CfgNode) -> None:
+    """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
+
+    CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
+    IGNORE_LABEL (255) and COLORS (a list of [R, G, B]) are optional. Relative paths start at the working
+    directory; ``~`` and environment variables are expanded. The folders are read when the data set is used.
+
+    Raises:
+        FileNotFoundError: the file of class names does not exist.
+        ValueError: an entry has an unknown, missing or impossible key.
+    """
+    for name, entry in cfg.DATASETS.FOLDERS.items():
+        key = f"DATASETS.FOLDERS.{name}"
+        _check_keys(entry, key)
+        classes = _class_names(entry["CLASSES"], f"{key}.CLASSES")
+        image_dir, label_dir = _expand(entry["IMAGE_DIR"]), _expand(entry["LABEL_DIR"])
+        register_semantic(
+            name,
+            partial(load_image_label_folder, image_dir, label_dir, name=name),
+            owner="folders",
+            classes=classes,
+            colors=_colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
+            ignore_label=_ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key),
+            image_root=image_dir,
+            sem_seg_root=label_dir,
+        )
+
+
+def _files_by_id(folder: str | os.PathLike, suffixes: Sequence[str], what: str) -> dict[str, Path]:
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{what} folder {Path(folder).absolute()} does not exist.")
+    files: dict[str, Path] = {}
+    for path in _walk(folder):
+        if path.suffix.lower() not in suffixes:
+            continue
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if key in files:
+            raise ValueError(f"{what} files {files[key]} and {path} differ in suffix only; keep one of them.")
+        files[key] = path
+    return files
+
+
+def _walk(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield all files that are not hidden; follows links to folders, which Path.rglob does not."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _check_pairs(files: dict[str, Path], partners: dict[str, Path], message: str) -> None:
+    lonely = sorted(files.keys() - partners.keys())
+    if lonely:
+        shown = ", ".join(str(files[key]) for key in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
+        raise ValueError(
+            message.format(len(lonely), shown) + " Image and label must share their name up to the suffix."
+        )
+
+
+def _check_keys(entry: Any, key: str) -> None:
+    valid = f"Valid keys: {', '.join(_REQUIRED_KEYS)} (required), {', '.join(_OPTIONAL_KEYS)}."
+    if not isinstance(entry, dict):
+        raise ValueError(f"{key} must hold keys; got {entry!r}. {valid}")
+    for unknown in sorted(entry.keys() - {*_REQUIRED_KEYS, *_OPTIONAL_KEYS}):
+        raise ValueError(f"Unknown key {key}.{unknown}. {valid}")
+    for required in _REQUIRED_KEYS:
+        if not entry.get(required):
+            raise ValueError(f"{key}.{required} is missing. {valid}")
+    for folder in ("IMAGE_DIR", "LABEL_DIR"):
+        if not isinstance(entry[folder], str):
+            raise ValueError(f"{key}.{folder} must be the path of a folder; got {entry[folder]!r}.")
+
+
+def _class_names(value: Any, key: str) -> list[str]:
+    names = _read_class_file(_expand(value), key) if isinstance(value, str) else list(value)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key} must give at least one class name, all of them text; got {names!r}.")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{key} names {', '.join(repeated)} more than once.")
+    return names
+
+
+def _read_class_file(path: Path, key: str) -> list[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{key}: no file {path.absolute()}; give a list of names or a file of them.")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix.lower() != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{key}: {path} is not valid JSON: {error}.") from error
+    names = content.get("classes") if isinstance(content, dict) else content
+    if not isinstance(names, list):
+        raise ValueError(f'{key}: {path} must hold a list of names or {{"classes": [...]}}.')
+    return names
+
+
+def _colors(value: Any, count: int, key: str) -> list[tuple[int, ...]] | None:
+    if value is None:
+        return None
+    if len(value) != count or not all(_is_color(color) for color in value):
+        raise ValueError(f"{key} must hold {count} colours [R, G, B] of 0..255, one a class; got {value!r}.")
+    return [tuple(color) for color in value]
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(x in range(256) for x in value)
+
+
+def _ignore_label(value: Any, count: int, key: str) -> int:
+    if not isinstance(value, int) or 0 <= value < count:
+        raise ValueError(
+            f"{key}.IGNORE_LABEL must be a whole number outside the class indices 0..{count - 1}; got {value!r}."
+        )
+    return value
+
+
+def _expand(path: str) -> Path:
+    return Path(os.path.expandvars(path)).expanduser()

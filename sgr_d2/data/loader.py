@@ -1,0 +1,167 @@
+"""Data loaders. The training stream is a function of the seed alone.
+
+Sample n of the stream is the same whatever the number of workers and processes, and after a resume: the shuffle
+depends on the seed, the augmentation of sample n on (seed, n), and batch i of all processes together holds the
+samples [i * B, (i + 1) * B).
+"""
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, build_detection_test_loader
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from sgr_d2.data.datasets import get_dataset_records
+from sgr_d2.data.mapper import SemanticMapper
+
+logger = logging.getLogger(__name__)
+Record = dict[str, Any]
+Mapper = Callable[[Record], Record]
+
+
+def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, mapper: Mapper | None = None) -> DataLoader:
+    """Return the endless loader of DATASETS.TRAIN; it yields lists of IMS_PER_BATCH / processes mapped records.
+
+    Args:
+        cfg: read for DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS, SEED and what the mapper reads.
+        start_iter: iterations already done; their samples are skipped without being made.
+        mapper: instead of ``SemanticMapper(cfg, is_train=True)``.
+
+    Raises:
+        FileNotFoundError, ValueError: a data set is unknown, missing or empty, or the batch cannot be split.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty; name at least one data set to train on.")
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise ValueError(f"DATALOADER.SAMPLER_TRAIN must be TrainingSampler; got {cfg.DATALOADER.SAMPLER_TRAIN!r}.")
+    seed = cfg.SEED
+    if seed < 0:
+        seed = comm.shared_random_seed()
+        logger.info("SEED is %d: the order of the training images is drawn from seed %d.", cfg.SEED, seed)
+    mapper = mapper or SemanticMapper(cfg, is_train=True)
+    records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
+    logger.info("Training on %d images of %s.", len(records), ", ".join(cfg.DATASETS.TRAIN))
+    return stream_loader(
+        records,
+        mapper,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=seed,
+        start_iter=start_iter,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> DataLoader:
+    """Return the loader of one data set, an image a batch, split over the processes by Detectron2's InferenceSampler.
+
+    Raises:
+        FileNotFoundError, ValueError: the data set is unknown, missing or empty.
+    """
+    return build_detection_test_loader(
+        get_dataset_records(dataset_name),
+        mapper=mapper or SemanticMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def stream_loader(
+    records: list[Record],
+    mapper: Mapper,
+    *,
+    batch_size: int,
+    seed: int,
+    start_iter: int = 0,
+    num_workers: int = 0,
+    rank: int | None = None,
+    world_size: int | None = None,
+) -> DataLoader:
+    """Return the endless loader of ``records``; ``batch_size`` counts the samples of all processes together.
+
+    ``rank`` and ``world_size`` are those of the running process unless given.
+
+    Raises:
+        ValueError: ``batch_size`` is not a positive multiple of the number of processes.
+    """
+    rank = comm.get_rank() if rank is None else rank
+    world_size = comm.get_world_size() if world_size is None else world_size
+    if batch_size < 1 or batch_size % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is the batch of all processes together and must be a multiple of their number; "
+            f"got {batch_size} for {world_size} process(es)."
+        )
+    sampler = PositionSampler(len(records), seed=seed, start=start_iter * batch_size, rank=rank, world_size=world_size)
+    return DataLoader(
+        _SeededDataset(DatasetFromList(records, copy=False), mapper, seed),
+        batch_size=batch_size // world_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator().manual_seed(seed),  # else each epoch would advance torch's global generator
+    )
+
+
+class PositionSampler(TrainingSampler):
+    """Detectron2's endless shuffle, with the place of every sample in the stream: yields (index, position).
+
+    A process of rank r among W takes the positions start + r, start + r + W, ...
+    """
+
+    def __init__(self, size: int, *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(size, seed=seed)
+        self._start = start
+        self._rank = rank
+        self._world_size = world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        stream = ((index, position) for position, index in enumerate(self._infinite_indices()))
+        return islice(stream, self._start + self._rank, None, self._world_size)
+
+
+class _SeededDataset(Dataset):
+    """Maps record ``index`` with the random state of ``position``."""
+
+    def __init__(self, records: DatasetFromList, mapper: Mapper, seed: int) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, place: tuple[int, int]) -> Record:
+        index, position = place
+        with seeded_randomness(self.seed, position):
+            return self.mapper(self.records[index])
+
+
+@contextmanager
+def seeded_randomness(*entropy: int) -> Iterator[None]:
+    """Make ``random`` and ``numpy.random``, which Detectron2's augmentations use, a function of ``entropy`` inside.
+
+    Both get their former state back, so that other code in the process notices nothing.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    words = np.random.SeedSequence(entropy).generate_state(4)
+    random.seed(words.tobytes())
+    np.random.seed(words)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def _init_worker(worker_id: int) -> None:
+    cv2.setNumThreads(0)  # as torch does for its own threads in a worker: the workers are the parallelism

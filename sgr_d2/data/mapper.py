@@ -1,0 +1,127 @@
+"""From a record of a data set to the input of the model: read, augment, label the components.
+
+Shape legend: H x W the image after augmentation, L its components.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import SizeMismatchError
+from fvcore.transforms.transform import Transform
+
+from sgr_d2.data.augmentation import build_augmentations
+from sgr_d2.data.components import label_components
+from sgr_d2.data.datasets import metadata_of
+from sgr_d2.data.reading import read_image, read_label
+
+
+class SemanticMapper:
+    """Map a record {file_name, sem_seg_file_name, ...} to model input.
+
+    The result keeps the keys of the record and gains
+
+    * ``image``: (3, H, W) uint8, channels in the order of INPUT.FORMAT;
+    * ``height``, ``width``: size of the image in its file;
+
+    and in training
+
+    * ``sem_seg``: (H, W) int64, classes and the ignore label;
+    * ``components``: (H, W) int32, 0 or the number of the component; made after the augmentation;
+    * ``component_classes``: (L,) int64;
+    * ``components_small``, ``components_cut``: int, how many were dropped for their area, and for the limit.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: list[T.Augmentation | Transform],
+        image_format: str = "RGB",
+        num_classes: int = 0,
+        ignore_label: int = 255,
+        min_area: int = 16,
+        max_components: int = 256,
+    ) -> None:
+        """Keep the parts; ``num_classes`` and what follows it are read in training only."""
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.min_area = min_area
+        self.max_components = max_components
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Classes and ignore label come from the metadata of the data sets."""
+        options: dict[str, Any] = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT}
+        if not is_train:
+            return options | {"augmentations": build_augmentations(cfg, False)}
+        metadata = metadata_of([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        return options | {
+            "augmentations": build_augmentations(cfg, True, ignore_label=metadata.ignore_label),
+            "num_classes": len(metadata.classes),
+            "ignore_label": metadata.ignore_label,
+            "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
+            "max_components": cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Return a new dict; see the class.
+
+        Raises:
+            FileNotFoundError, ValueError: a file is missing or wrong, or image and label differ in size.
+        """
+        image = read_image(dataset_dict["file_name"], self.image_format)
+        labels = self._read_label(dataset_dict, image.shape[:2]) if self.is_train else None
+        augmented = _LabelledInput(image, sem_seg=labels)
+        self.augmentations(augmented)
+        # np.array copies: a flip leaves negative strides, which torch refuses, and Pillow's resize a read-only array
+        pixels = torch.from_numpy(np.array(augmented.image.transpose(2, 0, 1), order="C"))
+        output = {**dataset_dict, "height": image.shape[0], "width": image.shape[1], "image": pixels}
+        return output | self._targets(augmented.sem_seg) if self.is_train else output
+
+    def _read_label(self, record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+        path = record.get("sem_seg_file_name")
+        if path is None:
+            raise ValueError(f"The record of {record['file_name']} has no sem_seg_file_name; training needs labels.")
+        labels = read_label(path, num_classes=self.num_classes, ignore_label=self.ignore_label)
+        if labels.shape != size:
+            raise SizeMismatchError(
+                f"Image {record['file_name']} has {size[1]}x{size[0]} pixels (width x height), but its label {path} "
+                f"has {labels.shape[1]}x{labels.shape[0]}; they must agree."
+            )
+        return labels
+
+    def _targets(self, labels: np.ndarray) -> dict[str, Any]:
+        found = label_components(
+            labels, ignore_label=self.ignore_label, min_area=self.min_area, max_components=self.max_components
+        )
+        return {
+            "sem_seg": torch.from_numpy(labels.astype(np.int64, order="C")),
+            "components": torch.from_numpy(found.ids),
+            "component_classes": torch.from_numpy(found.classes),
+            "components_small": found.num_small,
+            "components_cut": found.num_cut,
+        }
+
+
+class _LabelledInput(T.AugInput):
+    """An AugInput whose label map may have more than 8 bits.
+
+    Detectron2's resize would send such a map through torch, which knows no nearest neighbour for integers and
+    picks other pixels than Pillow does for 8 bits; so the bytes of a label travel as channels.
+    """
+
+    def transform(self, tfm: Transform) -> None:
+        labels, self.sem_seg = self.sem_seg, None
+        super().transform(tfm)
+        if labels is None or labels.dtype == np.uint8:
+            self.sem_seg = labels if labels is None else tfm.apply_segmentation(labels)
+            return
+        channels = np.ascontiguousarray(labels)[..., None].view(np.uint8)  # (H, W, bytes of a label)
+        self.sem_seg = np.ascontiguousarray(tfm.apply_segmentation(channels)).view(labels.dtype)[..., 0]

@@ -1,0 +1,132 @@
+"""Read photographs and label maps; say which file is wrong, how, and what to do."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from PIL import Image
+
+IMAGE_FORMATS = ("RGB", "BGR")
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_INDEX_MODES = ("1", "L", "P", *_SIXTEEN_BIT_MODES)
+
+
+def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
+    """Read an image of any mode, turned upright by its EXIF orientation, without its alpha channel.
+
+    Args:
+        path: the file.
+        format: "RGB" or "BGR", the order of the channels.
+
+    Returns:
+        (H, W, 3) uint8; 16-bit grey values are scaled to 8 bits.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be decoded, or ``format`` is neither.
+    """
+    if format not in IMAGE_FORMATS:
+        raise ValueError(f"INPUT.FORMAT must be one of {', '.join(IMAGE_FORMATS)}; got {format!r}.")
+    with _decoded(path, "image") as image:
+        if image.mode in _SIXTEEN_BIT_MODES:
+            image = _to_eight_bits(image, path)
+        elif image.mode == "F":
+            raise ValueError(f"Image {path} holds floating-point values; convert it to 8 or 16 bits.")
+        return np.array(convert_PIL_to_numpy(image, format), order="C")  # a copy: Pillow's own array is read-only
+
+
+def read_label(
+    path: str | os.PathLike, *, num_classes: int, ignore_label: int, dtype: np.dtype | type | None = None
+) -> np.ndarray:
+    """Read a label map: a single-channel (8-bit, 16-bit or palette) image of class indices.
+
+    Args:
+        path: the file.
+        num_classes: valid labels are 0..num_classes-1.
+        ignore_label: also valid; means "not labelled".
+        dtype: of the result; by default :func:`label_dtype`.
+
+    Returns:
+        (H, W) integers.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it cannot be decoded, has several channels, or holds another value.
+    """
+    with _decoded(path, "label") as image:
+        if image.mode not in _INDEX_MODES:
+            raise ValueError(_describe_channels(image, path))
+        labels = np.asarray(image)
+    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+    _check_values(labels, path, num_classes, ignore_label)
+    return labels.astype(dtype or label_dtype(num_classes, ignore_label))
+
+
+def label_dtype(num_classes: int, ignore_label: int) -> np.dtype:
+    """Return the smallest of uint8, uint16 and int32 that holds all classes and the ignore label."""
+    for dtype in (np.uint8, np.uint16):
+        if ignore_label >= 0 and max(num_classes - 1, ignore_label) <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.int32)
+
+
+@contextmanager
+def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
+    """Yield the decoded, upright image of a file."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = _apply_exif_orientation(image)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"No {kind} file {path}. Check the path, or make the {kind} again.") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others for bad files
+        raise ValueError(
+            f"Cannot read {kind} file {path}: {error}. It is damaged, cut short, not readable for you or no image at "
+            "all; replace it, or take it out of the data set."
+        ) from error
+    yield upright
+
+
+def _to_eight_bits(image: Image.Image, path: str | os.PathLike) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(f"Image {path} holds values of more than 16 bits ({values.min()}..{values.max()}).")
+    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+
+
+def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
+    text = f"Label {path} is of mode {image.mode}; a label must be a single-channel map of class indices"
+    if image.mode not in ("RGB", "RGBA"):
+        return f"{text}, 8-bit, 16-bit or palette."
+    red, green, blue = image.convert("RGB").split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        return f"{text}. Its three channels are equal: keep one of them (Pillow: convert('L')) and save as PNG."
+    return f"{text}. It looks like a colour picture of the classes: map each colour to its class index and save as PNG."
+
+
+def _check_values(labels: np.ndarray, path: str | os.PathLike, num_classes: int, ignore_label: int) -> None:
+    if labels.size == 0 or (labels.max() < num_classes and labels.min() >= 0):
+        return
+    wrong = (labels >= num_classes) & (labels != ignore_label)
+    if labels.dtype.kind == "i":
+        wrong |= (labels < 0) & (labels != ignore_label)
+    if not wrong.any():
+        return
+    found = np.unique(labels[wrong])
+    shown = ", ".join(str(value) for value in found[:8]) + (", ..." if len(found) > 8 else "")
+    raise ValueError(
+        f"Label {path} holds {shown}, neither a class (0..{num_classes - 1}) nor the ignore label ({ignore_label}). "
+        + _hint(labels, found, num_classes)
+    )
+
+
+def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int) -> str:
+    if set(np.unique(labels)) <= {0, 255}:
+        return "It holds 0 and 255 only, like a mask: write the class index instead of 255."
+    if wrong.tolist() == [num_classes]:
+        return "Are its classes counted from 1? Subtract 1, or add the missing class name."
+    if len(wrong) == 1:
+        return f"Does {wrong[0]} mean 'not labelled'? Then make it the ignore label of the data set."
+    return "Are class names missing, or are these raw ids that have yet to be mapped to class indices?"

@@ -1,0 +1,91 @@
+"""Hooks beside Detectron2's own."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from sgr_d2.visualization import plot_curves
+
+logger = logging.getLogger(__name__)
+
+
+class SeedEachStep(HookBase):
+    """Seed torch before every step from (seed, iteration, rank), so that a resumed run draws the same numbers."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def before_step(self) -> None:
+        step = self.trainer.iter * comm.get_world_size() + comm.get_rank()
+        torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
+
+
+class BestCheckpoint(HookBase):
+    """Keep the checkpoint with the highest value of one metric, across resumes, beside the record ``model_best.json``.
+
+    Runs after the evaluation. Leaves ``last_checkpoint`` alone, so that a resume goes on from the latest state.
+    """
+
+    def __init__(self, checkpointer, eval_period: int, metric: str):
+        """
+        Args:
+            checkpointer: saves the model.
+            eval_period: iterations between evaluations.
+            metric: "task/name", or "data set/task/name" where several data sets are evaluated.
+        """
+        self.checkpointer = checkpointer
+        self.eval_period = eval_period
+        self.metric = metric
+        self.best = -math.inf
+
+    @property
+    def record(self) -> Path:
+        return Path(self.checkpointer.save_dir) / "model_best.json"
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0 and self.record.is_file():
+            saved = json.loads(self.record.read_text())
+            if saved["metric"] == self.metric and saved["iteration"] < self.trainer.start_iter:
+                self.best = saved["value"]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self.eval_period > 0 and done % self.eval_period == 0 and done != self.trainer.max_iter:
+            self._keep_if_best()
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
+        value, iteration = self.trainer.storage.latest().get(self.metric, (None, None))
+        if value is None:
+            logger.warning("TEST.BEST_METRIC = %s was not computed: no best checkpoint.", self.metric)
+            return
+        if not value > self.best:
+            return
+        self.best = value
+        last = self.checkpointer.get_checkpoint_file()
+        self.checkpointer.save("model_best", iteration=iteration)
+        if last:
+            self.checkpointer.tag_last_checkpoint(Path(last).name)
+        self.record.write_text(json.dumps({"metric": self.metric, "value": value, "iteration": iteration}) + "\n")
+        logger.info("Best %s so far: %.4f", self.metric, value)
+
+
+class PlotCurves(HookBase):
+    """Draw losses and mIoU of the run into ``OUTPUT_DIR/curves.png`` at its end."""
+
+    def __init__(self, output_dir: str):
+        self.output_dir = Path(output_dir)
+
+    def after_train(self) -> None:
+        metrics = self.output_dir / "metrics.json"
+        if self.trainer.iter >= self.trainer.max_iter and metrics.is_file():
+            plot_curves(metrics, self.output_dir / "curves.png")
+            logger.info("Curves: %s", self.output_dir / "curves.png")

@@ -1,0 +1,106 @@
+"""One training step, the same on CPU and GPU, with or without mixed precision."""
+
+import logging
+import time
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TrainLoop(SimpleTrainer):
+    """Detectron2's step with autocast on any device, which skips and reports losses that are not finite."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device_type: str,
+        amp_dtype: str | None,
+        max_nonfinite_steps: int,
+    ):
+        """
+        Args:
+            model: returns a dict of losses in training.
+            optimizer: of its parameters.
+            device_type: "cpu" or "cuda".
+            amp_dtype: "float16" or "bfloat16" for mixed precision, None for float32.
+            max_nonfinite_steps: so many steps in a row whose loss is not finite stop the run.
+
+        Raises:
+            ValueError: for an unknown dtype.
+        """
+        super().__init__(model, None, optimizer)
+        if amp_dtype is not None and amp_dtype not in DTYPES:
+            raise ValueError(f"SOLVER.AMP.DTYPE = {amp_dtype!r}: choose from {sorted(DTYPES)}.")
+        self.device_type = device_type
+        self.amp_dtype = DTYPES.get(amp_dtype)
+        self.scaler = torch.amp.GradScaler(device_type, enabled=self.amp_dtype is torch.float16)
+        self.max_nonfinite_steps = max_nonfinite_steps
+        self.nonfinite_steps = 0
+        self._gradients_checked = False
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+            losses = self.model(data)
+        total = sum(losses.values())
+        if not self._finite(total, losses, data):
+            return
+        self.optimizer.zero_grad()
+        self.scaler.scale(total).backward()
+        self._check_gradients()
+        self.after_backward()
+        self._write_metrics(losses, data_time)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _finite(self, total: Tensor, losses: dict[str, Tensor], data: list[dict]) -> bool:
+        """Whether the loss of every rank is finite. All ranks get the same answer, so that they skip together."""
+        here = torch.isfinite(total.detach())
+        everywhere = here.float()
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
+        if everywhere.item():
+            self.nonfinite_steps = 0
+            return True
+        self.nonfinite_steps += 1
+        values = {name: loss.item() for name, loss in losses.items()}
+        names = [x.get("file_name", "?") for x in data]
+        blame = f"losses {values} of images {names}" if not here else "the loss of another rank"
+        logger.error("Iteration %d skipped, not finite: %s", self.iter, blame)
+        if self.nonfinite_steps >= self.max_nonfinite_steps:
+            raise FloatingPointError(
+                f"{self.nonfinite_steps} steps in a row without a finite loss (SOLVER.MAX_NONFINITE_STEPS); last, at "
+                f"iteration {self.iter}: {blame}. Look at these images and labels, lower SOLVER.BASE_LR, or use "
+                "SOLVER.AMP.DTYPE bfloat16."
+            )
+        return False
+
+    def _check_gradients(self) -> None:
+        """After the first step: a parameter without gradient never learns, and stops training in several processes."""
+        if self._gradients_checked:
+            return
+        self._gradients_checked = True
+        unused = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if not unused:
+            return
+        text = f"{len(unused)} parameters take no part in the loss: {', '.join(unused)}."
+        if comm.get_world_size() > 1:
+            raise ValueError(f"{text} Leave out the features that nobody reads (OUT_FEATURES of the backbone).")
+        logger.warning("%s They never learn, and several processes would refuse to train them.", text)
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"grad_scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        self.scaler.load_state_dict(state_dict["grad_scaler"])

@@ -1,0 +1,130 @@
+"""From a command line to a finished config: files, options, the data set's metadata, the machine."""
+
+import argparse
+import difflib
+import logging
+import re
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+import sgr_d2.modeling  # noqa: F401  registers backbones and heads
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.datasets import metadata_of, register_all, register_folders
+from sgr_d2.modeling.checks import check_registered
+
+logger = logging.getLogger(__name__)
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Build the frozen config of a run and start its log.
+
+    Args:
+        args: of `detectron2.engine.default_argument_parser`.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
+    cfg.defrost()
+    use_machine(cfg, comm.get_world_size())
+    if cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed() % 2**31
+        logger.info("SEED was negative: drew %d. Give it to repeat this run.", cfg.SEED)
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
+    """Read a config file, apply ``KEY VALUE`` options, register its data sets and take the classes from them."""
+    cfg = get_sgr_cfg()
+    if not config_file:
+        raise ValueError("No config: give --config-file, e.g. configs/shapes/fpn_sgr.yaml.")
+    if not Path(config_file).is_file():
+        raise FileNotFoundError(f"--config-file {config_file}: no such file.")
+    try:
+        cfg.merge_from_file(config_file)
+    except (KeyError, ValueError) as error:
+        raise _explained(error, cfg, config_file) from error
+    try:
+        cfg.merge_from_list(list(opts or []))
+    except (AssertionError, KeyError, ValueError) as error:
+        raise _explained(error, cfg, f"command line {' '.join(opts)}") from error
+    check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
+    check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
+    check_registered("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY)
+    register_all()
+    register_folders(cfg)
+    use_metadata(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def use_metadata(cfg: CfgNode) -> None:
+    """Set the number of classes and the ignore label from the data sets' metadata.
+
+    Raises:
+        ValueError: if the config names another number of classes.
+    """
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not names:
+        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one data set.")
+    info = metadata_of(names)
+    number = len(info.classes)
+    for node, key in ((cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD"), (cfg.MODEL.POINT_HEAD, "POINT_HEAD")):
+        if node.NUM_CLASSES not in (0, number):
+            raise ValueError(
+                f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
+                f"({', '.join(info.classes[:5])}, ...). Leave the key out (0) to take the number from the data set."
+            )
+        node.NUM_CLASSES = number
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = info.ignore_label
+
+
+def use_machine(cfg: CfgNode, world_size: int) -> None:
+    """Run on the CPU where there is no GPU, and with plain BatchNorm where SyncBN cannot work; say so in the log."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("No GPU: MODEL.DEVICE becomes cpu.")
+        cfg.MODEL.DEVICE = "cpu"
+    if world_size == 1 or cfg.MODEL.DEVICE == "cpu":
+        changed = _replace_norm(cfg.MODEL, "MODEL", "SyncBN", "BN")
+        if changed:
+            why = "one process" if world_size == 1 else "no GPU"
+            logger.info("SyncBN becomes BN (%s): %s", why, ", ".join(changed))
+
+
+def _replace_norm(node: CfgNode, path: str, old: str, new: str) -> list[str]:
+    changed = []
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            changed += _replace_norm(value, f"{path}.{key}", old, new)
+        elif key.endswith("NORM") and value == old:
+            node[key] = new
+            changed.append(f"{path}.{key}")
+    return changed
+
+
+def _explained(error: Exception, cfg: CfgNode, source: str) -> Exception:
+    """The same kind of error, with its source and, for an unknown key, the keys that look like it."""
+    text = str(error.args[0]) if error.args else str(error)
+    match = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
+    if not match:
+        return type(error)(f"{source}: {text}")
+    near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return KeyError(f"{source}: there is no config key {match[1]}.{hint}")
+
+
+def _keys(node: CfgNode, prefix: str = ""):
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,81 @@
+"""Optimizers from ``SOLVER``; the schedules are Detectron2's and its DeepLab project's."""
+
+from functools import partial
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers.batch_norm import LayerNorm as DetectronLayerNorm
+from detectron2.solver.build import (
+    _generate_optimizer_class_with_gradient_clipping,
+    maybe_add_gradient_clipping,
+    reduce_param_groups,
+)
+from torch import nn
+
+NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    DetectronLayerNorm,
+)
+# Parameters that are tables of positions or queries, by the names timm, Swin and the transformers here give them.
+EMBEDDINGS = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token", "level_embed")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW with the learning rates and decays of ``SOLVER``, and gradient clipping.
+
+    Raises:
+        ValueError: for an unknown ``SOLVER.OPTIMIZER``.
+    """
+    solver = cfg.SOLVER
+    options = {
+        "SGD": (torch.optim.SGD, {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),
+        "ADAMW": (torch.optim.AdamW, {}),
+    }
+    if solver.OPTIMIZER not in options:
+        raise ValueError(f"SOLVER.OPTIMIZER = {solver.OPTIMIZER!r}: choose from {sorted(options)}.")
+    optimizer, extra = options[solver.OPTIMIZER]
+    return _with_clipping(cfg, optimizer)(parameter_groups(cfg, model), lr=solver.BASE_LR, **extra)
+
+
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+    """The trainable parameters, grouped by learning rate and weight decay.
+
+    Backbone parameters get BASE_LR * BACKBONE_MULTIPLIER, norms WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
+    """
+    solver = cfg.SOLVER
+    groups, seen = [], set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            is_backbone = module_name == "backbone" or module_name.startswith("backbone.")
+            groups.append(
+                {
+                    "params": [parameter],
+                    "lr": solver.BASE_LR * (solver.BACKBONE_MULTIPLIER if is_backbone else 1.0),
+                    "weight_decay": _weight_decay(solver, module, name),
+                }
+            )
+    return reduce_param_groups(groups)
+
+
+def _weight_decay(solver: CfgNode, module: nn.Module, name: str) -> float:
+    if isinstance(module, NORMS):
+        return solver.WEIGHT_DECAY_NORM
+    if isinstance(module, nn.Embedding) or name in EMBEDDINGS:
+        return solver.WEIGHT_DECAY_EMBED
+    if name == "bias" and solver.WEIGHT_DECAY_BIAS is not None:
+        return solver.WEIGHT_DECAY_BIAS
+    return solver.WEIGHT_DECAY
+
+
+def _with_clipping(cfg: CfgNode, optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
+        return maybe_add_gradient_clipping(cfg, optimizer)
+    clipper = partial(nn.utils.clip_grad_norm_, max_norm=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE)
+    return _generate_optimizer_class_with_gradient_clipping(optimizer, global_clipper=clipper)

@@ -1,0 +1,143 @@
+"""Training: Detectron2's trainer on any device, with exact resume."""
+
+import logging
+import os
+import weakref
+
+import torch
+from detectron2 import modeling
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import sgr_d2.modeling  # noqa: F401  registers the models
+from sgr_d2.data.loader import build_train_loader
+
+from .checkpoint import Checkpointer
+from .evaluate import evaluate
+from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
+from .loop import TrainLoop
+from .solver import build_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's default trainer; its constructor alone is replaced, for it assumes a GPU a process.
+
+    ``SOLVER.REFERENCE_WORLD_SIZE`` scales batch, learning rate and schedule to the number of processes.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        amp = cfg.SOLVER.AMP
+        self._trainer = TrainLoop(
+            distribute(model),
+            self.build_optimizer(cfg, model),
+            device_type=torch.device(cfg.MODEL.DEVICE).type,
+            amp_dtype=amp.DTYPE if amp.ENABLED else None,
+            max_nonfinite_steps=cfg.SOLVER.MAX_NONFINITE_STEPS,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    def train(self):
+        # only now is it known at which iteration the stream of images goes on
+        self.data_loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
+        super().train()
+        return getattr(self, "_last_eval_results", None)
+
+    def build_hooks(self) -> list:
+        best = BestCheckpoint(self.checkpointer, self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC)
+        *hooks, last = super().build_hooks()
+        if not comm.is_main_process():
+            return [SeedEachStep(self.cfg.SEED), *hooks, last]
+        if not self.cfg.DATASETS.TEST:
+            return [SeedEachStep(self.cfg.SEED), *hooks, last, PlotCurves(self.cfg.OUTPUT_DIR)]
+        # the last one writes the log and must see the results of all the others
+        return [SeedEachStep(self.cfg.SEED), *hooks, best, last, PlotCurves(self.cfg.OUTPUT_DIR)]
+
+    @classmethod
+    def build_model(cls, cfg):
+        model = modeling.build_model(cfg)
+        return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg, start_iter: int = 0):
+        return build_train_loader(cfg, start_iter=start_iter)
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """Evaluate on every data set of ``DATASETS.TEST``: {data set: results}, or the results if there is one."""
+        results = {name: evaluate(cfg, model, name) for name in cfg.DATASETS.TEST}
+        return next(iter(results.values())) if len(results) == 1 else results
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """The model for data-parallel training where there are several processes; on the CPU too."""
+    if comm.get_world_size() == 1:
+        return model
+    devices = [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+
+def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
+    """Train as the config says; with ``resume``, go on from the last checkpoint in ``OUTPUT_DIR``.
+
+    Returns:
+        The results of the last evaluation on the main process.
+    """
+    if resume and Checkpointer(nn.Module(), cfg.OUTPUT_DIR).has_checkpoint():
+        cfg = without_initial_weights(cfg)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    return trainer.train()
+
+
+def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
+    """Evaluate ``MODEL.WEIGHTS`` or, with ``resume``, the last checkpoint in ``OUTPUT_DIR``.
+
+    Raises:
+        ValueError: if neither is there.
+    """
+    checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise ValueError(
+            "--eval-only needs a checkpoint: give MODEL.WEIGHTS path, or --resume for the last one in "
+            f"{cfg.OUTPUT_DIR}."
+        )
+    model = Trainer.build_model(without_initial_weights(cfg))
+    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return Trainer.test(cfg, model)
+
+
+def without_initial_weights(cfg: CfgNode) -> CfgNode:
+    """The config for a model whose weights all come from a checkpoint: those of the backbone need not be there."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    cfg.freeze()
+    return cfg
+
+
+def limit_threads(num_processes: int) -> None:
+    """Share the cores among the processes of this machine, where they train on the CPU."""
+    if num_processes > 1 and not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))

@@ -1,0 +1,36 @@
+"""Label files as the evaluators need them: read once an image, and brought to another size."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+class LastFileCache:
+    """Remember the array of the file that was read last, so that several evaluators read it once.
+
+    With test batches of one image, which is Detectron2's default, every label file is read once.
+    """
+
+    def __init__(self, read_label: Callable[[str], np.ndarray]) -> None:
+        self._read_label = read_label
+        self._path: str | None = None
+        self._array = np.empty((0, 0), dtype=np.uint8)
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Return the labels of a file as a read-only array."""
+        if path != self._path:
+            array = np.array(self._read_label(path))
+            array.setflags(write=False)
+            self._path, self._array = path, array
+        return self._array
+
+
+def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a label map by nearest neighbour at pixel centres: (H, W) -> size. The same size returns it unchanged."""
+    if labels.shape == tuple(size):
+        return labels
+    rows, columns = (
+        np.floor((np.arange(new) + 0.5) / new * old).astype(np.int64)
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]

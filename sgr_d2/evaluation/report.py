@@ -1,0 +1,97 @@
+"""Results of an evaluation as a JSON file and as a text table."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+_SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
+_TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
+_CLASSES_PER_ROW = 3
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+def metrics_path(output_dir: str | os.PathLike, dataset_name: str) -> Path:
+    """Where the metrics of a data set are written: ``<output_dir>/evaluation/<dataset_name>/metrics.json``."""
+    return Path(output_dir) / "evaluation" / dataset_name / "metrics.json"
+
+
+def write_metrics(results: Results, path: str | os.PathLike) -> None:
+    """Write ``{task: {metric: number}}`` as JSON, NaN as null; folders are made, and the file is replaced at once.
+
+    Raises:
+        ValueError: a metric is infinite or not a number.
+    """
+    tasks = {
+        task: {name: _json_number(f"{task}/{name}", value) for name, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A reader sees the old file or the new one, never half of it.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(tasks, file, indent=2, allow_nan=False)
+            file.write("\n")
+        os.chmod(temporary, 0o644)  # mkstemp makes a file that only its owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def format_table(results: Results, class_names: Sequence[str]) -> str:
+    """Return the results as text: segmentation summary, token semantics, IoU per class; what is absent is left out.
+
+    Args:
+        results: what the evaluators return: "sem_seg" in percent, "token_semantics" in nats.
+        class_names: the classes, in the order of the table.
+    """
+    parts = []
+    sem_seg = results.get("sem_seg")
+    tokens = results.get("token_semantics")
+    if sem_seg:
+        parts.append(tabulate([[_number(sem_seg, name, 2) for name in _SUMMARY]], headers=_SUMMARY, **_STYLE))
+    if tokens:
+        parts.append(_token_table(tokens))
+    if sem_seg:
+        parts.append(_class_table(sem_seg, class_names))
+    return "\n\n".join(parts)
+
+
+_STYLE: dict[str, Any] = {"tablefmt": "pipe", "stralign": "right", "disable_numparse": True}
+
+
+def _token_table(tokens: Mapping[str, float]) -> str:
+    rows = [[name, _number(tokens, name, 4), _number(tokens, f"{name}_normalized", 4)] for name in _TOKEN_FIGURES]
+    rows.append(["active_rate", _number(tokens, "active_rate", 4), ""])
+    return tabulate(rows, headers=["tokens", "nats", "normalized"], **_STYLE)
+
+
+def _class_table(sem_seg: Mapping[str, float], class_names: Sequence[str]) -> str:
+    columns = min(_CLASSES_PER_ROW, len(class_names))
+    entries = [[name, _number(sem_seg, f"IoU-{name}", 2)] for name in class_names]
+    rows = [list(chain(*entries[first : first + columns])) for first in range(0, len(entries), max(1, columns))]
+    return tabulate(rows, headers=["class", "IoU"] * columns, **_STYLE)
+
+
+def _number(metrics: Mapping[str, float], name: str, digits: int) -> str:
+    value = metrics.get(name, math.nan)
+    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _json_number(name: str, value: Any) -> float | int | None:
+    if isinstance(value, int):
+        return value
+    number = float(value)
+    if math.isinf(number):
+        raise ValueError(f"metric {name} is {number}; a metric must be finite, or NaN where it is undefined")
+    return None if math.isnan(number) else number

@@ -1,0 +1,98 @@
+"""Detectron2's semantic segmentation evaluator with constant memory and early, readable errors."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+
+from sgr_d2.evaluation.label_files import resize_nearest
+
+
+class StreamingSemSegEvaluator(SemSegEvaluator):
+    """mIoU, fwIoU, mACC, pACC, IoU and accuracy per class, in percent, from one confusion matrix.
+
+    Unlike its parent it keeps no predictions, writes no files and computes no boundary IoU (this Detectron2's value
+    for class 0 is not trustworthy).
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        read_label: Callable[[str], np.ndarray],
+        full_size: bool = True,
+        distributed: bool = True,
+    ) -> None:
+        """
+        Args:
+            dataset_name: registered data set whose metadata has ``stuff_classes`` and ``ignore_label``.
+            read_label: label file -> (H, W) integers. (The parent's own reader does not run under numpy 2.)
+            full_size: compare at the size of the label file, which the prediction must have; otherwise the labels are
+                brought to the prediction's size by nearest neighbour.
+            distributed: gather the results of all processes.
+
+        Raises:
+            ValueError: the metadata lacks a key.
+        """
+        metadata = MetadataCatalog.get(dataset_name)
+        for key in ("stuff_classes", "ignore_label"):
+            if metadata.get(key) is None:
+                raise ValueError(
+                    f"data set {dataset_name!r}: its metadata has no {key!r}; set it where you register it"
+                )
+        super().__init__(dataset_name, distributed, output_dir=None, sem_seg_loading_fn=self._load_labels)
+        self._compute_boundary_iou = False
+        self._read_label = read_label
+        self._full_size = full_size
+        self._prediction_size = (0, 0)
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Count a batch. Raises ValueError naming the file when channels, sizes or label values do not fit."""
+        for image, output in zip(inputs, outputs, strict=True):
+            channels, *size = output["sem_seg"].shape
+            if channels != self._num_classes:
+                raise ValueError(
+                    f"{image['file_name']}: the model scores {channels} classes, "
+                    f"data set {self._dataset_name!r} has {self._num_classes}"
+                )
+            self._prediction_size = tuple(size)
+            super().process([image], [output])
+
+    def _load_labels(self, path: str, dtype: Any = None) -> np.ndarray:
+        """The parent's loading hook; a copy, because the parent writes into it."""
+        labels = np.asarray(self._read_label(path))
+        if labels.ndim != 2:
+            raise ValueError(f"{path}: labels must have one channel, got an array of shape {labels.shape}")
+        if not self._full_size:
+            labels = resize_nearest(labels, self._prediction_size)
+        if labels.shape != self._prediction_size:
+            raise ValueError(
+                f"{path}: the label map is {labels.shape[0]}x{labels.shape[1]} (height x width), the prediction "
+                f"{self._prediction_size[0]}x{self._prediction_size[1]}; image and label file must have the same size"
+            )
+        # The parent would count a value outside the classes as another class.
+        outside = ((labels < 0) | (labels >= self._num_classes)) & (labels != self._ignore_label)
+        if outside.any():
+            raise ValueError(
+                f"{path}: labels {np.unique(labels[outside])[:5].tolist()} are neither in [0, {self._num_classes}) "
+                f"nor the ignore label {self._ignore_label}"
+            )
+        return np.array(labels, dtype=dtype)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return ``{"sem_seg": figures}`` in percent on the main process; NaN where no labelled pixel decides."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # no labelled pixel at all: 0 / 0 is the NaN we want
+            results = super().evaluate()
+        if results is None:
+            return None
+        figures = {name: float(value) for name, value in results["sem_seg"].items()}
+        if math.isnan(figures["mIoU"]):
+            figures["fwIoU"] = math.nan  # the parent's sum over no class is 0
+        return {"sem_seg": figures}
+
+    def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
+        """The parent's hook that encodes a prediction to be kept: keep none, memory stays constant."""
+        return []

@@ -1,0 +1,155 @@
+"""What each token means: entropies of the labels under its region (docs/metrics.md has the definitions in words).
+
+The names S, D and their intent are those of arXiv 2212.03338; the exact formulas, I and the normalisation are ours.
+
+Shape legend: K tokens, h x w cells of the token grid, H x W pixels of the label map, N labels present in the image.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from sgr_d2.evaluation.label_cells import LabelCells, cell_of_pixels, count_label_cells, index_labels
+
+# Elements of the (tokens, pairs) table that are in memory at a time: small enough for the cache.
+_CHUNK_ELEMENTS = 2**16
+
+
+class TokenSemantics(NamedTuple):
+    """The figures of one image and one label map. Entropies are in nats.
+
+    Attributes:
+        S: mean entropy of the label distributions of the active tokens; NaN without an active token.
+        D: entropy of the mean of these distributions; NaN without an active token.
+        I: D - S, the mutual information between a uniformly drawn active token and the label.
+        label_entropy: entropy of the image's own label distribution; NaN without a labelled pixel.
+        num_active: tokens with at least ``min_mass``.
+        num_tokens: K.
+    """
+
+    S: float
+    D: float
+    I: float  # noqa: E741 - the usual symbol of mutual information
+    label_entropy: float
+    num_active: int
+    num_tokens: int
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether the image has a labelled pixel."""
+        return not math.isnan(self.label_entropy)
+
+    def normalized(self) -> tuple[float, float, float]:
+        """S, D and I, each divided by ``label_entropy``; NaN where the image has fewer than two labels."""
+        if not self.label_entropy > 0:
+            return math.nan, math.nan, math.nan
+        return self.S / self.label_entropy, self.D / self.label_entropy, self.I / self.label_entropy
+
+
+def token_semantics(
+    regions: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    *,
+    ignore_label: int | None = None,
+    num_labels: int | None = None,
+    extent: tuple[float, float] | None = None,
+    min_mass: float = 1e-4,
+) -> TokenSemantics:
+    """Measure how pure and how diverse the regions of one image are with respect to a label map.
+
+    Time is linear in K, in the pixels and in the (cell, label) pairs that occur, hence at most linear in the labels.
+
+    Args:
+        regions: (K, h, w) finite values >= 0, for instance probabilities; any model's maps will do.
+        labels: (H, W) integers of any size: classes, components or instance ids. A region is constant in a cell.
+        ignore_label: pixels with this label take no part (for component maps: 0).
+        num_labels: when given, every label must lie in [0, num_labels) or be ``ignore_label``.
+        extent: (rows, columns) that the image covers of the grid; default all of it, (h, w). The pixel (y, x) lies
+            in cell ``(floor((y + 0.5) / H * rows), floor((x + 0.5) / W * columns))``.
+        min_mass: tokens whose labelled mass is a smaller share of the H * W pixels are inactive, and so are those
+            without any mass.
+
+    Raises:
+        ValueError: no token, no cell, no pixel, wrong dimensions or types, values or labels out of range, or an extent
+            that is not positive or larger than the grid.
+    """
+    regions = _as_regions(regions)
+    labels = _as_labels(labels)
+    num_tokens, *grid = regions.shape
+    cells = cell_of_pixels(labels.shape, tuple(grid), extent)
+    index = index_labels(labels, ignore_label)
+    _check_ids(index.ids, num_labels, ignore_label)
+    if not index.ids.size:
+        return TokenSemantics(math.nan, math.nan, math.nan, math.nan, 0, num_tokens)
+    label_entropy = float(_entropy(index.pixels / index.pixels.sum()))
+
+    pairs = count_label_cells(index, cells, grid[0] * grid[1])
+    masses = _label_masses(regions.reshape(num_tokens, -1), pairs)  # (K, N)
+    token_masses = masses.sum(axis=1)
+    active = (token_masses > 0) & (token_masses >= min_mass * labels.size)
+    if not active.any():
+        return TokenSemantics(math.nan, math.nan, math.nan, label_entropy, 0, num_tokens)
+    distributions = masses[active] / token_masses[active, None]
+    s = float(_entropy(distributions).mean())
+    d = float(_entropy(distributions.mean(axis=0)))
+    # Entropy is concave, so d >= s; rounding may leave it 1e-16 below.
+    return TokenSemantics(s, d, max(0.0, d - s), label_entropy, int(active.sum()), num_tokens)
+
+
+def _entropy(probs: np.ndarray) -> np.ndarray:
+    """Entropy in nats over the last axis: (..., N) -> (...)."""
+    terms = np.log(probs, out=np.zeros_like(probs), where=probs > 0)
+    return np.maximum(0.0, -(probs * terms).sum(axis=-1))  # maximum: no minus zero
+
+
+def _as_regions(regions: Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(regions, Tensor):
+        regions = regions.detach().float().cpu().numpy()
+    regions = np.asarray(regions)
+    if regions.dtype != np.float64:
+        regions = regions.astype(np.float32, copy=False)
+    if regions.ndim != 3 or not regions.size:
+        raise ValueError(f"regions must be (K, h, w) with at least one token and one cell, got {regions.shape}")
+    # A NaN makes both comparisons false.
+    low, high = float(regions.min()), float(regions.max())
+    if not (low >= 0 and high < math.inf):
+        raise ValueError(
+            f"regions must be finite and not negative, got values from {low} to {high}; pass probabilities, not logits"
+        )
+    return regions
+
+
+def _as_labels(labels: Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu().numpy()
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or not labels.size:
+        raise ValueError(f"labels must be (H, W) with at least one pixel, got {labels.shape}")
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    return labels.astype(np.int64, copy=False)
+
+
+def _check_ids(ids: np.ndarray, num_labels: int | None, ignore_label: int | None) -> None:
+    if num_labels is None or not ids.size or (ids[0] >= 0 and ids[-1] < num_labels):
+        return
+    outside = ids[(ids < 0) | (ids >= num_labels)]
+    raise ValueError(
+        f"labels {outside[:5].tolist()} are neither in [0, {num_labels}) nor the ignore label {ignore_label}"
+    )
+
+
+def _label_masses(regions: np.ndarray, pairs: LabelCells) -> np.ndarray:
+    """Mass of every token on every label: (K, cells) -> (K, N) float64.
+
+    Sums run in a fixed order in one thread, unlike a matrix product: the result does not depend on thread counts.
+    """
+    weights = pairs.pixels.astype(np.float64)
+    masses = np.empty((len(regions), len(pairs.starts)))
+    step = max(1, _CHUNK_ELEMENTS // len(weights))
+    for first in range(0, len(regions), step):
+        chunk = regions[first : first + step].take(pairs.cell, axis=1) * weights  # (step, M)
+        masses[first : first + step] = np.add.reduceat(chunk, pairs.starts, axis=1)
+    return masses

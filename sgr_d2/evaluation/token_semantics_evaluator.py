@@ -1,0 +1,89 @@
+"""Detectron2 evaluator of the token semantics."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from sgr_d2.evaluation.label_files import resize_nearest
+from sgr_d2.evaluation.token_meter import TokenSemanticsMeter
+from sgr_d2.evaluation.token_semantics import token_semantics
+from sgr_d2.structures import ImageTokens
+
+
+class TokenSemanticsEvaluator(DatasetEvaluator):
+    """Token semantics over classes and over components, for outputs that carry ``"sgr"``: an ``ImageTokens``.
+
+    Outputs without it (the baseline) are passed over; when there is none at all, the result is empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        read_label: Callable[[str], np.ndarray],
+        components_of: Callable[[np.ndarray], np.ndarray],
+        label_files: Mapping[str, str],
+        num_classes: int,
+        ignore_label: int | None,
+        min_mass: float = 1e-4,
+        full_size: bool = True,
+        distributed: bool = True,
+    ) -> None:
+        """
+        Args:
+            read_label: label file -> (H, W) integers.
+            components_of: (H, W) labels -> (H, W) component or instance ids, 0 ignored.
+            label_files: image file -> label file.
+            num_classes: C; labels outside [0, C) other than ``ignore_label`` are an error.
+            ignore_label: the label of pixels that take no part; None when there is none.
+            min_mass: tokens that cover a smaller share of the image's pixels are inactive.
+            full_size: measure at the size of the label file; otherwise at that of ``output["sem_seg"]``.
+            distributed: gather the results of all processes.
+        """
+        self._read_label = read_label
+        self._components_of = components_of
+        self._label_files = label_files
+        self._num_classes = num_classes
+        self._ignore_label = ignore_label
+        self._min_mass = min_mass
+        self._full_size = full_size
+        self._distributed = distributed
+        self.reset()
+
+    def reset(self) -> None:
+        self._meter = TokenSemanticsMeter()
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Measure a batch. Raises ValueError naming the label file when labels or regions are not valid."""
+        for image, output in zip(inputs, outputs, strict=True):
+            if output.get("sgr") is None:
+                continue
+            label_file = self._label_files[image["file_name"]]
+            labels = np.asarray(self._read_label(label_file))
+            if not self._full_size:
+                labels = resize_nearest(labels, output["sem_seg"].shape[-2:])
+            try:
+                self._measure(output["sgr"], labels)
+            except ValueError as error:
+                raise ValueError(f"{label_file}: {error}") from error
+
+    def _measure(self, tokens: ImageTokens, labels: np.ndarray) -> None:
+        regions = tokens.regions.detach().float().cpu().numpy()
+        common = {"extent": tokens.extent, "min_mass": self._min_mass}
+        classes = token_semantics(
+            regions, labels, ignore_label=self._ignore_label, num_labels=self._num_classes, **common
+        )
+        components = token_semantics(regions, self._components_of(labels), ignore_label=0, **common)
+        self._meter.update(classes, components)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Return ``{"token_semantics": figures}`` on the main process, see ``TokenSemanticsMeter.compute``."""
+        meters = comm.all_gather(self._meter) if self._distributed else [self._meter]
+        if self._distributed and not comm.is_main_process():
+            return None
+        total = TokenSemanticsMeter()
+        for meter in meters:
+            total.merge(meter)
+        return {"token_semantics": total.compute()} if total.num_images else {}

@@ -1,0 +1,40 @@
+"""Feature pyramids on the backbones of this package: p2 to p5, no extra level on top."""
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+
+from sgr_d2.modeling.checks import check_features
+
+from .swin import build_swin_backbone
+from .timm_backbone import build_timm_backbone
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """An FPN (``MODEL.FPN``) on a timm model (``MODEL.TIMM``)."""
+    return build_fpn(cfg, build_timm_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """An FPN (``MODEL.FPN``) on Swin (``MODEL.SWIN``)."""
+    return build_fpn(cfg, build_swin_backbone(cfg, input_shape))
+
+
+def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """Detectron2's FPN on ``bottom_up``.
+
+    Raises:
+        ValueError: if ``MODEL.FPN.IN_FEATURES`` are not among the features of ``bottom_up``.
+    """
+    check_features(
+        "MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, bottom_up.output_shape(), type(bottom_up).__name__
+    )
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

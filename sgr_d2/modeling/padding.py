@@ -1,0 +1,27 @@
+"""Images of unequal size in one tensor."""
+
+import math
+
+from torch import Tensor, stack
+from torch.nn import functional as F
+
+
+def pad_to_batch(maps: list[Tensor], *, divisor: int, value: float, min_size: tuple[int, int] = (0, 0)) -> Tensor:
+    """Pad maps at the bottom and right to one common size and stack them.
+
+    Args:
+        maps: B tensors (..., H_i, W_i).
+        divisor: height and width become multiples of it.
+        value: filled in.
+        min_size: at least this height and width (before rounding up).
+
+    Returns:
+        (B, ..., H, W).
+    """
+    height = _round_up(max(min_size[0], *(m.shape[-2] for m in maps)), divisor)
+    width = _round_up(max(min_size[1], *(m.shape[-1] for m in maps)), divisor)
+    return stack([F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2]), value=value) for m in maps])
+
+
+def _round_up(length: int, divisor: int) -> int:
+    return math.ceil(length / divisor) * divisor

@@ -1,0 +1,171 @@
+"""The meta-architecture: backbone, optional SGR, head. Wiring, padding and post-processing only."""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from torch import Tensor, nn
+
+from sgr_d2.structures import ImageTokens, SGROutput
+
+from .checks import check_features
+from .monitor import log_regions
+from .padding import pad_to_batch
+from .sgr import SGR, SGRCriterion
+
+
+@META_ARCH_REGISTRY.register()
+class SGRSegmentor(nn.Module):
+    """Semantic segmentation with any registered backbone and head, and SGR between them.
+
+    The head is any of Detectron2's registry with the contract ``head(features, targets) -> (None, losses)`` in
+    training and ``(scores, {})`` in inference.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sgr: SGR | None,
+        criterion: SGRCriterion | None,
+        sem_seg_head: nn.Module,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        ignore_value: int = 255,
+        min_train_size: tuple[int, int] = (0, 0),
+    ):
+        """
+        Args:
+            backbone: images (B, 3, H, W) -> {name: (B, C, H_l, W_l)}.
+            sgr: None for the baseline.
+            criterion: the losses of SGR; None where there is no SGR.
+            sem_seg_head: see above.
+            pixel_mean, pixel_std: one number a channel, in the channel order of the images.
+            ignore_value: label of the pixels that take no part; also fills the padding.
+            min_train_size: in training, batches are padded to at least this height and width (heads that pool over
+                a fixed window need it when an image is smaller than the crop).
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sgr = sgr
+        self.criterion = criterion
+        self.sem_seg_head = sem_seg_head
+        self.ignore_value = ignore_value
+        self.min_train_size = tuple(min_train_size)
+        strides = [spec.stride for spec in backbone.output_shape().values()]
+        self.size_divisibility = max([backbone.size_divisibility, *strides])
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        backbone = build_backbone(cfg)
+        shape = backbone.output_shape()
+        check_features(
+            "MODEL.SEM_SEG_HEAD.IN_FEATURES", cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME
+        )
+        enabled = cfg.MODEL.SGR.ENABLED
+        sgr = SGR(cfg, shape, refined=_features_of_head(cfg)) if enabled else None
+        return {
+            "backbone": backbone,
+            "sgr": sgr,
+            "criterion": SGRCriterion(cfg) if enabled else None,
+            "sem_seg_head": build_sem_seg_head(cfg, shape | sgr.output_shape() if enabled else shape),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "min_train_size": cfg.INPUT.CROP.SIZE if _crops_to_pixels(cfg) else (0, 0),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """
+        Args:
+            batched_inputs: one dict an image with "image" (3, H, W); in training also "sem_seg" (H, W) labels,
+                "components" (H, W) ids and "component_classes" (L,), as `sgr_d2.data.mapper` makes them; in inference
+                optionally "height" and "width" of the output.
+
+        Returns:
+            In training {"loss_...": scalar}. In inference one dict an image: "sem_seg" (C, height, width) scores and,
+            with SGR, "sgr" ImageTokens.
+        """
+        return self.losses(batched_inputs) if self.training else self.inference(batched_inputs)
+
+    def losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        features, output = self.features(batched_inputs, self.min_train_size)
+        targets = self._batch(batched_inputs, "sem_seg", self.ignore_value)
+        losses = self._head_losses(features, targets)
+        if output is not None:
+            counts = [len(x["component_classes"]) for x in batched_inputs]
+            components = self._batch(batched_inputs, "components", 0)
+            losses.update(self.criterion(output, components, counts))
+            log_regions(output, batched_inputs)
+        return losses
+
+    def inference(self, batched_inputs: list[dict]) -> list[dict]:
+        """Images of one size share a batch; so no image sees the padding that another one's size would need."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, x in enumerate(batched_inputs):
+            groups.setdefault(tuple(x["image"].shape[-2:]), []).append(index)
+        results: list[dict] = [{} for _ in batched_inputs]
+        for indices in groups.values():
+            for index, result in zip(indices, self._infer([batched_inputs[i] for i in indices]), strict=True):
+                results[index] = result
+        return results
+
+    def features(
+        self, batched_inputs: list[dict], min_size: tuple[int, int] = (0, 0)
+    ) -> tuple[dict[str, Tensor], SGROutput | None]:
+        """Backbone features, refined by SGR where there is one, and what else SGR returned."""
+        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        features = self.backbone(pad_to_batch(images, divisor=self.size_divisibility, value=0.0, min_size=min_size))
+        if self.sgr is None:
+            return features, None
+        sizes = torch.tensor([image.shape[-2:] for image in images], device=self.device)
+        output = self.sgr(features, sizes)
+        return output.features, output
+
+    def _batch(self, batched_inputs: list[dict], key: str, value: int) -> Tensor:
+        maps = [x[key].to(self.device) for x in batched_inputs]
+        return pad_to_batch(maps, divisor=self.size_divisibility, value=value, min_size=self.min_train_size)
+
+    def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """The head's losses; zero, not NaN, where no pixel of the batch is labelled."""
+        labelled = (targets != self.ignore_value).any()
+        targets = torch.where(labelled, targets, 0)
+        _, losses = self.sem_seg_head(features, targets)
+        return {name: loss * labelled for name, loss in losses.items()}
+
+    def _infer(self, batched_inputs: list[dict]) -> list[dict]:
+        features, output = self.features(batched_inputs)
+        scores, _ = self.sem_seg_head(features)
+        results = []
+        for index, x in enumerate(batched_inputs):
+            size = tuple(x["image"].shape[-2:])
+            height, width = x.get("height", size[0]), x.get("width", size[1])
+            result = {"sem_seg": sem_seg_postprocess(scores[index], size, height, width)}
+            if output is not None:
+                result["sgr"] = image_tokens(output, index, size)
+            results.append(result)
+        return results
+
+
+def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageTokens:
+    """Regions and tokens of image ``index`` of a batch, cut to the cells that its (height, width) touches."""
+    rows, columns = size[0] / output.stride, size[1] / output.stride
+    regions = output.region_logits[index, :, : -int(-rows // 1), : -int(-columns // 1)].sigmoid()
+    return ImageTokens(regions, output.tokens[index], (rows, columns))
+
+
+def _features_of_head(cfg: CfgNode) -> list[str]:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if head.NAME == "PointRendSemSegHead" else ()
+    return [*head.IN_FEATURES, *points]
+
+
+def _crops_to_pixels(cfg: CfgNode) -> bool:
+    return cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE == "absolute"

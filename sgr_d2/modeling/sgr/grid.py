@@ -1,0 +1,46 @@
+"""Which cells of a feature map belong to the image, and resizing that never mixes the others in."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """Mark the cells that touch the image.
+
+    Args:
+        image_sizes: (B, 2) heights and widths of the images in pixels, before padding.
+        stride: pixels a cell.
+        height, width: size of the map in cells.
+
+    Returns:
+        (B, 1, height, width) bool.
+    """
+    rows = torch.arange(height, device=image_sizes.device) * stride
+    columns = torch.arange(width, device=image_sizes.device) * stride
+    inside_y = rows[None] < image_sizes[:, :1]  # (B, H)
+    inside_x = columns[None] < image_sizes[:, 1:]  # (B, W)
+    return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).contiguous()
+
+
+def resize_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize ``maps`` as if every image ended at its last valid cell.
+
+    Enlarging is bilinear, shrinking averages areas; both renormalise by the resized mask, which repeats the border
+    cells of the image outwards, just as the resize of the image alone would.
+
+    Args:
+        maps: (B, N, H, W).
+        valid: (B, 1, H, W) bool.
+        size: height and width wanted.
+
+    Returns:
+        (B, N, *size). Cells that no valid cell reaches are 0.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps * valid
+    weight = valid.to(maps.dtype)
+    shrink = size[0] < maps.shape[-2]
+    mode = {"mode": "area"} if shrink else {"mode": "bilinear", "align_corners": False}
+    resized = F.interpolate(maps * weight, size=size, **mode)
+    return resized / F.interpolate(weight, size=size, **mode).clamp(min=1e-6)

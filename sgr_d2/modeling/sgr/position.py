@@ -1,0 +1,41 @@
+"""A 2-D sine code that tells a region where it is, so that two instances of a class can fall into different regions."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 10000.0) -> Tensor:
+    """Add a sine position code to a feature map; the first half of the channels encodes y, the second x.
+
+    The code counts cells relative to each image's own extent (0 to 2 pi from edge to edge), so that it depends
+    neither on the batch's padding nor on the size of the image at test time.
+
+    Args:
+        pixels: (B, D, H, W) features, D divisible by 4.
+        extents: (B, 2) float, rows and columns of each image in cells.
+        temperature: ratio of the longest to the shortest wavelength.
+
+    Returns:
+        (B, D, H, W), ``pixels`` plus the code.
+
+    Source: the sine code of DETR (Carion et al. 2020), without its dense (B, D, H, W) table.
+    """
+    _, channels, height, width = pixels.shape
+    half = channels // 2
+    code_y = _axis_code(height, extents[:, 0], half, temperature)  # (B, D/2, H)
+    code_x = _axis_code(width, extents[:, 1], half, temperature)  # (B, D/2, W)
+    code_y = code_y[:, :, :, None].expand(-1, -1, -1, width)
+    code_x = code_x[:, :, None, :].expand(-1, -1, height, -1)
+    return pixels + torch.cat([code_y, code_x], dim=1).to(pixels.dtype)
+
+
+def _axis_code(length: int, extent: Tensor, channels: int, temperature: float) -> Tensor:
+    """(B,) extents in cells -> (B, channels, length) float32."""
+    cells = torch.arange(length, device=extent.device, dtype=torch.float32) + 0.5
+    phase = cells[None] / extent[:, None] * (2 * math.pi)  # (B, length)
+    order = torch.arange(channels // 2, device=extent.device, dtype=torch.float32)
+    frequency = temperature ** (-2 * order / channels)
+    angle = phase[:, None, :] * frequency[None, :, None]  # (B, channels/2, length)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)

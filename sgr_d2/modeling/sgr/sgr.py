@@ -1,0 +1,198 @@
+"""The SGR module: features -> concept regions -> tokens -> transformer encoder -> features.
+
+Shapes: B batch, K tokens, D token channels, C_l and H_l x W_l channels and size of level l, H x W the token grid
+(the finest level). Source: arXiv 2212.03338 for the data flow; the formulas are ours where it gives none.
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sgr_d2.modeling.checks import check_features
+from sgr_d2.structures import SGROutput
+
+from .grid import resize_valid, valid_cells
+from .position import add_sine_position
+
+EPS = 1e-6
+
+
+class SGR(nn.Module):
+    """Semantically aware global reasoning over K latent tokens.
+
+    Input and output are feature maps of the same names and shapes; regions and tokens come along. The last layer of
+    every fusion block starts at zero, so that inserting SGR into a trained network changes none of its outputs.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_tokens: int = 64,
+        token_dim: int = 128,
+        encoder_layers: int = 2,
+        num_heads: int = 4,
+        refined: list[str] | None = None,
+        freeze: bool = False,
+    ):
+        """
+        Args:
+            input_shape: {name: ShapeSpec} of the levels to read, with channels and stride.
+            num_tokens: K.
+            token_dim: D, divisible by 4 and by ``num_heads``.
+            encoder_layers: layers of the transformer encoder; 0 for none.
+            num_heads: attention heads of the encoder.
+            refined: the levels to change, None for all that are read. A level that nobody reads afterwards must not
+                be among them: its parameters would never get a gradient, which stops training in several processes.
+            freeze: keep all parameters of this module fixed.
+
+        Raises:
+            ValueError: if a number does not fit; the message names the config key.
+        """
+        super().__init__()
+        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads)
+        levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
+        self.in_features = [name for name, _ in levels]
+        self.strides = [spec.stride for _, spec in levels]
+        self._output_shape = dict(levels)
+        self.reduce = nn.ModuleDict(
+            {name: nn.Sequential(nn.Conv2d(s.channels, token_dim, 1), LayerNorm2d(token_dim)) for name, s in levels}
+        )
+        self.region_predictor = nn.Conv2d(token_dim, num_tokens, 1)
+        self.value = nn.Linear(token_dim, token_dim)
+        self.encoder = build_encoder(token_dim, encoder_layers, num_heads)
+        self.fusion = nn.ModuleDict(
+            {name: Fusion(s.channels, token_dim) for name, s in levels if refined is None or name in refined}
+        )
+        if not self.fusion:
+            raise ValueError(
+                f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
+            )
+        self.requires_grad_(not freeze)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], refined: list[str] | None = None) -> dict:
+        names = list(cfg.MODEL.SGR.IN_FEATURES)
+        check_features("MODEL.SGR.IN_FEATURES", names, input_shape, cfg.MODEL.BACKBONE.NAME)
+        return {
+            "input_shape": {name: input_shape[name] for name in names},
+            "num_tokens": cfg.MODEL.SGR.NUM_TOKENS,
+            "token_dim": cfg.MODEL.SGR.TOKEN_DIM,
+            "encoder_layers": cfg.MODEL.SGR.ENCODER_LAYERS,
+            "num_heads": cfg.MODEL.SGR.NUM_HEADS,
+            "refined": refined,
+            "freeze": cfg.MODEL.SGR.FREEZE,
+        }
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """The shapes of the refined levels: those of the input."""
+        return dict(self._output_shape)
+
+    def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> SGROutput:
+        """
+        Args:
+            features: {name: (B, C_l, H_l, W_l)}, at least the levels of ``in_features``; others pass through.
+            image_sizes: (B, 2) heights and widths in pixels before padding. What lies beyond them takes no part.
+
+        Returns:
+            SGROutput.
+        """
+        valid = {
+            name: valid_cells(image_sizes, stride, *features[name].shape[-2:])
+            for name, stride in zip(self.in_features, self.strides, strict=True)
+        }
+        finest = self.in_features[0]
+        pixels = add_sine_position(self._reduce(features, valid), image_sizes / self.strides[0])
+        region_logits = self.region_predictor(pixels).float()  # (B, K, H, W)
+        with torch.autocast(pixels.device.type, enabled=False):
+            regions = region_logits.sigmoid() * valid[finest]
+            pooled = project(pixels.float(), regions)  # (B, K, D)
+        tokens = self.encoder(self.value(pooled))
+        refined = {
+            name: fuse(features[name], tokens, resize_valid(regions, valid[finest], features[name].shape[-2:]))
+            for name, fuse in self.fusion.items()
+        }
+        return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[0])
+
+    def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
+        """All levels in D channels, resized to the token grid and added: (B, D, H, W)."""
+        size = features[self.in_features[0]].shape[-2:]
+        return sum(resize_valid(self.reduce[name](features[name]), valid[name], size) for name in self.in_features)
+
+
+def project(pixels: Tensor, regions: Tensor) -> Tensor:
+    """Average the pixels of each region: T_k = sum_p P_kp x_p / (sum_p P_kp + eps).
+
+    Args:
+        pixels: (B, D, H, W). regions: (B, K, H, W), zero where the image is padded. Both float32.
+
+    Returns:
+        (B, K, D).
+    """
+    weights = regions.flatten(2)  # (B, K, H*W)
+    return torch.bmm(weights, pixels.flatten(2).transpose(1, 2)) / (weights.sum(-1, keepdim=True) + EPS)
+
+
+def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
+    """Give every pixel the mean of the tokens whose regions hold it: Y(p) = sum_k P_kp T_k / (sum_k P_kp + eps).
+
+    Args:
+        tokens: (B, K, D). regions: (B, K, H, W). Both float32.
+
+    Returns:
+        (B, D, H, W).
+    """
+    weights = regions.flatten(2)  # (B, K, H*W)
+    pixels = torch.bmm(tokens.transpose(1, 2), weights) / (weights.sum(1, keepdim=True) + EPS)
+    return pixels.unflatten(2, regions.shape[-2:])
+
+
+class Fusion(nn.Module):
+    """F + conv(ReLU(norm(conv([F, Y])))) with the last convolution starting at zero.
+
+    All convolutions are 1 x 1. The part of the first one that reads Y is applied to the tokens before they are
+    re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
+    """
+
+    def __init__(self, channels: int, token_dim: int):
+        super().__init__()
+        self.from_features = nn.Conv2d(channels, token_dim, 1)
+        self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
+        self.norm = LayerNorm2d(token_dim)
+        self.out = nn.Conv2d(token_dim, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
+        """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
+        mixed = self.from_tokens(tokens)
+        with torch.autocast(features.device.type, enabled=False):
+            pixels = reproject(mixed.float(), regions.float())
+        hidden = F.relu(self.norm(self.from_features(features) + pixels))
+        return features + self.out(hidden)
+
+
+def build_encoder(dim: int, layers: int, num_heads: int) -> nn.Module:
+    """A pre-norm transformer encoder over (B, K, dim); the identity for no layers."""
+    if layers == 0:
+        return nn.Identity()
+    layer = nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
+    return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
+
+
+def _check(input_shape, num_tokens: int, token_dim: int, encoder_layers: int, num_heads: int) -> None:
+    if not input_shape:
+        raise ValueError("SGR needs at least one level; MODEL.SGR.IN_FEATURES is empty.")
+    if num_tokens < 1:
+        raise ValueError(f"MODEL.SGR.NUM_TOKENS = {num_tokens}: SGR needs at least one token.")
+    if encoder_layers < 0:
+        raise ValueError(f"MODEL.SGR.ENCODER_LAYERS = {encoder_layers}: give 0 for none, or a positive number.")
+    if num_heads < 1 or token_dim < 1 or token_dim % 4 or token_dim % num_heads:
+        raise ValueError(
+            f"MODEL.SGR.TOKEN_DIM = {token_dim} must be a positive multiple of 4 (position code) and of "
+            f"MODEL.SGR.NUM_HEADS = {num_heads}."
+        )

@@ -1,0 +1,51 @@
+"""Component maps on the token grid."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class GridTargets(NamedTuple):
+    """The components of a batch on the token grid.
+
+    Attributes:
+        masks: (B, L, H, W) float32, the share of each cell that component l + 1 covers.
+        labelled: (B, 1, H, W) float32, the share of each cell that any component covers.
+        counts: components of each image among the L, as a list of B ints.
+    """
+
+    masks: Tensor
+    labelled: Tensor
+    counts: list[int]
+
+
+def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_components: int) -> GridTargets:
+    """Average component maps over the cells of the token grid.
+
+    All (image, component, cell) triples are counted in one pass; no mask at image resolution is ever made. Ids run
+    from the largest component to the smallest, so that an image with more than ``max_components`` keeps its largest;
+    the pixels of the others stay labelled.
+
+    Args:
+        ids: (B, H*stride, W*stride) integer, 0 ignored, 1.. components, largest first.
+        counts: number of components of each image.
+        stride: pixels a cell along each axis.
+        max_components: at most so many components an image.
+
+    Returns:
+        GridTargets with L = min(max(counts), max_components).
+    """
+    batch, height, width = ids.shape[0], ids.shape[1] // stride, ids.shape[2] // stride
+    kept = [min(count, max_components) for count in counts]
+    num = max(kept, default=0)
+    slots = num + 2  # ignored, the components, the labelled rest
+    image = torch.arange(batch, device=ids.device)[:, None, None] * slots
+    slot = image + ids.clamp(max=num + 1)  # (B, H_img, W_img)
+    row = torch.arange(ids.shape[1], device=ids.device) // stride
+    column = torch.arange(ids.shape[2], device=ids.device) // stride
+    cell = row[:, None] * width + column[None]
+    index = slot * (height * width) + cell
+    total = torch.bincount(index.flatten(), minlength=batch * slots * height * width)
+    share = total.view(batch, slots, height, width).float() / stride**2
+    return GridTargets(share[:, 1 : num + 1], 1 - share[:, :1], kept)

@@ -1,0 +1,7 @@
+"""Pictures of what a model made of an image, and the curves of a run."""
+
+from sgr_d2.visualization.curves import plot_curves
+from sgr_d2.visualization.pictures import PictureWriter
+from sgr_d2.visualization.sheet import Classes, draw_sheet
+
+__all__ = ["Classes", "PictureWriter", "draw_sheet", "plot_curves"]

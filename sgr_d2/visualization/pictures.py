@@ -1,0 +1,114 @@
+"""Pictures of some images of a test set, drawn while it is evaluated: no second pass of the model."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from PIL import Image
+
+from sgr_d2.structures import ComponentMap
+from sgr_d2.visualization.palette import class_colors as checked_class_colors
+from sgr_d2.visualization.panels import resize_image, resize_labels
+from sgr_d2.visualization.sheet import Classes, draw_sheet
+
+logger = logging.getLogger(__name__)
+
+
+class PictureWriter(DatasetEvaluator):
+    """Writes ``output_dir/<stem of the image file>.png`` for ``num_images`` images, evenly spread over the data set.
+
+    The images are chosen by file name beforehand, so each of several processes draws those that it meets, and
+    two evaluations of one data set draw the same images.
+
+    Args:
+        output_dir: created if missing; pictures of the same name are replaced.
+        num_images: how many; at most all.
+        read_image: path -> (H, W, 3) uint8 RGB.
+        read_label: path -> (H, W) integer labels.
+        components_of: labels -> their components; None draws no contours.
+        label_files: label path of each image path, in the order of the data set; a label path of None: no truth.
+        class_names: C names.
+        class_colors: C RGB triples, or None for colours of our own.
+        ignore_label: the label value that is no class.
+
+    Raises:
+        ValueError: if ``num_images`` is negative or the colours do not fit the names.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dir: str | Path,
+        num_images: int,
+        read_image: Callable[[str], np.ndarray],
+        read_label: Callable[[str], np.ndarray],
+        components_of: Callable[[np.ndarray], ComponentMap] | None,
+        label_files: Mapping[str, str | None],
+        class_names: Sequence[str],
+        class_colors: Sequence[Sequence[int]] | None,
+        ignore_label: int,
+    ):
+        if num_images < 0:
+            raise ValueError(f"num_images (TEST.NUM_PICTURES) is {num_images}; give 0 for no pictures.")
+        self._output_dir = Path(output_dir)
+        self._read_image = read_image
+        self._read_label = read_label
+        self._components_of = components_of
+        self._label_files = label_files
+        self._classes = Classes(class_names, checked_class_colors(len(class_names), class_colors), ignore_label)
+        self._names = picture_names(list(label_files), num_images)
+        self._num_written = 0
+
+    def reset(self) -> None:
+        """Begin an evaluation; earlier pictures stay until they are replaced."""
+        self._num_written = 0
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Draw the chosen images of a batch.
+
+        Args:
+            inputs: data set dicts with ``file_name``.
+            outputs: ``sem_seg`` (C, H, W) scores and, of a model with SGR, ``sgr`` ``ImageTokens``, per image. The
+                picture has the size of the scores; image and truth are resized to it.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            name = self._names.get(item["file_name"])
+            if name is not None:
+                self._write(item["file_name"], output, self._output_dir / name)
+
+    def evaluate(self) -> None:
+        """Report where the pictures are; there is no figure to return."""
+        if self._num_written:
+            logger.info("Wrote %d pictures to %s", self._num_written, self._output_dir)
+
+    def _write(self, file_name: str, output: dict, path: Path) -> None:
+        prediction = output["sem_seg"].argmax(dim=0).cpu().numpy()
+        size = prediction.shape
+        image = self._read_image(file_name)
+        label_file = self._label_files[file_name]
+        truth = components = None
+        if label_file is not None:
+            truth = resize_labels(self._read_label(label_file), size)
+            components = self._components_of(truth) if self._components_of else None
+        image = image if image.shape[:2] == size else resize_image(image, size)
+        sheet = draw_sheet(image, truth, prediction, self._classes, output.get("sgr"), components)
+        self._output_dir.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(path)
+        self._num_written += 1
+
+
+def picture_names(file_names: Sequence[str], num_images: int) -> dict[str, str]:
+    """Choose at most ``num_images`` files, evenly spread, and name their pictures: {file name: "<stem>.png"}.
+
+    Files of the same stem, from different folders, get their position in front: "12_frame.png".
+    """
+    total = len(file_names)
+    number = min(num_images, total)
+    positions = [(2 * i + 1) * total // (2 * number) for i in range(number)]
+    stems = [Path(file_names[position]).stem for position in positions]
+    return {
+        file_names[position]: f"{position}_{stem}.png" if stems.count(stem) > 1 else f"{stem}.png"
+        for position, stem in zip(positions, stems, strict=True)
+    }

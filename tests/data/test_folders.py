@@ -1,0 +1,201 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.datasets import get_dataset_records, load_image_label_folder, metadata_of, register_folders
+from sgr_d2.data.datasets.folders import _class_names
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def catalogs():
+    """Leaves the catalogs as they were."""
+    before = set(DatasetCatalog)
+    yield
+    for name in set(DatasetCatalog) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def make_cfg(**entries):
+    cfg = get_sgr_cfg()
+    cfg.DATASETS.FOLDERS = CfgNode(entries)
+    return cfg
+
+
+def entry(tmp_path, **keys):
+    return {"IMAGE_DIR": str(tmp_path / "i"), "LABEL_DIR": str(tmp_path / "l"), "CLASSES": ["a", "b"], **keys}
+
+
+def test_pairs_are_found_in_subfolders_and_sorted(tmp_path):
+    touch(tmp_path / "i", "b.JPG", "town/a.tiff", "town/x.y.png", "a.jpeg", "notes.txt", ".hidden.png", ".cache/z.png")
+    touch(tmp_path / "l", "a.png", "b.PNG", "town/a.png", "town/x.y.tif", "town/list.json")
+    records = load_image_label_folder(tmp_path / "i", tmp_path / "l")
+    assert [record["image_id"] for record in records] == ["a", "b", "town/a", "town/x.y"]
+    assert records[3] == {
+        "file_name": str(tmp_path / "i/town/x.y.png"),
+        "sem_seg_file_name": str(tmp_path / "l/town/x.y.tif"),
+        "image_id": "town/x.y",
+    }
+    assert [Path(record["sem_seg_file_name"]).name for record in records] == ["a.png", "b.PNG", "a.png", "x.y.tif"]
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    touch(tmp_path, "elsewhere/a.jpg", "l/part/a.png", "i/b.jpg", "l/b.png")
+    (tmp_path / "i/part").symlink_to(tmp_path / "elsewhere")
+    assert [r["image_id"] for r in load_image_label_folder(tmp_path / "i", tmp_path / "l")] == ["b", "part/a"]
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"mine: image folder /.*/i does not exist"):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l", name="mine")
+    touch(tmp_path / "i", "a.gif")
+    with pytest.raises(FileNotFoundError, match=r"mine: label folder /.*/l does not exist"):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l", name="mine")
+    touch(tmp_path / "l", "a.png")
+    with pytest.raises(ValueError, match=r"mine: no images \(\.jpg, .*\) in /.*/i"):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l", name="mine")
+
+
+def test_lonely_files(tmp_path):
+    touch(tmp_path / "i", *(f"{i}.jpg" for i in range(6)))
+    touch(tmp_path / "l", "0.png", "1.jpg")
+    with pytest.raises(
+        ValueError, match=r"5 of 6 images have no label in .*1\.jpg, .*2\.jpg, .*3\.jpg, \.\.\.\. Image"
+    ):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l")
+    touch(tmp_path / "l", *(f"{i}.png" for i in range(7)))
+    with pytest.raises(ValueError, match=r"1 of 7 labels have no image in .*/i: .*6\.png\. Image"):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l")
+
+
+def test_two_files_of_one_name(tmp_path):
+    touch(tmp_path / "i", "a.jpg", "a.png")
+    touch(tmp_path / "l", "a.png")
+    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png differ in suffix only"):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l")
+
+
+def test_register(tmp_path, catalogs, monkeypatch):
+    touch(tmp_path, "i/x.png", "l/x.png")
+    monkeypatch.setenv("MY_DATA", str(tmp_path))
+    register_folders(
+        make_cfg(mine=entry(tmp_path, IMAGE_DIR="$MY_DATA/i", IGNORE_LABEL=7, COLORS=[[1, 2, 3], [4, 5, 6]]))
+    )
+    (record,) = get_dataset_records("mine")
+    assert record["file_name"] == str(tmp_path / "i/x.png")
+    assert metadata_of(["mine"]) == (["a", "b"], [(1, 2, 3), (4, 5, 6)], 7)
+    metadata = MetadataCatalog.get("mine")
+    assert metadata.evaluator_type == "sem_seg"
+    assert (metadata.image_root, metadata.sem_seg_root) == (str(tmp_path / "i"), str(tmp_path / "l"))
+
+
+def test_defaults(tmp_path, catalogs):
+    register_folders(make_cfg(mine=entry(tmp_path)))
+    classes, colors, ignore_label = metadata_of(["mine"])
+    assert classes == ["a", "b"]
+    assert len(set(colors)) == 2
+    assert ignore_label == 255
+
+
+def test_home_and_relative_paths(tmp_path, catalogs, monkeypatch):
+    touch(tmp_path, "i/x.png", "l/x.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    register_folders(make_cfg(mine=entry(tmp_path, IMAGE_DIR="~/i", LABEL_DIR="l")))
+    (record,) = get_dataset_records("mine")
+    assert record == {"file_name": str(tmp_path / "i/x.png"), "sem_seg_file_name": "l/x.png", "image_id": "x"}
+
+
+def test_registering_again(tmp_path, catalogs):
+    register_folders(make_cfg(mine=entry(tmp_path)))
+    metadata = MetadataCatalog.get("mine")
+    register_folders(make_cfg(mine=entry(tmp_path)))
+    assert MetadataCatalog.get("mine") is metadata
+    register_folders(make_cfg(mine=entry(tmp_path, CLASSES=["c"], IGNORE_LABEL=9)))
+    assert metadata_of(["mine"]).classes == ["c"]
+    assert metadata_of(["mine"]).ignore_label == 9
+
+
+def test_a_name_that_is_taken(tmp_path, catalogs):
+    for name in ("ade20k_sem_seg_train", "camvid_train"):
+        DatasetCatalog.setdefault(name, list)
+        with pytest.raises(ValueError, match=f"'{name}' already belongs to another data set"):
+            register_folders(make_cfg(**{name: entry(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.txt", "road\n\n  traffic sign \n"),
+        ("names.json", '["road", "traffic sign"]'),
+        ("names.JSON", json.dumps({"classes": ["road", "traffic sign"], "ignore_label": 255})),
+    ],
+)
+def test_class_files(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    assert _class_names(str(tmp_path / file), "K") == ["road", "traffic sign"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"IMAGES": "x"}, r"Unknown key DATASETS\.FOLDERS\.mine\.IMAGES\. Valid keys: IMAGE_DIR, LABEL_DIR, CLASSES"),
+        ({"LABEL_DIR": ""}, r"DATASETS\.FOLDERS\.mine\.LABEL_DIR is missing\. Valid keys: .*COLORS"),
+        ({"IMAGE_DIR": ["a"]}, r"DATASETS\.FOLDERS\.mine\.IMAGE_DIR must be the path of a folder; got \['a'\]"),
+        ({"CLASSES": []}, r"DATASETS\.FOLDERS\.mine\.CLASSES is missing"),
+        ({"CLASSES": ["yes", False]}, r"mine\.CLASSES must give .* all of them text; got \['yes', False\]"),
+        ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),
+        ({"IGNORE_LABEL": 1}, r"mine\.IGNORE_LABEL must be .* outside the class indices 0\.\.1; got 1"),
+        ({"IGNORE_LABEL": "none"}, r"mine\.IGNORE_LABEL must be a whole number.*got 'none'"),
+        ({"COLORS": [[0, 0, 0]]}, r"mine\.COLORS must hold 2 colours"),
+        ({"COLORS": [[0, 0, 0], [0, 256, 0]]}, r"mine\.COLORS must hold 2 colours"),
+        ({"COLORS": [1, 2]}, r"mine\.COLORS must hold 2 colours"),
+    ],
+)
+def test_bad_keys(tmp_path, catalogs, keys, message):
+    with pytest.raises(ValueError, match=message):
+        register_folders(make_cfg(mine=entry(tmp_path, **keys)))
+    assert "mine" not in DatasetCatalog
+
+
+def test_an_entry_without_keys(catalogs):
+    with pytest.raises(ValueError, match=r"DATASETS\.FOLDERS\.mine must hold keys; got 'images'"):
+        register_folders(make_cfg(mine="images"))
+
+
+def test_bad_class_files(tmp_path, catalogs):
+    with pytest.raises(FileNotFoundError, match=r"mine\.CLASSES: no file /.*/absent\.txt"):
+        register_folders(make_cfg(mine=entry(tmp_path, CLASSES=str(tmp_path / "absent.txt"))))
+    for text, message in (("{", "is not valid JSON"), ('{"names": []}', "must hold a list of names")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"mine\.CLASSES: .*bad\.json {message}"):
+            register_folders(make_cfg(mine=entry(tmp_path, CLASSES=str(tmp_path / "bad.json"))))
+
+
+def test_the_example_of_the_readme(tmp_path, catalogs):
+    """The yaml that datasets/README.md shows loads, and registers two data sets that fit together."""
+    lines = (REPOSITORY / "datasets/README.md").read_text(encoding="utf-8").split("    DATASETS:\n")[1].splitlines()
+    end = next(i for i, line in enumerate(lines) if not line.startswith("    "))
+    text = "\n".join(["    DATASETS:", *lines[:end]])
+    assert yaml.safe_load(text)
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    cfg = get_sgr_cfg()
+    cfg.merge_from_file(str(config))
+    register_folders(cfg)
+    assert metadata_of([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]).classes == ["soil", "crop", "weed"]
+    assert Path(MetadataCatalog.get(cfg.DATASETS.TEST[0]).image_root).parts[-2:] == ("images", "val")

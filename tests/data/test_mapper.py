@@ -1,0 +1,153 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import SizeMismatchError
+from PIL import Image
+
+from sgr_d2.data.components import label_components
+from sgr_d2.data.loader import seeded_randomness
+from sgr_d2.data.mapper import SemanticMapper
+
+
+def make_mapper(**options):
+    return SemanticMapper(**{"is_train": True, "augmentations": [], "num_classes": 3, "min_area": 4, **options})
+
+
+def assert_consistent(output, mapper):
+    """The targets fit the image and are those of the augmented labels."""
+    labels = output["sem_seg"].numpy()
+    assert output["image"].dtype == torch.uint8
+    assert output["image"].is_contiguous()
+    assert output["image"].shape == (3, *labels.shape)
+    assert output["sem_seg"].dtype == output["component_classes"].dtype == torch.int64
+    assert output["components"].dtype == torch.int32
+    expected = label_components(
+        labels, ignore_label=mapper.ignore_label, min_area=mapper.min_area, max_components=mapper.max_components
+    )
+    assert output["components"].tolist() == expected.ids.tolist()
+    assert output["component_classes"].tolist() == expected.classes.tolist()
+    assert (output["components_small"], output["components_cut"]) == expected[2:]
+
+
+def test_without_augmentation(write_pair, scene):
+    record = write_pair("a", scene)
+    mapper = make_mapper(max_components=4)
+    output = mapper(dict(record, image_set="left"))
+    assert_consistent(output, mapper)
+    assert output["image"].tolist() == np.asarray(Image.open(record["file_name"])).transpose(2, 0, 1).tolist()
+    assert output["sem_seg"].tolist() == scene.tolist()
+    # ground, two halves of the large box, the small box, the pole: five, of which four are kept
+    assert output["component_classes"].tolist() == [0, 1, 1, 1]
+    assert (output["components_small"], output["components_cut"]) == (0, 1)
+    assert (output["height"], output["width"]) == (37, 53)
+    assert {key: output[key] for key in record} == record
+    assert output["image_set"] == "left"
+
+
+def test_the_record_is_left_as_it_is(write_pair, scene):
+    record = write_pair("a", scene)
+    before = dict(record)
+    make_mapper()(record)
+    assert record == before
+
+
+def test_image_and_labels_go_through_the_same_augmentation(write_pair, scene):
+    augmentations = [T.RandomCrop("absolute", (21, 30)), T.RandomFlip()]
+    mapper = make_mapper(augmentations=augmentations)
+    record = write_pair("a", scene)
+    for seed in range(8):
+        with seeded_randomness(seed):
+            output = mapper(record)
+        assert_consistent(output, mapper)
+        assert output["image"].shape == (3, 21, 30)
+        assert (output["height"], output["width"]) == (37, 53)
+        red = (output["sem_seg"] * 40) % 256  # what write_pair paints
+        assert output["image"][0].tolist() == red.tolist()
+
+
+def test_from_config(folder_cfg, write_pair, scene):
+    mapper = SemanticMapper(folder_cfg, is_train=True)
+    assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 256)
+    record = write_pair("a", scene)
+    for seed in range(6):
+        with seeded_randomness(seed):
+            output = mapper(record)
+        assert_consistent(output, mapper)
+        assert output["image"].shape[1] <= 32
+        assert output["image"].shape[2] <= 40
+
+
+def test_channel_order_follows_the_format(folder_cfg, write_pair, scene):
+    record = write_pair("a", scene)
+    rgb = SemanticMapper(folder_cfg, is_train=False)(record)["image"]
+    folder_cfg.INPUT.FORMAT = "BGR"
+    bgr = SemanticMapper(folder_cfg, is_train=False)(record)["image"]
+    assert bgr.tolist() == rgb.flip(0).tolist()
+
+
+def test_in_test_mode_only_the_image(write_pair, scene):
+    record = write_pair("a", scene)
+    mapper = SemanticMapper(is_train=False, augmentations=[T.ResizeShortestEdge(74, 1000)])
+    output = mapper(dict(record, height=1, width=1))
+    assert output.keys() == record.keys() | {"image", "height", "width"}
+    assert output["image"].shape == (3, 74, 106)
+    assert (output["height"], output["width"]) == (37, 53)
+    assert mapper({"file_name": record["file_name"]})["image"].shape == (3, 74, 106)
+
+
+@pytest.mark.parametrize("labels", [np.full((9, 5), 255, np.uint8), np.full((1, 1), 2, np.uint8)])
+def test_all_ignored_and_one_colour(write_pair, labels):
+    output = make_mapper(min_area=0)(write_pair("a", labels))
+    count = int((labels != 255).any())
+    assert output["component_classes"].tolist() == [2] * count
+    assert output["components"].tolist() == np.where(labels == 255, 0, 1).tolist()
+
+
+@pytest.mark.parametrize("channels", [None, 4])
+def test_gray_and_rgba_images(write_pair, scene, channels):
+    shape = scene.shape if channels is None else (*scene.shape, channels)
+    mapper = make_mapper()
+    output = mapper(write_pair("a", scene, np.full(shape, 90, np.uint8)))
+    assert_consistent(output, mapper)
+    assert (output["image"] == 90).all()
+
+
+@pytest.mark.parametrize("size", [20, 50])
+def test_wide_labels_are_resized_like_narrow_ones(write_pair, scene, size):
+    """A map with 65535 for ignored pixels must come out as the 8-bit one does."""
+    augmentations = [T.ResizeShortestEdge(size, 1000), T.RandomFlip(1.0), T.RandomCrop("absolute", (15, 17))]
+    wide = np.where(scene == 255, 65535, scene.astype(np.uint16) + 500 * (scene == 2)).astype(np.uint16)
+    narrow, image = write_pair("narrow", scene), np.zeros((*scene.shape, 3), np.uint8)
+    with seeded_randomness(3):
+        expected = make_mapper(augmentations=augmentations)(narrow)["sem_seg"]
+    mapper = make_mapper(augmentations=augmentations, num_classes=600, ignore_label=65535)
+    with seeded_randomness(3):
+        output = mapper(write_pair("wide", wide, image))
+    assert_consistent(output, mapper)
+    expected[expected == 2] = 502
+    expected[expected == 255] = 65535
+    assert output["sem_seg"].tolist() == expected.tolist()
+
+
+def test_sizes_that_differ(write_pair, scene):
+    record = write_pair("a", scene, np.zeros((37, 52, 3), np.uint8))
+    with pytest.raises(SizeMismatchError, match=r"images/a\.png has 52x37 .*labels/a\.png has 53x37"):
+        make_mapper()(record)
+
+
+def test_wrong_labels_and_missing_files(write_pair, scene):
+    record = write_pair("a", scene)
+    with pytest.raises(ValueError, match=r"labels/a\.png holds 2, neither a class \(0\.\.1\)"):
+        make_mapper(num_classes=2)(record)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
+        make_mapper()({**record, "file_name": "nowhere.png"})
+    with pytest.raises(ValueError, match=r"images/a\.png has no sem_seg_file_name"):
+        make_mapper()({"file_name": record["file_name"]})
+
+
+def test_workers_can_be_spawned(folder_cfg, write_pair, scene):
+    mapper = pickle.loads(pickle.dumps(SemanticMapper(folder_cfg, is_train=True)))
+    assert_consistent(mapper(write_pair("a", scene)), mapper)

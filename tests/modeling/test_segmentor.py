@@ -1,0 +1,163 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from toys import randomize_zeros, toy_cfg, toy_input
+
+import sgr_d2.modeling  # noqa: F401
+
+
+def build(cfg, seed: int = 0):
+    torch.manual_seed(seed)
+    return build_model(cfg)
+
+
+def with_head(cfg, name: str):
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.NAME = name
+    head.ASPP_CHANNELS = head.CONVS_DIM = 32
+    head.ASPP_DILATIONS = [1, 2, 3]
+    head.ASPP_DROPOUT = 0.0
+    head.NORM = ""
+    if name == "DeepLabV3Head":
+        head.IN_FEATURES, head.COMMON_STRIDE = ["res3"], 8
+        cfg.MODEL.SGR.IN_FEATURES = ["res3"]
+    if name == "DeepLabV3PlusHead":
+        head.IN_FEATURES, head.PROJECT_CHANNELS = ["res2", "res4"], [16]
+    if name == "PointRendSemSegHead":
+        head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"]
+        cfg.MODEL.POINT_HEAD.FC_DIM = 16
+        cfg.MODEL.POINT_HEAD.TRAIN_NUM_POINTS = 64
+        cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = 2
+        cfg.MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS = 64
+    return cfg
+
+
+HEADS = ["SemSegFPNHead", "DeepLabV3Head", "DeepLabV3PlusHead", "PointRendSemSegHead"]
+
+
+@pytest.mark.parametrize("sgr", [False, True])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_trains_and_predicts(head, sgr):
+    cfg = with_head(toy_cfg(sgr=sgr), head)
+    model = build(cfg)
+    if sgr:
+        randomize_zeros(model.sgr)
+    batch = [toy_input(64, 96), toy_input(45, 77, seed=1)]
+    losses = model.train()(batch)
+    assert ({"loss_component", "loss_diversity"} <= set(losses)) == sgr
+    sum(losses.values()).backward()
+    # a level that nobody reads rightly gets none
+    read = {*cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, *(model.sgr.in_features if sgr else ())}
+    unread = tuple(f"backbone.levels.{name}" for name in model.backbone.output_shape() if name not in read)
+    without = [n for n, p in model.named_parameters() if p.grad is None and not n.startswith(unread)]
+    assert without == []
+    with torch.no_grad():
+        results = model.eval()([{**x, "height": 90, "width": 131} for x in batch])
+    assert [r["sem_seg"].shape for r in results] == [(5, 90, 131)] * 2
+    assert all(torch.isfinite(r["sem_seg"]).all() for r in results)
+
+
+def test_every_parameter_gets_a_gradient():
+    model = build(toy_cfg())
+    randomize_zeros(model.sgr)
+    sum(model.train()([toy_input(64, 64)]).values()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_inserting_sgr_changes_no_bit_of_the_prediction(head):
+    plain = build(with_head(toy_cfg(sgr=False), head)).eval()
+    refined = build(with_head(toy_cfg(), head), seed=1).eval()
+    missing, unexpected = refined.load_state_dict(plain.state_dict(), strict=False)
+    assert all(key.startswith("sgr.") for key in missing) and not unexpected
+    image = [{"image": toy_input(50, 70)["image"]}]
+    with torch.no_grad():
+        assert torch.equal(plain(image)[0]["sem_seg"], refined(image)[0]["sem_seg"])
+
+
+def test_an_image_beside_a_larger_one_gives_the_same():
+    model = build(toy_cfg()).eval()
+    randomize_zeros(model)
+    small, large = {"image": toy_input(45, 37)["image"]}, {"image": toy_input(128, 96, seed=1)["image"]}
+    with torch.no_grad():
+        (alone,), (beside, _) = model([small]), model([small, large])
+    torch.testing.assert_close(beside["sem_seg"], alone["sem_seg"])
+    torch.testing.assert_close(beside["sgr"].tokens, alone["sgr"].tokens)
+    torch.testing.assert_close(beside["sgr"].regions, alone["sgr"].regions)
+
+
+def test_in_training_too_padding_does_not_reach_the_losses_of_sgr():
+    model = build(toy_cfg()).train()
+    model.backbone.levels.apply(pointwise)  # so that only SGR could mix padding in
+    x = toy_input(40, 56)
+    alone = model([x])
+    model.min_train_size = (128, 160)
+    padded = model([x])
+    for name in ("loss_component", "loss_diversity"):
+        torch.testing.assert_close(alone[name], padded[name])
+
+
+def pointwise(module):
+    if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+        with torch.no_grad():
+            centre = module.weight[..., 1, 1].clone()
+            module.weight.zero_()
+            module.weight[..., 1, 1] = centre
+
+
+def test_regions_of_an_image_are_cut_to_it():
+    model = build(toy_cfg()).eval()
+    with torch.no_grad():
+        (result,) = model([{"image": toy_input(45, 70)["image"]}])
+    tokens = result["sgr"]
+    assert tokens.regions.shape == (6, 6, 9)  # cells of stride 8 that 45 x 70 pixels touch
+    assert tokens.extent == (45 / 8, 70 / 8)
+    assert tokens.tokens.shape == (6, 16)
+    assert tokens.regions.min() >= 0 and tokens.regions.max() <= 1
+
+
+def test_the_baseline_has_no_tokens():
+    model = build(toy_cfg(sgr=False)).eval()
+    with torch.no_grad():
+        assert set(model([{"image": toy_input(32, 32)["image"]}])[0]) == {"sem_seg"}
+
+
+def test_an_all_ignored_batch_has_finite_losses_and_gradients():
+    model = build(toy_cfg()).train()
+    x = toy_input(64, 64)
+    x["sem_seg"][:] = 255
+    x["components"][:] = 0
+    x["component_classes"] = x["component_classes"][:0]
+    losses = model([x])
+    assert all(loss.item() == 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_a_head_reading_unknown_features_is_refused():
+    cfg = toy_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "p3"]
+    with pytest.raises(ValueError, match=r"SEM_SEG_HEAD.IN_FEATURES.*'p3'.*'res5'"):
+        build(cfg)
+
+
+def test_sgr_on_levels_that_the_head_does_not_read_is_refused():
+    cfg = toy_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2"]
+    with pytest.raises(ValueError, match=r"SGR reads \['res3', 'res4'\].*\['res2'\]"):
+        build(cfg)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+def test_the_gpu_gives_what_the_cpu_gives(dtype):
+    model = build(toy_cfg()).eval()
+    randomize_zeros(model)
+    image = [{"image": toy_input(64, 64)["image"]}]
+    with torch.no_grad():
+        cpu = model(image)[0]["sem_seg"]
+        with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None):
+            gpu = model.cuda()(image)[0]["sem_seg"].cpu()
+    tolerance = 1e-3 if dtype is None else 0.2
+    torch.testing.assert_close(gpu.float(), cpu, rtol=tolerance, atol=tolerance)

@@ -1,0 +1,169 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
+
+from sgr_d2.modeling.sgr import SGR
+from sgr_d2.modeling.sgr.position import add_sine_position
+from sgr_d2.modeling.sgr.sgr import Fusion, project, reproject
+
+LEVELS = ("res2", "res3", "res5")
+
+
+def make(**options) -> SGR:
+    torch.manual_seed(0)
+    return SGR(toy_shape(*LEVELS), **{"num_tokens": 7, "token_dim": 16, "num_heads": 2, **options})
+
+
+def test_output_has_the_names_and_shapes_of_the_input():
+    features = toy_features(2, 64, 96)
+    output = make()(features, torch.tensor([[64, 96], [33, 65]]))
+    assert {name: f.shape for name, f in output.features.items()} == {name: f.shape for name, f in features.items()}
+    assert output.region_logits.shape == (2, 7, 16, 24)
+    assert output.tokens.shape == (2, 7, 16)
+    assert output.stride == 4
+    assert output.valid.sum((1, 2, 3)).tolist() == [16 * 24, 9 * 17]
+    assert make().output_shape() == toy_shape(*LEVELS)
+
+
+def test_a_fresh_module_changes_no_bit_of_the_features():
+    features = toy_features(1, 64, 64)
+    output = make()(features, torch.tensor([[64, 64]]))
+    assert all(torch.equal(output.features[name], features[name]) for name in features)
+
+
+def test_padding_has_no_say():
+    sgr = make(encoder_layers=1)
+    randomize_zeros(sgr)
+    small = toy_features(1, 64, 32, *LEVELS)
+    sizes = torch.tensor([[50, 27]])
+    alone = sgr(small, sizes)
+    beside = {
+        name: torch.cat(
+            [
+                F.pad(f, (0, f.shape[-1], 0, f.shape[-2]), value=50.0),
+                torch.randn(1, f.shape[1], 2 * f.shape[2], 2 * f.shape[3]),
+            ]
+        )
+        for name, f in small.items()
+    }
+    both = sgr(beside, torch.cat([sizes, torch.tensor([[128, 64]])]))
+    rows, columns = 13, 7  # the cells of stride 4 that 50 x 27 pixels touch
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(both.tokens[0], alone.tokens[0], **close)
+    torch.testing.assert_close(
+        both.region_logits[0, :, :rows, :columns], alone.region_logits[0, :, :rows, :columns], **close
+    )
+    refined, expected = both.features["res2"][0], alone.features["res2"][0]
+    torch.testing.assert_close(refined[:, :rows, :columns], expected[:, :rows, :columns], **close)
+
+
+def test_garbage_in_the_padding_of_the_same_tensor_has_no_say():
+    sgr = make()
+    randomize_zeros(sgr)
+    features = toy_features(1, 64, 64, *LEVELS)
+    sizes = torch.tensor([[32, 32]])
+    before = sgr(features, sizes)
+    for f in features.values():
+        f[..., f.shape[-2] // 2 :, :] = -1e3
+        f[..., :, f.shape[-1] // 2 :] = 1e3
+    after = sgr(features, sizes)
+    torch.testing.assert_close(before.tokens, after.tokens)
+    torch.testing.assert_close(before.features["res2"][..., :8, :8], after.features["res2"][..., :8, :8])
+
+
+def test_project_against_loops():
+    pixels, regions = torch.rand(2, 3, 4, 5), torch.rand(2, 6, 4, 5)
+    tokens = project(pixels, regions)
+    for b in range(2):
+        for k in range(6):
+            total = sum(regions[b, k, y, x] * pixels[b, :, y, x] for y in range(4) for x in range(5))
+            torch.testing.assert_close(tokens[b, k], total / regions[b, k].sum())
+
+
+def test_reproject_against_loops():
+    tokens, regions = torch.rand(2, 6, 3), torch.rand(2, 6, 4, 5)
+    pixels = reproject(tokens, regions)
+    for y in range(4):
+        for x in range(5):
+            total = sum(regions[1, k, y, x] * tokens[1, k] for k in range(6))
+            torch.testing.assert_close(pixels[1, :, y, x], total / regions[1, :, y, x].sum())
+
+
+def test_tokens_mixed_before_reprojection_equal_pixels_mixed_after():
+    fusion = Fusion(channels=5, token_dim=8)
+    randomize_zeros(fusion)
+    features, tokens, regions = torch.randn(2, 5, 4, 6), torch.randn(2, 3, 8), torch.rand(2, 3, 4, 6)
+    pixels = reproject(tokens, regions)
+    concatenated = torch.cat([features, pixels], dim=1)
+    weight = torch.cat([fusion.from_features.weight, fusion.from_tokens.weight[:, :, None, None]], dim=1)
+    hidden = F.conv2d(concatenated, weight, fusion.from_features.bias)
+    expected = features + fusion.out(F.relu(fusion.norm(hidden)))
+    torch.testing.assert_close(fusion(features, tokens, regions), expected)
+
+
+def test_empty_regions_give_finite_tokens_and_pixels():
+    assert project(torch.rand(1, 4, 2, 2), torch.zeros(1, 3, 2, 2)).abs().max() == 0
+    assert reproject(torch.rand(1, 3, 4), torch.zeros(1, 3, 2, 2)).abs().max() == 0
+
+
+def test_position_depends_on_the_place_in_the_image_and_on_nothing_else():
+    zeros = torch.zeros(1, 8, 4, 6)
+    code = add_sine_position(zeros, torch.tensor([[4.0, 6.0]]))
+    assert len({tuple(c.tolist()) for c in code.flatten(2)[0].T}) == 24
+    padded = add_sine_position(torch.zeros(1, 8, 9, 9), torch.tensor([[4.0, 6.0]]))
+    torch.testing.assert_close(padded[..., :4, :6], code)
+    top_left = torch.tensor([[0.5 / 4, 0.5 / 6]]) * 2 * torch.pi
+    assert code[0, 0, 0, 0].item() == pytest.approx(top_left[0, 0].sin().item(), abs=1e-6)
+    assert code[0, 4, 0, 0].item() == pytest.approx(top_left[0, 1].sin().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_every_parameter_gets_a_gradient(layers, tokens):
+    sgr = make(encoder_layers=layers, num_tokens=tokens)
+    randomize_zeros(sgr)
+    output = sgr(toy_features(1, 64, 64, *LEVELS), torch.tensor([[64, 64]]))
+    sum(f.square().sum() for f in output.features.values()).backward()
+    without = [name for name, p in sgr.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_freeze():
+    assert not any(p.requires_grad for p in make(freeze=True).parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_gives_finite_float32_regions_and_tokens(dtype):
+    sgr = make()
+    randomize_zeros(sgr)
+    features = toy_features(1, 64, 64, *LEVELS)
+    exact = sgr(features, torch.tensor([[64, 64]]))
+    with torch.autocast("cpu", dtype=dtype):
+        output = sgr(features, torch.tensor([[64, 64]]))
+    assert output.region_logits.dtype == output.tokens.dtype == torch.float32
+    torch.testing.assert_close(output.tokens, exact.tokens, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"num_tokens": 0}, "NUM_TOKENS = 0"),
+        ({"token_dim": 18}, "TOKEN_DIM = 18"),
+        ({"token_dim": 16, "num_heads": 3}, "NUM_HEADS = 3"),
+        ({"encoder_layers": -1}, "ENCODER_LAYERS = -1"),
+    ],
+)
+def test_bad_numbers_name_their_key(options, key):
+    with pytest.raises(ValueError, match=key):
+        make(**options)
+
+
+def test_unknown_features_list_the_choices():
+    cfg = toy_cfg()
+    cfg.MODEL.SGR.IN_FEATURES = ["res3", "p3"]
+    with pytest.raises(ValueError, match=r"MODEL.SGR.IN_FEATURES.*'p3'.*res2"):
+        SGR(cfg, toy_shape())
+    cfg.MODEL.SGR.IN_FEATURES = []
+    with pytest.raises(ValueError, match="an empty list"):
+        SGR(cfg, toy_shape())

@@ -1,0 +1,220 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from sgr_d2.modeling.sgr import SGRCriterion
+from sgr_d2.modeling.sgr.assignment import assign_tokens, cosine_affinity
+from sgr_d2.modeling.sgr.criterion import component_loss, dice_loss, diversity_loss
+from sgr_d2.modeling.sgr.targets import GridTargets, components_to_grid
+from sgr_d2.structures import SGROutput
+
+
+def output_of(logits: torch.Tensor, stride: int = 1) -> SGROutput:
+    batch, num_tokens, height, width = logits.shape
+    valid = torch.ones(batch, 1, height, width, dtype=torch.bool)
+    return SGROutput({}, logits, torch.zeros(batch, num_tokens, 4), valid, stride)
+
+
+def logits_of(regions: torch.Tensor) -> torch.Tensor:
+    return torch.logit(regions.clamp(1e-6, 1 - 1e-6))
+
+
+# targets
+
+
+def test_components_to_grid_by_hand():
+    ids = torch.tensor([[[1, 1, 2, 0], [1, 0, 2, 0], [0, 0, 3, 3], [0, 0, 3, 3]]])
+    targets = components_to_grid(ids, [3], stride=2, max_components=8)
+    assert targets.masks[0].tolist() == [
+        [[0.75, 0.0], [0.0, 0.0]],
+        [[0.0, 0.5], [0.0, 0.0]],
+        [[0.0, 0.0], [0.0, 1.0]],
+    ]
+    assert targets.labelled[0, 0].tolist() == [[0.75, 0.5], [0.0, 1.0]]
+    assert targets.counts == [3]
+
+
+def test_components_to_grid_against_masks():
+    ids = torch.randint(0, 9, (2, 12, 20))
+    targets = components_to_grid(ids, [8, 8], stride=4, max_components=5)
+    masks = torch.stack([(ids == index).float() for index in range(1, 6)], dim=1)
+    torch.testing.assert_close(targets.masks, torch.nn.functional.avg_pool2d(masks, 4))
+    torch.testing.assert_close(targets.labelled, torch.nn.functional.avg_pool2d((ids > 0).float()[:, None], 4))
+    assert targets.counts == [5, 5]
+
+
+def test_components_to_grid_of_nothing():
+    targets = components_to_grid(torch.zeros(2, 4, 4, dtype=torch.int32), [0, 0], stride=2, max_components=5)
+    assert targets.masks.shape == (2, 0, 2, 2)
+    assert targets.labelled.sum() == 0
+
+
+def test_two_thousand_components_cost_no_mask_each():
+    ids = torch.arange(1, 2001).view(1, 40, 50).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    criterion = SGRCriterion()
+    losses = criterion(output_of(torch.zeros(1, 16, 20, 25), stride=4), ids, [2000])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert components_to_grid(ids, [2000], 4, 16).masks.shape[1] == 16
+
+
+# assignment
+
+
+def test_hungarian_then_best_component():
+    # token 0 and 1 both look like component 0, token 2 like nothing; component 1 is found by nobody
+    masks = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]]).view(1, 2, 1, 6)
+    regions = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [1, 0.8, 0, 0, 0, 0], [0, 0, 0, 0.1, 1, 1]]]).view(1, 3, 1, 6)
+    targets = GridTargets(masks, torch.ones(1, 1, 1, 6), [2])
+    assert assign_tokens(regions, targets).tolist() == [[0, 0, 1]]
+
+
+def test_every_component_gets_a_token_and_the_total_is_optimal():
+    torch.manual_seed(0)
+    regions, masks = torch.rand(3, 4, 5, 5), torch.rand(3, 4, 5, 5)
+    targets = GridTargets(masks, torch.ones(3, 1, 5, 5), [4, 4, 4])
+    affinity = cosine_affinity(regions, targets).numpy()
+    component_of = assign_tokens(regions, targets).numpy()
+    for b in range(3):
+        best = max(sum(affinity[b, k, p[k]] for k in range(4)) for p in permutations(range(4)))
+        assert sorted(component_of[b]) == [0, 1, 2, 3]
+        assert sum(affinity[b, k, component_of[b, k]] for k in range(4)) == pytest.approx(best, rel=1e-5)
+
+
+def test_a_batch_equals_its_images():
+    torch.manual_seed(1)
+    regions, masks = torch.rand(2, 6, 4, 4), torch.rand(2, 3, 4, 4)
+    masks[1, 2] = 0
+    labelled = torch.ones(2, 1, 4, 4)
+    both = assign_tokens(regions, GridTargets(masks, labelled, [3, 2]))
+    for b, count in enumerate((3, 2)):
+        single = GridTargets(masks[b : b + 1, :count], labelled[b : b + 1], [count])
+        assert assign_tokens(regions[b : b + 1], single)[0].tolist() == both[b].tolist()
+
+
+def test_no_components_and_nan():
+    targets = GridTargets(torch.zeros(1, 0, 2, 2), torch.zeros(1, 1, 2, 2), [0])
+    assert assign_tokens(torch.rand(1, 3, 2, 2), targets).tolist() == [[-1, -1, -1]]
+    targets = GridTargets(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), [1])
+    assert assign_tokens(torch.full((1, 3, 2, 2), torch.nan), targets).tolist() == [[0, 0, 0]]
+
+
+def test_affinity_ignores_unlabelled_cells():
+    regions, masks = torch.rand(1, 3, 2, 3), torch.rand(1, 2, 2, 3)
+    labelled = torch.ones(1, 1, 2, 3)
+    labelled[..., 2], masks[..., 2] = 0, 0
+    before = cosine_affinity(regions, GridTargets(masks, labelled, [2]))
+    regions[..., 2] = 1.0
+    torch.testing.assert_close(cosine_affinity(regions, GridTargets(masks, labelled, [2])), before)
+
+
+# losses
+
+
+def test_dice_by_hand():
+    unions = torch.tensor([[[1.0, 0.5, 0.0]]])
+    masks = torch.tensor([[[1.0, 0.0, 0.5]]])
+    labelled = torch.tensor([[[1.0, 1.0, 0.5]]])
+    assert dice_loss(unions, masks, labelled).item() == pytest.approx(1 - (2 * 1 + 1) / (1.5 + 1.5 + 1))
+
+
+def test_union_is_a_noisy_or():
+    regions = torch.tensor([[[0.5, 0.2], [0.4, 0.0], [0.9, 0.1]]]).view(1, 3, 1, 2)
+    masks = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).view(1, 2, 1, 2)
+    targets = GridTargets(masks, torch.ones(1, 1, 1, 2), [2])
+    loss = component_loss(logits_of(regions), torch.tensor([[0, 0, 1]]), targets)
+    union = torch.tensor([[[1 - 0.5 * 0.6, 1 - 0.8 * 1.0], [0.9, 0.1]]])
+    expected = dice_loss(union, masks.flatten(2), torch.ones(1, 1, 2)).mean()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_perfect_regions_cost_nothing_and_swapped_ones_are_matched():
+    ids = torch.zeros(1, 16, 16, dtype=torch.int32)
+    ids[0, :8], ids[0, 8:, 8:] = 1, 2
+    regions = torch.stack([(ids[0] == 2).float(), (ids[0] == 1).float()])[None]
+    losses = SGRCriterion()(output_of(logits_of(regions)), ids, [2])
+    assert losses["loss_component"].item() < 1e-3
+    assert losses["loss_diversity"].item() < 1e-3
+    half = SGRCriterion(component_weight=0.5)(output_of(torch.zeros(1, 2, 16, 16)), ids, [2])
+    full = SGRCriterion(component_weight=1.0)(output_of(torch.zeros(1, 2, 16, 16)), ids, [2])
+    assert full["loss_component"].item() == pytest.approx(2 * half["loss_component"].item())
+
+
+def test_the_mean_is_over_components_not_images():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 8, 8)
+    ids = torch.zeros(2, 8, 8, dtype=torch.int32)
+    ids[0, :4], ids[1, :2], ids[1, 2:5], ids[1, 5:] = 1, 3, 1, 2
+    criterion = SGRCriterion(diversity_weight=0.0)
+    both = criterion(output_of(logits), ids, [1, 3])["loss_component"].item()
+    one = criterion(output_of(logits[:1]), ids[:1], [1])["loss_component"].item()
+    three = criterion(output_of(logits[1:]), ids[1:], [3])["loss_component"].item()
+    assert both == pytest.approx((one + 3 * three) / 4, rel=1e-5)
+
+
+def test_diversity_against_pairs():
+    regions, labelled = torch.rand(2, 4, 3, 5), torch.rand(2, 1, 3, 5)
+    rows = (regions * labelled).flatten(2)
+    cosines = [
+        torch.cosine_similarity(rows[b, i], rows[b, j], dim=0).item()
+        for b in range(2)
+        for i in range(4)
+        for j in range(4)
+        if i != j
+    ]
+    assert diversity_loss(regions, labelled).item() == pytest.approx(np.mean(cosines), rel=1e-4)
+    assert diversity_loss(regions[:, :1], labelled).item() == pytest.approx(0, abs=1e-6)
+    same = regions[:, :1].expand(-1, 3, -1, -1)
+    assert diversity_loss(same, labelled).item() == pytest.approx(1, rel=1e-4)
+
+
+def test_ignored_pixels_and_padding_take_no_part():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 4, 8, 8)
+    ids = torch.zeros(1, 8, 8, dtype=torch.int32)
+    ids[0, :3, :6], ids[0, 3:5, :6] = 1, 2
+    before = SGRCriterion()(output_of(logits), ids, [2])
+    logits[..., 5:, :], logits[..., 6:] = 9.0, -9.0
+    after = SGRCriterion()(output_of(logits), ids, [2])
+    torch.testing.assert_close(before, after)
+
+
+def test_no_component_is_a_zero_loss_with_gradients():
+    logits = torch.randn(2, 4, 8, 8, requires_grad=True)
+    losses = SGRCriterion()(output_of(logits), torch.zeros(2, 8, 8, dtype=torch.int32), [0, 0])
+    assert {name: loss.item() for name, loss in losses.items()} == {"loss_component": 0, "loss_diversity": 0}
+    sum(losses.values()).backward()
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_training_the_logits_finds_the_components():
+    torch.manual_seed(0)
+    ids = torch.zeros(1, 12, 12, dtype=torch.int32)
+    ids[0, :6], ids[0, 6:, :6], ids[0, 6:, 6:] = 1, 2, 3
+    logits = (0.1 * torch.randn(1, 5, 12, 12)).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses = SGRCriterion()(output_of(logits), ids, [3])
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert losses["loss_component"].item() < 0.02
+
+
+def test_huge_logits_stay_finite():
+    logits = torch.tensor([1e4, -1e4]).view(1, 2, 1, 1).expand(1, 2, 4, 4).clone().requires_grad_()
+    losses = SGRCriterion()(output_of(logits), torch.ones(1, 4, 4, dtype=torch.int32), [1])
+    sum(losses.values()).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_no_weights_no_losses():
+    criterion = SGRCriterion(component_weight=0, diversity_weight=0)
+    assert criterion(output_of(torch.zeros(1, 2, 4, 4)), torch.ones(1, 4, 4, dtype=torch.int32), [1]) == {}
+
+
+@pytest.mark.parametrize("key", ["component_weight", "diversity_weight"])
+def test_a_negative_weight_is_refused(key):
+    with pytest.raises(ValueError, match=f"{key.upper()} = -1"):
+        SGRCriterion(**{key: -1})

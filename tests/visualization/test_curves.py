@@ -1,0 +1,126 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+from detectron2.utils.events import EventStorage, JSONWriter
+from PIL import Image
+
+from sgr_d2.visualization.curves import _smoothed, plot_curves, read_series
+
+
+def _lines(path, rows):
+    path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _train(path, start, stop, offset):
+    """What a Detectron2 run writes: losses every second iteration, mIoU at every fifth."""
+    writer = JSONWriter(str(path), window_size=1)
+    with EventStorage(start) as storage:
+        for i in range(start, stop):
+            storage.iter = i
+            storage.put_scalars(total_loss=offset + 1 / (i + 1), loss_sem_seg=offset + 0.5 / (i + 1))
+            if (i + 1) % 5 == 0:
+                storage.put_scalar("sem_seg/mIoU", 10.0 * offset + i, smoothing_hint=False)
+            if (i + 1) % 2 == 0:
+                writer.write()
+    writer.close()
+
+
+def test_a_file_of_detectron2_is_read_number_by_number(tmp_path):
+    path = tmp_path / "metrics.json"
+    _train(path, 0, 20, 0)
+    series = read_series(path)
+    iterations, losses = series["total_loss"]
+    assert iterations.tolist() == list(range(1, 20, 2))
+    assert losses == pytest.approx(1 / (iterations + 1))
+    assert series["sem_seg/mIoU"][0].tolist() == [4, 9, 14, 19]
+    assert series["sem_seg/mIoU"][1].tolist() == [4, 9, 14, 19]
+
+
+def test_a_resumed_run_replaces_what_it_repeats_and_what_was_abandoned(tmp_path):
+    path = tmp_path / "metrics.json"
+    _train(path, 0, 20, 0)
+    _train(path, 10, 16, 5)  # appended; started from the checkpoint of iteration 10
+    iterations, losses = read_series(path)["total_loss"]
+    assert iterations.tolist() == [1, 3, 5, 7, 9, 11, 13, 15]
+    assert (losses < 2).tolist() == [True] * 5 + [False] * 3
+    assert read_series(path)["sem_seg/mIoU"][1].tolist() == [4, 9, 64]
+
+
+def test_rows_of_one_write_that_are_out_of_order_are_no_resume(tmp_path):
+    rows = [{"iteration": 19, "total_loss": 1.0}, {"iteration": 9, "sem_seg/mIoU": 40.0}]
+    series = read_series(_lines(tmp_path / "m.json", rows))
+    assert series["total_loss"][0].tolist() == [19]
+    assert series["sem_seg/mIoU"][0].tolist() == [9]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"iteration": 0, "total_loss": 1.0}],
+        [{"iteration": 0, "lr": 1.0}, {"total_loss": 3.0}],
+        [{"iteration": i, "total_loss": float("nan"), "sem_seg/mIoU": float("nan")} for i in range(3)],
+        [
+            {"iteration": i, "loss_a": -1.0, "loss_b": 0.0, "a_val/sem_seg/mIoU": 5.0, "b/sem_seg/mIoU": 6}
+            for i in (1, 2)
+        ],
+        [
+            {"iteration": i, "total_loss": 10.0 ** -(i / 20), **{f"loss_{c}": 1.0 for c in "abcdefghi"}}
+            for i in range(60)
+        ],
+    ],
+)
+def test_any_numbers_give_a_picture(tmp_path, rows):
+    out = tmp_path / "new" / "curve.png"
+    plot_curves(_lines(tmp_path / "metrics.json", rows), out)
+    picture = np.array(Image.open(out).convert("RGB"))
+    assert picture.shape[0] > 300
+    assert picture.shape[1] > 1000
+    assert picture[0, 0].tolist() == [255, 255, 255]
+
+
+def test_left_holds_the_losses_and_right_the_scores(tmp_path):
+    def ink(rows):
+        out = tmp_path / "curve.png"
+        plot_curves(_lines(tmp_path / "metrics.json", rows), out)
+        picture = np.array(Image.open(out).convert("RGB")).astype(int)
+        # Pixels of the blue of the first curve.
+        blue = np.abs(picture - [0x00, 0x72, 0xB2]).sum(axis=2) < 30
+        half = blue.shape[1] // 2
+        return blue[:, :half].sum(), blue[:, half:].sum()
+
+    losses = [{"iteration": i, "loss_sem_seg": 1.0 + i} for i in range(5)]
+    scores = [{"iteration": i, "sem_seg/mIoU": 1.0 + i} for i in range(5)]
+    left, right = ink(losses)
+    assert left > 100
+    assert right == 0
+    left, right = ink(scores)
+    assert left == 0
+    assert right > 100
+
+
+def test_smoothing_keeps_a_straight_line_and_takes_noise_away():
+    line = np.linspace(3, 7, 200)
+    assert _smoothed(line) == pytest.approx(line)
+    noise = np.random.default_rng(0).normal(size=400)
+    assert _smoothed(noise)[20:-20].std() < 0.35 * noise.std()
+
+
+def test_half_a_line_of_a_killed_run_is_skipped_and_said(tmp_path, caplog):
+    rows = [{"iteration": 1, "total_loss": 1.0}, '{"iteration": 3, "total_l\n', {"iteration": 5, "total_loss": 2.0}]
+    path = _lines(tmp_path / "metrics.json", rows)
+    with caplog.at_level(logging.WARNING, logger="sgr_d2.visualization.curves"):
+        assert read_series(path)["total_loss"][0].tolist() == [1, 5]
+    assert "skipped 1 lines" in caplog.text
+    assert "line 2" in caplog.text
+
+
+def test_missing_file_and_file_of_something_else(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json: no such file"):
+        plot_curves(tmp_path / "nothing.json", tmp_path / "curve.png")
+    with pytest.raises(ValueError, match="line 1 is no JSON object"):
+        plot_curves(_lines(tmp_path / "text.json", ["MODEL:\n", "  SGR\n"]), tmp_path / "curve.png")
+    assert not (tmp_path / "curve.png").exists()

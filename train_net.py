@@ -1,0 +1,31 @@
+"""Train or evaluate a segmentation model with SGR.
+
+python train_net.py --config-file configs/shapes/fpn_sgr.yaml --num-gpus 0
+python train_net.py --config-file configs/shapes/fpn_sgr.yaml --eval-only MODEL.WEIGHTS output/.../model_final.pth
+"""
+
+import argparse
+
+from detectron2.engine import default_argument_parser, launch
+
+from sgr_d2.engine import evaluate_checkpoint, limit_threads, setup, train
+
+
+def main(args: argparse.Namespace) -> dict | None:
+    limit_threads(args.num_gpus)
+    cfg = setup(args)
+    if args.eval_only:
+        return evaluate_checkpoint(cfg, resume=args.resume)
+    return train(cfg, resume=args.resume)
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(epilog=__doc__).parse_args()
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
