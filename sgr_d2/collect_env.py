@@ -127,8 +127,9 @@ def _cuda() -> str:
 def _compiled_ops() -> str:
     try:
         importlib.import_module("detectron2._C")
-    except ImportError:
-        return "absent; sgr_d2 does without (deformable convolution and rotated boxes need it)"
+    except ImportError as error:
+        state = "absent" if isinstance(error, ModuleNotFoundError) else f"does not load ({_first_line(error)})"
+        return f"{state}; sgr_d2 does without (deformable convolution and rotated boxes need it)"
     return "present"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ def _draw_losses(axes: Axes, series: Series) -> None:
     values = np.concatenate(positive) if positive else np.empty(0)
     if values.size and values.min() > 0 and values.max() > 10 * values.min():
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     _finish(axes, "Loss", "weighted loss", bool(values.size), "best")
@@ -108,14 +109,17 @@ def _draw_losses(axes: Axes, series: Series) -> None:
 def _draw_scores(axes: Axes, series: Series) -> None:
     names = sorted(name for name in series if name == "sem_seg/mIoU" or name.endswith("/sem_seg/mIoU"))
     drawn = False
+    # A value of iteration i is that after i + 1 steps, but the evaluation after the last step counts it already.
+    last = max((series[name][0].max() for name in series if name == "total_loss"), default=np.inf)
     for name, color in zip(names, _COLORS * (1 + len(names) // len(_COLORS)), strict=False):
         iterations, values = _finite(*series[name])
         if not values.size:
             continue
         drawn = True
+        iterations = np.minimum(iterations, last)
         best = int(values.argmax())
         data_set = name.removesuffix("sem_seg/mIoU").rstrip("/") or "mIoU"
-        label = f"{data_set}: best {values[best]:.1f} % at iteration {iterations[best] + 1:,}"
+        label = f"{data_set}: best {values[best]:.1f} % at iteration {iterations[best] + 1:,.0f}"
         _draw_line(axes, iterations, values, color, label)
         axes.plot(iterations[best] + 1, values[best], "o", color=color, markersize=7, markerfacecolor="white", zorder=4)
     _finish(axes, "Validation", "mIoU (%)", drawn, "lower right")
@@ -153,6 +157,10 @@ def _finish(axes: Axes, title: str, ylabel: str, drawn: bool, legend: str) -> No
     axes.grid(True, axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     if drawn:
+        low, high = axes.get_xlim()
+        if high - low < 2:  # a single point: matplotlib's margin would repeat its number on every tick
+            axes.set_xlim(low - 1, high + 1)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.legend(frameon=False, fontsize=9, loc=legend)
     else:

@@ -4,9 +4,10 @@ import logging
 import numpy as np
 import pytest
 from detectron2.utils.events import EventStorage, JSONWriter
+from matplotlib.figure import Figure
 from PIL import Image
 
-from sgr_d2.visualization.curves import _smoothed, plot_curves, read_series
+from sgr_d2.visualization.curves import _draw_scores, _smoothed, plot_curves, read_series
 
 
 def _lines(path, rows):
@@ -80,6 +81,25 @@ def test_any_numbers_give_a_picture(tmp_path, rows):
     assert picture.shape[0] > 300
     assert picture.shape[1] > 1000
     assert picture[0, 0].tolist() == [255, 255, 255]
+
+
+def test_the_best_score_is_told_without_regard_to_nan(tmp_path):
+    scores = [30.0, float("nan"), 42.25, 41.0]
+    rows = [{"iteration": 100 * i + 99, "sem_seg/mIoU": score} for i, score in enumerate(scores)]
+    axes = Figure().subplots()
+    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)))
+    (text,) = axes.get_legend().get_texts()
+    assert text.get_text() == "mIoU: best 42.2 % at iteration 300"
+    assert axes.lines[0].get_xdata().tolist() == [100, 300, 400]
+
+
+def test_the_evaluation_after_the_last_step_is_not_put_beyond_it(tmp_path):
+    rows = [{"iteration": i, "total_loss": 1.0} for i in (9, 19)]
+    rows += [{"iteration": 9, "sem_seg/mIoU": 30.0}, {"iteration": 20, "sem_seg/mIoU": 40.0}]
+    axes = Figure().subplots()
+    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)))
+    assert axes.lines[0].get_xdata().tolist() == [10, 20]
+    assert axes.get_legend().get_texts()[0].get_text().endswith("at iteration 20")
 
 
 def test_left_holds_the_losses_and_right_the_scores(tmp_path):

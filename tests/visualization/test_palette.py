@@ -59,7 +59,7 @@ def test_class_colors_that_do_not_fit(colors):
 
 def test_colorize_paints_what_is_no_class_in_the_ignore_color():
     colors = np.array([[10, 0, 0], [0, 20, 0], [0, 0, 30]], dtype=np.uint8)
-    painted = colorize(np.array([[0, 1, 2], [255, -1, 3]]), colors, ignore_label=255)
+    painted = colorize(np.array([[0, 1, 2], [255, -2, 3]]), colors, ignore_label=255)
     assert painted[0].tolist() == colors.tolist()
     assert painted[1].tolist() == [list(IGNORE_COLOR)] * 3
 

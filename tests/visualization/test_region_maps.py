@@ -73,7 +73,7 @@ def test_strongest_names_class_share_and_order():
     regions[2] = 0.5  # everything: class 0 has 3 labelled cells, class 1 has 4
     regions[3, :, 3] = 0.2  # class 1 only
     labels = np.array([[0, 0, 1, 1], [-1, 0, 1, 1]])
-    found = RegionMaps(_tokens(regions), (2, 4)).strongest(3, labels, num_classes=2)
+    found = RegionMaps(_tokens(regions), (2, 4)).strongest(5, labels, num_classes=2)
     assert [summary.token for summary in found] == [2, 0, 3]  # token 1 covers nothing
     assert [summary.label for summary in found] == [1, 0, 1]
     assert [summary.cover for summary in found] == pytest.approx([0.5, 1 / 8, 0.05])

@@ -4,10 +4,10 @@ import torch
 
 from sgr_d2.structures import ComponentMap, ImageTokens
 from sgr_d2.visualization.canvas import shortened, text_width
-from sgr_d2.visualization.layout import GAP, MARGIN, TITLE_HEIGHT
+from sgr_d2.visualization.layout import GAP, MARGIN, TITLE_HEIGHT, LegendEntry, _break_lines, _entry_width
 from sgr_d2.visualization.palette import IGNORE_COLOR, token_colors
 from sgr_d2.visualization.regions import RegionSummary
-from sgr_d2.visualization.sheet import PANEL_WIDTH, Classes, _legend, _region_title, draw_sheet
+from sgr_d2.visualization.sheet import PANEL_WIDTH, Classes, _legend, _region_cells, _region_title, draw_sheet
 
 CLASSES = Classes(["sky", "car"], np.array([[200, 30, 30], [30, 30, 200]], dtype=np.uint8), 255)
 
@@ -82,8 +82,33 @@ def test_single_regions_come_largest_first_in_the_colors_of_their_tokens():
     second = {tuple(color) for color in below[:, 260 + MARGIN : 480 + MARGIN].reshape(-1, 3)}
     assert tuple(colors[7]) in first - second  # the swatch
     assert tuple(colors[3]) in second - first
+    covered = tuple(np.rint(0.85 * colors[7].astype(np.float32)).astype(int))  # over a black image
+    assert covered in first - second
     only_one = draw_sheet(np.zeros_like(image), truth, truth, CLASSES, tokens, max_regions=1)
     assert tuple(colors[3]) not in {tuple(color) for color in only_one[-280:].reshape(-1, 3)}
+
+
+def test_a_title_names_no_ignored_class_even_where_its_number_is_a_class():
+    image, truth, _, _ = _scene(64, 64)
+    truth[:60] = 0
+    truth[60:] = 1
+    tokens = ImageTokens(torch.ones(1, 8, 8), torch.zeros(1, 2), (8.0, 8.0))
+    titles = [
+        _region_cells(image, truth, CLASSES._replace(ignore_label=label), tokens, 230, 5)[0].title for label in (255, 0)
+    ]
+    assert titles == ["token 0 · sky 94 %", "token 0 · car 100 %"]
+
+
+def test_the_legend_breaks_into_lines_that_fit():
+    entries = [LegendEntry(f"class number {i}", token_colors(1)[0]) for i in range(40)]
+    lines = _break_lines(entries, 500)
+    assert [entry for line in lines for entry in line] == entries
+    assert all(sum(_entry_width(entry) for entry in line) <= 500 + 18 for line in lines)
+    assert len(lines) > 5
+    assert len(_break_lines(entries[:3], 500)) == 1
+    assert _break_lines([], 500) == []
+    (narrow,) = _break_lines([LegendEntry("a name wider than the sheet", token_colors(1)[0])], 100)
+    assert narrow[0].name.endswith("…")
 
 
 def test_a_title_keeps_its_share_when_the_class_name_is_long():

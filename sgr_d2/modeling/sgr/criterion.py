@@ -91,13 +91,15 @@ def component_loss(region_logits: Tensor, component_of: Tensor, targets: GridTar
     log_outside = F.softplus(region_logits.flatten(2)).flatten(0, 1)  # -log(1 - P): (B*K, H*W)
     summed = log_outside.new_zeros(batch * num, log_outside.shape[1]).index_add(0, row, log_outside)
     unions = -torch.expm1(-summed).view(batch, num, -1)  # (B, L, H*W)
+    # every rank takes part in this exchange, also one whose images have no component
+    normaliser = mean_over_ranks(sum(targets.counts), row.device)
     if targets.masks.shape[1] == 0:
         return 0.0 * unions.sum()
     present = torch.tensor(
         [[index < count for index in range(num)] for count in targets.counts], device=row.device, dtype=torch.float32
     )
     losses = dice_loss(unions, targets.masks.flatten(2), targets.labelled.flatten(2))  # (B, L)
-    return (losses * present).sum() / mean_over_ranks(sum(targets.counts), row.device)
+    return (losses * present).sum() / normaliser
 
 
 def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:

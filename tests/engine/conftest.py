@@ -1,0 +1,85 @@
+import cv2
+import numpy as np
+import pytest
+import yaml
+from toys import toy_cfg
+
+CLASSES = ["left", "right", "disc"]
+
+
+def write_scene(folder, index: int, size=(72, 96)) -> None:
+    """A two-coloured scene with a disc; no ignored pixels, so that every split of a batch labels the same number."""
+    rng = np.random.default_rng(index)
+    height, width = size
+    labels = np.zeros(size, np.uint8)
+    labels[:, int(rng.integers(width // 3, 2 * width // 3)) :] = 1
+    centre = (int(rng.integers(20, width - 20)), int(rng.integers(20, height - 20)))
+    cv2.circle(labels, centre, 12, 2, -1)
+    colors = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
+    image = np.clip(colors[labels] + rng.normal(0, 20, (*size, 3)), 0, 255).astype(np.uint8)
+    for kind, array in (("images", image), ("labels", labels)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / kind / f"{index:03d}.png"), array)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Folders of 9 training and 5 test scenes (odd numbers on purpose)."""
+    root = tmp_path_factory.mktemp("scenes")
+    for index in range(14):
+        write_scene(root / ("train" if index < 9 else "val"), index)
+    return root
+
+
+@pytest.fixture
+def config_file(scenes, tmp_path):
+    """A yaml of a small real model (no BatchNorm) on the scenes."""
+    folders = {
+        f"scenes_{split}": {
+            "IMAGE_DIR": str(scenes / split / "images"),
+            "LABEL_DIR": str(scenes / split / "labels"),
+            "CLASSES": CLASSES,
+        }
+        for split in ("train", "val")
+    }
+    sgr = toy_cfg().MODEL.SGR
+    config = {
+        "VERSION": 2,
+        "SEED": 7,
+        "OUTPUT_DIR": str(tmp_path / "output"),
+        "DATASETS": {"FOLDERS": folders, "TRAIN": ["scenes_train"], "TEST": ["scenes_val"]},
+        "DATALOADER": {"NUM_WORKERS": 0},
+        "INPUT": {
+            "FORMAT": "RGB",
+            "MIN_SIZE_TRAIN": [64, 80],
+            "MIN_SIZE_TEST": 0,
+            "CROP": {"ENABLED": True, "TYPE": "absolute", "SIZE": [64, 64]},
+        },
+        "MODEL": {
+            "DEVICE": "cpu",
+            "BACKBONE": {"NAME": "build_timm_fpn_backbone"},
+            "TIMM": {"NAME": "resnet10t", "NORM": "FrozenBN"},
+            "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 16},
+            "PIXEL_MEAN": [127.5] * 3,
+            "PIXEL_STD": [127.5] * 3,
+            "SGR": {**dict(sgr), "IN_FEATURES": ["p3", "p4"]},
+            "SEM_SEG_HEAD": {
+                "NAME": "SemSegFPNHead",
+                "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+                "CONVS_DIM": 16,
+                "NORM": "",
+            },
+        },
+        "SOLVER": {
+            "OPTIMIZER": "ADAMW",
+            "LR_SCHEDULER_NAME": "WarmupPolyLR",
+            "BASE_LR": 1e-3,
+            "WARMUP_ITERS": 2,
+            "IMS_PER_BATCH": 4,
+            "MAX_ITER": 10,
+            "CLIP_GRADIENTS": {"ENABLED": True, "CLIP_VALUE": 1.0},
+        },
+    }
+    path = tmp_path / "scenes.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path

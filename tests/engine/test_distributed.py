@@ -1,0 +1,75 @@
+"""Two gloo processes on the CPU against one: the same training, the same figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def train_net(config_file, output, *opts, processes=1, flags=()):
+    """Run train_net.py as a user does; its log on failure."""
+    command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), "--config-file", str(config_file)]
+    command += ["--num-gpus", str(processes), "--dist-url", "auto", *flags, "OUTPUT_DIR", str(output), *map(str, opts)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def metrics(output):
+    return json.loads((output / "evaluation/scenes_val/metrics.json").read_text())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU; GPUs would be used instead")
+def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    # SGD: Adam would blow rounding up where a gradient is zero but for it (the bias of attention keys)
+    solver = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.01)
+    train_net(config_file, one, *solver)
+    log = train_net(config_file, two, *solver, processes=2)
+    a, b = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (one, two))
+    for key, expected in a.items():
+        error = (expected - b[key]).norm() / expected.norm().clamp(min=1e-12)
+        assert error < 1e-5, f"{key}: relative difference {error:.2e} after 10 steps. {log[-500:]}"
+    # the very same weights on one rank and on two, five images: bitwise the same figures
+    weights = ("MODEL.WEIGHTS", one / "model_final.pth")
+    train_net(config_file, two, *weights, processes=2, flags=["--eval-only"])
+    assert metrics(one) == metrics(two)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU; GPUs would be used instead")
+def test_a_rank_without_components_does_not_hang(config_file, tmp_path):
+    # no component is ever large enough: both losses of SGR are zero on every rank
+    log = train_net(
+        config_file, tmp_path, "SOLVER.MAX_ITER", 2, "INPUT.COMPONENTS.MIN_AREA", 10**6, "DATASETS.TEST", "()", processes=2
+    )
+    assert "Overall training speed" in log or (tmp_path / "model_final.pth").is_file()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes on the CPU; GPUs would be used instead")
+def test_one_rank_of_two_without_components(config_file, tmp_path, scenes):
+    """Half of the images are unlabelled, one on each of the two ranks' turns: finite, and no hang."""
+    import cv2
+    import numpy as np
+
+    config = yaml.safe_load(config_file.read_text())
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for index, file in enumerate(sorted((scenes / "train/labels").iterdir())):
+        label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(tmp_path / "labels" / file.name), np.full_like(label, 255) if index % 2 else label)
+        image = cv2.imread(str(scenes / "train/images" / file.name))
+        cv2.imwrite(str(tmp_path / "images" / file.name), image)
+    folder = config["DATASETS"]["FOLDERS"]["scenes_train"]
+    folder["IMAGE_DIR"], folder["LABEL_DIR"] = str(tmp_path / "images"), str(tmp_path / "labels")
+    config["SOLVER"]["IMS_PER_BATCH"] = 2
+    config["SOLVER"]["MAX_ITER"] = 6
+    config_file.write_text(yaml.safe_dump(config))
+    train_net(config_file, tmp_path / "out", "DATASETS.TEST", "()", processes=2)
+    saved = torch.load(tmp_path / "out/model_final.pth", weights_only=True)["model"]
+    assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())

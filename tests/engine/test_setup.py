@@ -1,0 +1,95 @@
+from argparse import Namespace
+
+import pytest
+import torch
+from detectron2.utils.logger import setup_logger
+
+from sgr_d2.engine import load_config
+from sgr_d2.engine.setup import use_machine
+
+
+def load(config_file, *opts):
+    return load_config(str(config_file), list(opts))
+
+
+def test_classes_and_ignore_label_come_from_the_data_set(config_file):
+    cfg = load(config_file)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == cfg.MODEL.POINT_HEAD.NUM_CLASSES == 3
+    assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 255
+
+
+def test_a_config_that_contradicts_the_data_set_stops_with_both_numbers(config_file):
+    with pytest.raises(ValueError, match=r"SEM_SEG_HEAD.NUM_CLASSES = 19.*scenes_train.* 3 classes"):
+        load(config_file, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "19")
+
+
+def test_a_misspelt_key_is_named_with_its_file_and_its_neighbours(config_file):
+    text = config_file.read_text().replace("NUM_TOKENS", "NUM_TOKNES")
+    config_file.write_text(text)
+    with pytest.raises(KeyError, match=r"scenes.yaml.*MODEL.SGR.NUM_TOKNES.*Did you mean MODEL.SGR.NUM_TOKENS"):
+        load(config_file)
+
+
+def test_a_misspelt_option_is_named(config_file):
+    with pytest.raises(KeyError, match=r"command line.*MODEL.SGR.TOKENS_DIM.*MODEL.SGR.TOKEN_DIM"):
+        load(config_file, "MODEL.SGR.TOKENS_DIM", "8")
+
+
+def test_an_option_of_the_wrong_type_is_named(config_file):
+    with pytest.raises(ValueError, match=r"command line.*NUM_TOKENS"):
+        load(config_file, "MODEL.SGR.NUM_TOKENS", "many")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "choice"),
+    [
+        ("MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHed", "SemSegFPNHead"),
+        ("MODEL.BACKBONE.NAME", "build_tim_backbone", "build_timm_backbone"),
+        ("MODEL.META_ARCHITECTURE", "SGRSegmenter", "SGRSegmentor"),
+    ],
+)
+def test_unknown_parts_list_the_choices(config_file, key, value, choice):
+    with pytest.raises(ValueError, match=rf"{key} = '{value}'.*Did you mean '{choice}'"):
+        load(config_file, key, value)
+
+
+def test_unknown_or_no_data_sets(config_file):
+    with pytest.raises(ValueError, match="scenes_trian.*scenes_train"):
+        load(config_file, "DATASETS.TRAIN", "('scenes_trian',)")
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN and DATASETS.TEST are both empty"):
+        load(config_file, "DATASETS.TRAIN", "()", "DATASETS.TEST", "()")
+
+
+def test_no_config():
+    with pytest.raises(ValueError, match="--config-file"):
+        load_config("")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.yaml: no such file"):
+        load_config("nowhere.yaml")
+
+
+@pytest.mark.parametrize(("world", "why"), [(1, "one process"), (2, "no GPU")])
+def test_syncbn_becomes_bn_with_a_log_line(config_file, caplog, world, why):
+    cfg = load(config_file, "MODEL.SEM_SEG_HEAD.NORM", "SyncBN", "MODEL.TIMM.NORM", "SyncBN").clone()
+    cfg.defrost()
+    setup_logger(name="sgr_d2").propagate = True
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        use_machine(cfg, world)
+    assert cfg.MODEL.SEM_SEG_HEAD.NORM == cfg.MODEL.TIMM.NORM == "BN"
+    assert f"SyncBN becomes BN ({why}): " in caplog.text
+    assert "MODEL.SEM_SEG_HEAD.NORM" in caplog.text
+
+
+def test_the_machine_decides_the_device(config_file):
+    cfg = load(config_file, "MODEL.DEVICE", "cuda").clone()
+    cfg.defrost()
+    use_machine(cfg, 1)
+    assert cfg.MODEL.DEVICE == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_arguments(config_file, tmp_path):
+    from sgr_d2.engine import setup
+
+    args = Namespace(config_file=str(config_file), opts=["SEED", "-1"], eval_only=True)
+    cfg = setup(args)
+    assert cfg.SEED >= 0  # drawn, so that the saved config repeats the run
+    assert (tmp_path / "output/config.yaml").is_file()

@@ -1,0 +1,154 @@
+"""Real training of a small model: resume, evaluation, best checkpoint, weights."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils.env import seed_all_rng
+
+import train_net
+from sgr_d2.engine import Trainer, load_config
+from sgr_d2.engine.hooks import BestCheckpoint
+
+
+def run(config_file, *opts, **flags):
+    args = {"eval_only": False, "resume": False, "num_gpus": 0, **flags}
+    return train_net.main(SimpleNamespace(config_file=str(config_file), opts=[str(o) for o in opts], **args))
+
+
+def weights(folder, name="model_final.pth"):
+    return torch.load(folder / name, weights_only=True)["model"]
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(config_file, "OUTPUT_DIR", whole, "SOLVER.MAX_ITER", 8)
+    # an interruption: a run of the same schedule that dies after the checkpoint at iteration 4
+    cfg = load_config(str(config_file), ["OUTPUT_DIR", str(parts), "SOLVER.MAX_ITER", "8"])
+    interrupted(cfg, after=5, checkpoint_period=4)
+    run(config_file, "OUTPUT_DIR", parts, "SOLVER.MAX_ITER", 8, resume=True)
+    expected, actual = weights(whole), weights(parts)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
+
+
+def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
+    class Stop(HookBase):
+        def after_step(self):
+            if self.trainer.iter + 1 == after:
+                raise KeyboardInterrupt
+
+    cfg.defrost()
+    cfg.SOLVER.CHECKPOINT_PERIOD = checkpoint_period
+    seed_all_rng(cfg.SEED)  # as the set-up of a run does
+    trainer = Trainer(cfg)
+    trainer.register_hooks([Stop()])
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+
+
+def test_training_evaluates_and_eval_only_repeats_it(config_file, tmp_path):
+    output = tmp_path / "output"
+    trained = run(config_file, "SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "TEST.NUM_PICTURES", 2)
+    again = run(config_file, "MODEL.WEIGHTS", output / "model_final.pth", eval_only=True)
+    assert json.dumps(trained) == json.dumps(again)
+    written = json.loads((output / "evaluation/scenes_val/metrics.json").read_text())
+    assert written["sem_seg"]["mIoU"] == trained["sem_seg"]["mIoU"]
+    names = {"S_C", "S_I", "D_C", "D_I", "I_C", "I_I"}
+    assert names | {f"{name}_normalized" for name in names} | {"active_rate"} <= set(written["token_semantics"])
+    assert {"mIoU", "pACC", "mACC", "fwIoU"} <= set(written["sem_seg"])
+    assert len(list((output / "evaluation/scenes_val/pictures").glob("*.png"))) == 2
+    assert (output / "curves.png").is_file()
+    resumed = run(config_file, eval_only=True, resume=True)
+    assert json.dumps(resumed) == json.dumps(again)
+
+
+def test_the_input_size_can_be_evaluated_instead_of_the_label_size(config_file, tmp_path):
+    small = run(
+        config_file, "SOLVER.MAX_ITER", 1, "TEST.FULL_SIZE", False, "INPUT.MIN_SIZE_TEST", 48, "OUTPUT_DIR", tmp_path
+    )
+    assert 0 <= small["sem_seg"]["mIoU"] <= 100
+
+
+def test_eval_only_without_weights_is_an_error(config_file):
+    with pytest.raises(ValueError, match=r"--eval-only needs a checkpoint"):
+        run(config_file, eval_only=True)
+
+
+def test_weights_are_reported(config_file, tmp_path, caplog):
+    run(config_file, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path / "a")
+    saved = torch.load(tmp_path / "a/model_final.pth", weights_only=True)
+    model = saved["model"]
+    model["sem_seg_head.predictor.weight"] = torch.zeros(9, 16, 1, 1)
+    del model["sgr.value.weight"]
+    model["extra.weight"] = torch.zeros(1)
+    torch.save({"model": model}, tmp_path / "changed.pth")
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "changed.pth", "OUTPUT_DIR", tmp_path / "b", eval_only=True)
+    total = len(model)
+    assert f"{total - 2} tensors loaded, 1 skipped for their shape, 1 missing in the file, 1 of the file not used" in (
+        caplog.text
+    )
+    assert "Skipped sem_seg_head.predictor.weight" in caplog.text
+    assert "sgr.value.weight" in caplog.text and "extra.weight" in caplog.text
+
+
+def test_weights_that_fit_nothing_are_an_error(config_file, tmp_path):
+    torch.save({"model": {"other.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"nothing loaded.*other.weight"):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "other.pth", eval_only=True)
+    with pytest.raises(FileNotFoundError, match=r"MODEL.WEIGHTS = .*nowhere.pth"):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "nowhere.pth", eval_only=True)
+
+
+def test_mixed_precision_trains(config_file, tmp_path):
+    for dtype in ("float16", "bfloat16"):
+        output = tmp_path / dtype
+        run(
+            config_file,
+            *("SOLVER.MAX_ITER", 2, "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", dtype, "OUTPUT_DIR", output),
+        )
+        assert all(torch.isfinite(w).all() for w in weights(output).values() if w.is_floating_point())
+
+
+def test_the_log_tells_about_the_regions(config_file, tmp_path):
+    run(config_file, "SOLVER.MAX_ITER", 20, "DATASETS.TEST", "()", "OUTPUT_DIR", tmp_path)
+    row = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
+    assert {"loss_sem_seg", "loss_component", "loss_diversity"} <= set(row)
+    assert 0 <= row["sgr/active_token_rate"] <= 1
+    assert 0 < row["sgr/region_mass"] < 1
+    assert row["sgr/components_per_image"] >= 2
+
+
+def test_the_best_checkpoint_is_kept_over_a_resume(tmp_path):
+    saved = []
+
+    class Checkpointer:
+        save_dir = tmp_path
+
+        def get_checkpoint_file(self):
+            return str(tmp_path / "model_0000003.pth")
+
+        def save(self, name, **extra):
+            saved.append((name, extra["iteration"]))
+
+        def tag_last_checkpoint(self, name):
+            assert name == "model_0000003.pth"
+
+    def evaluate(hook, values, start):
+        hook.trainer = SimpleNamespace(start_iter=start, max_iter=100, iter=start)
+        hook.before_train()
+        for offset, value in enumerate(values):
+            hook.trainer.iter = start + offset
+            latest = {"sem_seg/mIoU": (value, start + offset)}
+            hook.trainer.storage = SimpleNamespace(latest=lambda latest=latest: latest)
+            hook.after_step()
+
+    evaluate(BestCheckpoint(Checkpointer(), 1, "sem_seg/mIoU"), [10.0, 30.0, float("nan"), 20.0], start=0)
+    assert saved == [("model_best", 0), ("model_best", 1)]
+    evaluate(BestCheckpoint(Checkpointer(), 1, "sem_seg/mIoU"), [25.0, 31.0], start=4)
+    assert saved[2:] == [("model_best", 5)]
+    assert json.loads((tmp_path / "model_best.json").read_text())["value"] == 31.0

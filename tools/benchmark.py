@@ -1,0 +1,87 @@
+"""Measure speed and memory; docs/performance.md tells what was found and how to read it.
+
+python tools/benchmark.py --list
+python tools/benchmark.py sgr_step --json performance.json
+python tools/benchmark.py --table performance.json
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler would write a line for every start
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+
+import cv2
+import torch
+from benchmarks import BENCHMARKS, Settings
+from benchmarks.report import describe_machine, read_json, to_json, to_markdown, write_json
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.list:
+        for name, function in BENCHMARKS.items():
+            print(f"{name:<14} {function.__doc__}")
+        return 0
+    if args.table:
+        try:
+            print(to_markdown(read_json(args.table)))
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(str(error))
+        return 0
+    names = args.names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here; leave the option out to measure the CPU")
+    run(names, args)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all without one")
+    parser.add_argument("--list", action="store_true", help="name the benchmarks and stop")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of a --json file and stop")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="where the sweep draws its picture (.png)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of torch and OpenCV")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="timed rounds, instead of each benchmark's own")
+    parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a machine that is busy")
+    parser.add_argument("--quick", action="store_true", help="toy sizes: shows that it runs, the numbers mean nothing")
+    return parser
+
+
+def run(names: list[str], args: argparse.Namespace) -> None:
+    """Run the benchmarks and print and write what they found; the file is there after each of them."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(args.threads)
+    settings = Settings(args.device, args.rounds, args.quick, args.cpu_time, args.plot)
+    machine = describe_machine(settings)
+    reports = {}
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        reports[name] = BENCHMARKS[name](settings)
+        if args.json:
+            write_json(to_json(machine, settings, reports), args.json)
+    print(to_markdown(to_json(machine, settings, reports)))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # loaders and loops report what is of no interest here
+    sys.exit(main())
