@@ -73,7 +73,7 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Pad images to multiples of this; 0: the largest stride. MaxViT and the like need stride times window.
     cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 0
 
-    # Swin of Detectron2, for BACKBONE.NAME build_swin_backbone or build_swin_fpn_backbone; names of Mask2Former's configs.
+    # Swin of Detectron2, for build_swin_backbone and build_swin_fpn_backbone; the names are those of Mask2Former's configs.
     cfg.MODEL.SWIN = CN()
     cfg.MODEL.SWIN.EMBED_DIM = 96
     cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
@@ -105,7 +105,7 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Weight decay of embeddings: nn.Embedding, position tables, token queries.
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    # "full_model" clips the norm of all gradients together; "value" and "norm" are Detectron2's, one parameter at a time.
+    # "full_model" clips the norm of all gradients together; Detectron2's "value" and "norm" one parameter at a time.
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     # With SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     cfg.SOLVER.AMP.DTYPE = "float16"

@@ -46,7 +46,15 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
 def test_a_rank_without_components_does_not_hang(config_file, tmp_path):
     # no component is ever large enough: both losses of SGR are zero on every rank
     log = train_net(
-        config_file, tmp_path, "SOLVER.MAX_ITER", 2, "INPUT.COMPONENTS.MIN_AREA", 10**6, "DATASETS.TEST", "()", processes=2
+        config_file,
+        tmp_path,
+        "SOLVER.MAX_ITER",
+        2,
+        "INPUT.COMPONENTS.MIN_AREA",
+        10**6,
+        "DATASETS.TEST",
+        "()",
+        processes=2,
     )
     assert "Overall training speed" in log or (tmp_path / "model_final.pth").is_file()
 

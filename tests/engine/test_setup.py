@@ -54,7 +54,7 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
 
 
 def test_unknown_or_no_data_sets(config_file):
-    with pytest.raises(ValueError, match="scenes_trian.*scenes_train"):
+    with pytest.raises(ValueError, match=r"scenes_trian.*scenes_train"):
         load(config_file, "DATASETS.TRAIN", "('scenes_trian',)")
     with pytest.raises(ValueError, match=r"DATASETS.TRAIN and DATASETS.TEST are both empty"):
         load(config_file, "DATASETS.TRAIN", "()", "DATASETS.TEST", "()")
@@ -83,7 +83,7 @@ def test_the_machine_decides_the_device(config_file):
     cfg = load(config_file, "MODEL.DEVICE", "cuda").clone()
     cfg.defrost()
     use_machine(cfg, 1)
-    assert cfg.MODEL.DEVICE == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert ("cuda" if torch.cuda.is_available() else "cpu") == cfg.MODEL.DEVICE
 
 
 def test_arguments(config_file, tmp_path):

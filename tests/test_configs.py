@@ -1,0 +1,100 @@
+"""Promises about configs and keys that a machine can check."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from detectron2.projects.deeplab import add_deeplab_config
+from detectron2.projects.point_rend import add_pointrend_config
+
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.engine import load_config
+
+ROOT = Path(__file__).parents[1]
+FRAGMENTS = sorted((ROOT / "configs/_base_").rglob("*.yaml"))
+LEAVES = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(FRAGMENTS))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def flat(node: dict, prefix: str = "") -> dict:
+    result = {}
+    for key, value in node.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def own_and_inherited(path: Path) -> tuple[dict, dict]:
+    """The values a file sets itself, and those that its bases give it."""
+    own = yaml.safe_load(path.read_text())
+    bases = own.pop("_BASE_", [])
+    inherited: dict = {}
+    for base in [bases] if isinstance(bases, str) else bases:  # later files win
+        inherited |= flat(CfgNode.load_yaml_with_base(str(path.parent / base)))
+    return flat(own), inherited
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name)
+def test_every_leaf_builds_and_predicts(path):
+    cfg = load_config(str(path), ["MODEL.DEVICE", "cpu", "MODEL.TIMM.WEIGHTS", ""])
+    model = build_model(cfg).eval()
+    with torch.no_grad():
+        (result,) = model([{"image": torch.zeros(3, 70, 90, dtype=torch.uint8)}])
+    assert result["sem_seg"].shape == (cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, 70, 90)
+    assert ("sgr" in result) == cfg.MODEL.SGR.ENABLED
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=name)
+def test_a_leaf_begins_with_its_command_and_restates_nothing(path):
+    assert f"python train_net.py --config-file {name(path)}" in path.read_text().splitlines()[0]
+    own, inherited = own_and_inherited(path)
+    restated = [key for key, value in own.items() if key in inherited and inherited[key] == value]
+    assert restated == []
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+def test_fragments_have_known_keys(path):
+    get_sgr_cfg().merge_from_file(str(path))
+
+
+def test_baseline_and_sgr_differ_in_sgr_alone():
+    for leaf in LEAVES:
+        if "_sgr" not in leaf.stem:
+            continue
+        plain = leaf.with_name(leaf.name.replace("_sgr", ""))
+        a, b = (flat(load_config(str(path), [])) for path in (plain, leaf))
+        different = {key for key in a if a[key] != b[key]}
+        assert {key for key in different if not key.startswith("MODEL.SGR.")} <= {"OUTPUT_DIR", "TEST.NUM_PICTURES"}
+
+
+def test_every_key_is_read_by_the_package():
+    known = get_cfg()
+    add_deeplab_config(known)
+    add_pointrend_config(known)
+    ours = set(flat(get_sgr_cfg())) - set(flat(known))
+    ours |= {"DATASETS.FOLDERS"}
+    code = "\n".join(p.read_text() for p in (ROOT / "sgr_d2").rglob("*.py") if p.name != "config.py")
+    unread = [key for key in sorted(ours) if not re.search(rf"\.{key.rsplit('.', 1)[-1]}\b", code)]
+    assert unread == []
+
+
+def test_every_key_has_a_line_of_meaning():
+    lines = (ROOT / "sgr_d2/config.py").read_text().splitlines()
+    keys = [i for i, line in enumerate(lines) if re.match(r"    cfg\.[A-Z_.]+ = (?!CN)", line)]
+    bare = [lines[i].strip() for i in keys if not _explained(lines, i)]
+    # the sizes of Swin carry the names of the paper; the rest restate a default of Detectron2
+    assert [line for line in bare if "SWIN" not in line] == [
+        'cfg.MODEL.META_ARCHITECTURE = "SGRSegmentor"',
+        'cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"',
+    ]
+
+
+def _explained(lines: list[str], index: int) -> bool:
+    before = lines[index - 1].strip()
+    return before.startswith("#") or "NUM_CLASSES" in lines[index]
