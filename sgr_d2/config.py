@@ -73,7 +73,7 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Pad images to multiples of this; 0: the largest stride. MaxViT and the like need stride times window.
     cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 0
 
-    # Swin of Detectron2, for build_swin_backbone and build_swin_fpn_backbone; the names are those of Mask2Former's configs.
+    # Swin of Detectron2, for build_swin_backbone and build_swin_fpn_backbone; names as in Mask2Former's configs.
     cfg.MODEL.SWIN = CN()
     cfg.MODEL.SWIN.EMBED_DIM = 96
     cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
@@ -90,8 +90,9 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
     cfg.INPUT.COMPONENTS = CN()
-    # Connected components with fewer pixels are ignored by the component loss.
-    cfg.INPUT.COMPONENTS.MIN_AREA = 16
+    # Connected components with fewer pixels are ignored by the component loss and by S_I, D_I. 128 is two cells of a
+    # token grid of stride 8: smaller ones cannot be a region, yet each would claim a token, and such tokens fade.
+    cfg.INPUT.COMPONENTS.MIN_AREA = 128
     # At most so many components an image take part, largest first.
     cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 256
 

@@ -43,7 +43,7 @@ class SemanticMapper:
         image_format: str = "RGB",
         num_classes: int = 0,
         ignore_label: int = 255,
-        min_area: int = 16,
+        min_area: int = 128,
         max_components: int = 256,
     ) -> None:
         """Keep the parts; ``num_classes`` and what follows it are read in training only."""

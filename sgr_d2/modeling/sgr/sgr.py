@@ -18,6 +18,8 @@ from .grid import resize_valid, valid_cells
 from .position import add_sine_position
 
 EPS = 1e-6
+# Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not full before anything is learnt.
+REGION_BIAS = -2.0
 
 
 class SGR(nn.Module):
@@ -63,6 +65,7 @@ class SGR(nn.Module):
             {name: nn.Sequential(nn.Conv2d(s.channels, token_dim, 1), LayerNorm2d(token_dim)) for name, s in levels}
         )
         self.region_predictor = nn.Conv2d(token_dim, num_tokens, 1)
+        nn.init.constant_(self.region_predictor.bias, REGION_BIAS)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads)
         self.fusion = nn.ModuleDict(
