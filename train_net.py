@@ -6,6 +6,7 @@ python train_net.py --config-file configs/shapes/fpn_sgr.yaml --eval-only MODEL.
 
 import argparse
 
+import torch
 from detectron2.engine import default_argument_parser, launch
 
 from sgr_d2.engine import evaluate_checkpoint, limit_threads, setup, train
@@ -20,7 +21,11 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 if __name__ == "__main__":
-    args = default_argument_parser(epilog=__doc__).parse_args()
+    parser = default_argument_parser(epilog=__doc__)
+    args = parser.parse_args()
+    available = torch.cuda.device_count()
+    if available and args.num_gpus > available:
+        parser.error(f"--num-gpus {args.num_gpus}: this machine has {available}.")
     launch(
         main,
         args.num_gpus,

@@ -86,7 +86,7 @@ def _add_backbone_keys(cfg: CN) -> None:
 
 
 def _add_data_keys(cfg: CN) -> None:
-    # Your own data, without code: {name: {IMAGE_DIR, LABEL_DIR, CLASSES, IGNORE_LABEL}}; see docs/data.md.
+    # Your own data, without code: {name: {IMAGE_DIR, LABEL_DIR, CLASSES, IGNORE_LABEL}}; see datasets/README.md.
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
     cfg.INPUT.COMPONENTS = CN()

@@ -33,6 +33,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     cfg.defrost()
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
     use_machine(cfg, comm.get_world_size())
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31

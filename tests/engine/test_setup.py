@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.utils.logger import setup_logger
 
-from sgr_d2.engine import load_config
+from sgr_d2.engine import Trainer, load_config, setup
 from sgr_d2.engine.setup import use_machine
 
 
@@ -87,9 +87,17 @@ def test_the_machine_decides_the_device(config_file):
 
 
 def test_arguments(config_file, tmp_path):
-    from sgr_d2.engine import setup
-
-    args = Namespace(config_file=str(config_file), opts=["SEED", "-1"], eval_only=True)
+    args = Namespace(config_file=str(config_file), opts=["SEED", "-1"], eval_only=True, num_gpus=1)
     cfg = setup(args)
     assert cfg.SEED >= 0  # drawn, so that the saved config repeats the run
     assert (tmp_path / "output/config.yaml").is_file()
+
+
+def test_batch_rate_and_schedule_scale_with_the_number_of_processes(config_file):
+    cfg = load(
+        config_file,
+        *("SOLVER.REFERENCE_WORLD_SIZE", "8", "SOLVER.IMS_PER_BATCH", "16", "SOLVER.BASE_LR", "0.01"),
+        *("SOLVER.MAX_ITER", "100", "SOLVER.WARMUP_ITERS", "10", "TEST.EVAL_PERIOD", "50"),
+    )
+    solver = Trainer.auto_scale_workers(cfg, 2).SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MAX_ITER, solver.WARMUP_ITERS) == (4, 0.0025, 400, 40)
