@@ -30,6 +30,11 @@ class Settings(NamedTuple):
         return self.rounds or (2 if self.quick else default)
 
     @property
+    def warmup(self) -> int:
+        """Rounds before them that do not count."""
+        return 1 if self.quick else 2
+
+    @property
     def clock(self) -> Callable[[], float]:
         """Returns seconds."""
         return time.process_time if self.cpu_time else time.perf_counter

@@ -70,7 +70,7 @@ def _measure_case(name: str, case: Case, settings: Settings, report: Report) -> 
     batches = list(itertools.islice(build_train_loader(without), 2 if settings.quick else 4))
     steps = {"without SGR": Step(without, batches), "with SGR": Step(with_sgr, batches)}
     peaks = {variant: step.peak_bytes() for variant, step in steps.items()}
-    times = alternate(steps, rounds=settings.rounds_or(case.rounds), device=settings.device, clock=settings.clock)
+    times = alternate(steps, case.rounds, settings)
     report.rows += [
         {"model": f"{case.title}, {variant}", "ms per step": median(times[variant]), "peak MiB": mib(peaks[variant])}
         for variant in steps

@@ -63,7 +63,7 @@ def benchmark_sweep(settings: Settings) -> Report:
     curves = {}
     for name, (title, attribute, points) in (QUICK_SWEEPS if settings.quick else SWEEPS).items():
         steps = {point: Step(point, settings.device) for point in points}
-        times = alternate(steps, rounds=settings.rounds_or(8), device=settings.device, clock=settings.clock)
+        times = alternate(steps, 8, settings)
         peaks = [step.peak_bytes() for step in steps.values()]
         x = [getattr(point, attribute) for point in points]
         medians = [median(times[point]) for point in points]

@@ -36,7 +36,7 @@ def benchmark_token_metrics(settings: Settings) -> Report:
             "without token metrics": Evaluation(model, images, StreamingSemSegEvaluator(DATA_SET, read_label=read)),
             "with token metrics": Evaluation(model, images, build_evaluators(cfg, DATA_SET, info)),
         }
-        times = alternate(runs, rounds=settings.rounds_or(48), device=settings.device, clock=settings.clock)
+        times = alternate(runs, 48, settings)
     return Report(
         what=(
             f"{len(images)} images of {source}, 480x360, EfficientNet-Lite0 + FPN + SGR with "
