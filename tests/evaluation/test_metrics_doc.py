@@ -9,7 +9,7 @@ DOC = Path(__file__).parents[2] / "docs" / "metrics.md"
 def test_examples_of_the_document_run(capsys):
     text = DOC.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert [len(block.splitlines()) for block in blocks] == [5, 5]
+    assert len(blocks) == 2
     scope = {}
     for block in blocks:
         exec(block, scope)
