@@ -21,6 +21,10 @@ def logits_of(regions: torch.Tensor) -> torch.Tensor:
     return torch.logit(regions.clamp(1e-6, 1 - 1e-6))
 
 
+def over_labelled(regions: torch.Tensor, targets: GridTargets) -> torch.Tensor:
+    return (regions * targets.labelled).flatten(2)
+
+
 # targets
 
 
@@ -67,15 +71,15 @@ def test_hungarian_then_best_component():
     masks = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]]).view(1, 2, 1, 6)
     regions = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [1, 0.8, 0, 0, 0, 0], [0, 0, 0, 0.1, 1, 1]]]).view(1, 3, 1, 6)
     targets = GridTargets(masks, torch.ones(1, 1, 1, 6), [2])
-    assert assign_tokens(regions, targets).tolist() == [[0, 0, 1]]
+    assert assign_tokens(over_labelled(regions, targets), targets).tolist() == [[0, 0, 1]]
 
 
 def test_every_component_gets_a_token_and_the_total_is_optimal():
     torch.manual_seed(0)
     regions, masks = torch.rand(3, 4, 5, 5), torch.rand(3, 4, 5, 5)
     targets = GridTargets(masks, torch.ones(3, 1, 5, 5), [4, 4, 4])
-    affinity = cosine_affinity(regions, targets).numpy()
-    component_of = assign_tokens(regions, targets).numpy()
+    affinity = cosine_affinity(over_labelled(regions, targets), targets).numpy()
+    component_of = assign_tokens(over_labelled(regions, targets), targets).numpy()
     for b in range(3):
         best = max(sum(affinity[b, k, p[k]] for k in range(4)) for p in permutations(range(4)))
         assert sorted(component_of[b]) == [0, 1, 2, 3]
@@ -87,26 +91,28 @@ def test_a_batch_equals_its_images():
     regions, masks = torch.rand(2, 6, 4, 4), torch.rand(2, 3, 4, 4)
     masks[1, 2] = 0
     labelled = torch.ones(2, 1, 4, 4)
-    both = assign_tokens(regions, GridTargets(masks, labelled, [3, 2]))
+    targets = GridTargets(masks, labelled, [3, 2])
+    both = assign_tokens(over_labelled(regions, targets), targets)
     for b, count in enumerate((3, 2)):
         single = GridTargets(masks[b : b + 1, :count], labelled[b : b + 1], [count])
-        assert assign_tokens(regions[b : b + 1], single)[0].tolist() == both[b].tolist()
+        assert assign_tokens(over_labelled(regions[b : b + 1], single), single)[0].tolist() == both[b].tolist()
 
 
 def test_no_components_and_nan():
     targets = GridTargets(torch.zeros(1, 0, 2, 2), torch.zeros(1, 1, 2, 2), [0])
-    assert assign_tokens(torch.rand(1, 3, 2, 2), targets).tolist() == [[-1, -1, -1]]
+    assert assign_tokens(torch.rand(1, 3, 4), targets).tolist() == [[-1, -1, -1]]
     targets = GridTargets(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), [1])
-    assert assign_tokens(torch.full((1, 3, 2, 2), torch.nan), targets).tolist() == [[0, 0, 0]]
+    assert assign_tokens(torch.full((1, 3, 4), torch.nan), targets).tolist() == [[0, 0, 0]]
 
 
 def test_affinity_ignores_unlabelled_cells():
     regions, masks = torch.rand(1, 3, 2, 3), torch.rand(1, 2, 2, 3)
     labelled = torch.ones(1, 1, 2, 3)
     labelled[..., 2], masks[..., 2] = 0, 0
-    before = cosine_affinity(regions, GridTargets(masks, labelled, [2]))
+    targets = GridTargets(masks, labelled, [2])
+    before = cosine_affinity(over_labelled(regions, targets), targets)
     regions[..., 2] = 1.0
-    torch.testing.assert_close(cosine_affinity(regions, GridTargets(masks, labelled, [2])), before)
+    torch.testing.assert_close(cosine_affinity(over_labelled(regions, targets), targets), before)
 
 
 # losses
@@ -163,10 +169,9 @@ def test_diversity_against_pairs():
         for j in range(4)
         if i != j
     ]
-    assert diversity_loss(regions, labelled).item() == pytest.approx(np.mean(cosines), rel=1e-4)
-    assert diversity_loss(regions[:, :1], labelled).item() == pytest.approx(0, abs=1e-6)
-    same = regions[:, :1].expand(-1, 3, -1, -1)
-    assert diversity_loss(same, labelled).item() == pytest.approx(1, rel=1e-4)
+    assert diversity_loss(rows).item() == pytest.approx(np.mean(cosines), rel=1e-4)
+    assert diversity_loss(rows[:, :1]).item() == pytest.approx(0, abs=1e-6)
+    assert diversity_loss(rows[:, :1].expand(-1, 3, -1)).item() == pytest.approx(1, rel=1e-4)
 
 
 def test_ignored_pixels_and_padding_take_no_part():

@@ -3,20 +3,15 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import benchmark as script
 import numpy as np
 import pytest
 import torch
-
-TOOLS = Path(__file__).parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))
-
-from benchmarks import BENCHMARKS, Settings  # noqa: E402
-from benchmarks.components import check_same, opencv_components, opencv_components_with_stats  # noqa: E402
-from benchmarks.measure import (  # noqa: E402
+from benchmarks import BENCHMARKS, Settings
+from benchmarks.components import check_same, opencv_components, opencv_components_with_stats
+from benchmarks.measure import (
     Ratio,
     alternate,
     live_bytes,
@@ -25,12 +20,12 @@ from benchmarks.measure import (  # noqa: E402
     peak_bytes,
     peak_of_changes,
 )
-from benchmarks.report import Report, read_json, to_json, to_markdown, write_json  # noqa: E402
-from benchmarks.street_scenes import HEIGHT, NUM_CLASSES, WIDTH, draw_street, street_scenes  # noqa: E402
-from benchmarks.sweep import voronoi_map  # noqa: E402
+from benchmarks.report import Report, read_json, to_json, to_markdown, write_json
+from benchmarks.street_scenes import HEIGHT, NUM_CLASSES, WIDTH, draw_street, street_scenes
+from benchmarks.sweep import voronoi_map
 
-from sgr_d2.data.components import label_components  # noqa: E402
-from sgr_d2.data.datasets import get_dataset_records  # noqa: E402
+from sgr_d2.data.components import label_components
+from sgr_d2.data.datasets import get_dataset_records
 
 QUICK = Settings(quick=True)
 
@@ -225,27 +220,19 @@ def test_quick_run(name, no_data, tmp_path):
     assert plot.is_file() == (name == "sweep")
 
 
-def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "ignore", str(TOOLS / "benchmark.py"), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | environment, cwd=TOOLS.parent
-    )
-
-
-def test_command_line(tmp_path):
+def test_command_line(no_data, tmp_path, capsys):
     path = tmp_path / "results.json"
-    done = benchmark("components", "--quick", "--rounds", "1", "--json", str(path), DETECTRON2_DATASETS=str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    assert script.main(["components", "--quick", "--rounds", "1", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
     data = json.loads(path.read_text())
     assert set(data["results"]) == {"components"}
     assert data["ratios"]["components_opencv_over_ours"] > 0
     assert data["machine"]["rounds"] == 1 and data["machine"]["torch"] == torch.__version__
-    assert to_markdown(data).strip() == done.stdout.strip()
+    assert script.main(["--table", str(path)]) == 0
+    assert capsys.readouterr().out == printed == to_markdown(data) + "\n"
 
 
 def test_list_and_wrong_arguments(monkeypatch, capsys, tmp_path):
-    import benchmark as script
-
     assert script.main(["--list"]) == 0
     listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert [name for name, _ in listed] == list(BENCHMARKS)

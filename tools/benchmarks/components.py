@@ -11,7 +11,7 @@ from sgr_d2.data.datasets import get_dataset_records
 from sgr_d2.data.reading import read_label
 from sgr_d2.structures import ComponentMap
 
-from .measure import alternate, median, paired_ratio
+from .measure import median, paired_ratio, time_runs
 from .report import Report
 from .settings import Settings
 from .street_scenes import IGNORE_LABEL, NUM_CLASSES, street_scenes
@@ -38,7 +38,7 @@ def benchmark_components(settings: Settings) -> Report:
         "OpenCV, the bare connectedComponents calls": opencv_calls,
     }
     runs = {name: _over(maps, function) for name, function in functions.items()}
-    times = alternate(runs, 40, settings)
+    times = time_runs(runs, 40, settings)
     ours, plain, stats, calls = times.values()
     return Report(
         what=_describe(source, maps, found),

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from .settings import Settings
+
 
 class Ratio(NamedTuple):
     """A ratio and, where it was measured in rounds, its quartiles over the rounds.
@@ -66,6 +68,17 @@ def alternate(
             if number >= warmup:
                 times[name].append(1000 * (clock() - start))
     return {name: np.array(values) for name, values in times.items()}
+
+
+def time_runs(runs: Mapping[str, Callable[[int], object]], rounds: int, settings: Settings) -> dict[str, np.ndarray]:
+    """`alternate` as the command line wants it; ``rounds`` are those of the benchmark itself."""
+    return alternate(
+        runs,
+        rounds=settings.rounds_or(rounds),
+        warmup=settings.warmup,
+        device=settings.device,
+        clock=settings.clock,
+    )
 
 
 def synchronize(device: str) -> None:

@@ -13,7 +13,7 @@ from sgr_d2.data.loader import build_train_loader
 from sgr_d2.engine import Trainer, load_config
 from sgr_d2.engine.loop import TrainLoop
 
-from .measure import Ratio, alternate, live_bytes, median, mib, paired_ratio, peak_bytes
+from .measure import Ratio, live_bytes, median, mib, paired_ratio, peak_bytes, time_runs
 from .report import Report
 from .settings import CONFIGS, Settings
 from .street_scenes import street_scenes
@@ -27,8 +27,8 @@ R50 = (
     *("SOLVER.IMS_PER_BATCH", 2, "INPUT.CROP.SIZE", [512, 512], "INPUT.MIN_SIZE_TRAIN", (512, 576, 640, 768)),
 )
 QUICK = (
-    *("SOLVER.IMS_PER_BATCH", 2, "INPUT.CROP.SIZE", [64, 96], "INPUT.MIN_SIZE_TRAIN", (96,)),
-    *("MODEL.SGR.NUM_TOKENS", 8, "MODEL.SGR.TOKEN_DIM", 16),
+    *("SOLVER.IMS_PER_BATCH", 1, "INPUT.CROP.SIZE", [64, 64], "INPUT.MIN_SIZE_TRAIN", (64,)),
+    *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64, "MODEL.SGR.NUM_TOKENS", 8),
 )
 
 
@@ -67,10 +67,10 @@ def _measure_case(name: str, case: Case, settings: Settings, report: Report) -> 
     load = partial(load_config, opts=list(options))
     without = load(str(CONFIGS / "camvid" / "fpn_effnet_lite0.yaml"))
     with_sgr = load(str(CONFIGS / "camvid" / "fpn_sgr_effnet_lite0.yaml"))
-    batches = list(itertools.islice(build_train_loader(without), 2 if settings.quick else 4))
+    batches = list(itertools.islice(build_train_loader(without), 1 if settings.quick else 4))
     steps = {"without SGR": Step(without, batches), "with SGR": Step(with_sgr, batches)}
     peaks = {variant: step.peak_bytes() for variant, step in steps.items()}
-    times = alternate(steps, case.rounds, settings)
+    times = time_runs(steps, case.rounds, settings)
     report.rows += [
         {"model": f"{case.title}, {variant}", "ms per step": median(times[variant]), "peak MiB": mib(peaks[variant])}
         for variant in steps

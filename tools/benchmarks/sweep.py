@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from sgr_d2.modeling import SGR, SGRCriterion
 
-from .measure import Ratio, alternate, loglog_slope, median, mib, peak_bytes
+from .measure import Ratio, loglog_slope, median, mib, peak_bytes, time_runs
 from .report import Report
 from .settings import Settings
 
@@ -63,7 +63,7 @@ def benchmark_sweep(settings: Settings) -> Report:
     curves = {}
     for name, (title, attribute, points) in (QUICK_SWEEPS if settings.quick else SWEEPS).items():
         steps = {point: Step(point, settings.device) for point in points}
-        times = alternate(steps, 8, settings)
+        times = time_runs(steps, 8, settings)
         peaks = [step.peak_bytes() for step in steps.values()]
         x = [getattr(point, attribute) for point in points]
         medians = [median(times[point]) for point in points]

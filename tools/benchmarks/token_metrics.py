@@ -13,7 +13,7 @@ from sgr_d2.engine import Trainer, load_config
 from sgr_d2.engine.evaluate import build_evaluators
 from sgr_d2.evaluation import StreamingSemSegEvaluator
 
-from .measure import alternate, median, paired_ratio
+from .measure import median, paired_ratio, time_runs
 from .report import Report
 from .settings import CONFIGS, Settings
 from .street_scenes import street_scenes
@@ -36,7 +36,7 @@ def benchmark_token_metrics(settings: Settings) -> Report:
             "without token metrics": Evaluation(model, images, StreamingSemSegEvaluator(DATA_SET, read_label=read)),
             "with token metrics": Evaluation(model, images, build_evaluators(cfg, DATA_SET, info)),
         }
-        times = alternate(runs, 48, settings)
+        times = time_runs(runs, 48, settings)
     return Report(
         what=(
             f"{len(images)} images of {source}, 480x360, EfficientNet-Lite0 + FPN + SGR with "

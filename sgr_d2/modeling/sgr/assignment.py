@@ -11,28 +11,27 @@ EPS = 1e-6
 
 
 @torch.no_grad()
-def assign_tokens(regions: Tensor, targets: GridTargets) -> Tensor:
+def assign_tokens(weighted: Tensor, targets: GridTargets) -> Tensor:
     """Give every component one token (Hungarian matching), then every token left over its best component.
 
     The affinity is the cosine between region and component over the labelled part of the cells. An image has at
     most as many components as tokens here (`components_to_grid` keeps the largest).
 
     Args:
-        regions: (B, K, H, W) float32 probabilities.
+        weighted: (B, K, H*W) float32, regions times the labelled share of their cells.
         targets: GridTargets with L components at most.
 
     Returns:
-        (B, K) int64 on the device of ``regions``: the component of each token, 0-based, or -1 in an image
+        (B, K) int64 on the device of ``weighted``: the component of each token, 0-based, or -1 in an image
         without components. Each of the first ``counts[b]`` components appears at least once in row b.
     """
-    affinity = cosine_affinity(regions, targets).cpu().numpy()  # the one copy to the host
+    affinity = cosine_affinity(weighted, targets).cpu().numpy()  # the one copy to the host
     rows = [_assign_image(affinity[b, :, :count]) for b, count in enumerate(targets.counts)]
-    return torch.from_numpy(np.stack(rows)).to(regions.device)
+    return torch.from_numpy(np.stack(rows)).to(weighted.device)
 
 
-def cosine_affinity(regions: Tensor, targets: GridTargets) -> Tensor:
-    """(B, K, H, W) regions against L components -> (B, K, L) cosines over the labelled part of the cells."""
-    weighted = (regions * targets.labelled).flatten(2)  # (B, K, H*W)
+def cosine_affinity(weighted: Tensor, targets: GridTargets) -> Tensor:
+    """(B, K, H*W) regions over labelled cells against L components -> (B, K, L) cosines."""
     masks = targets.masks.flatten(2)  # (B, L, H*W)
     dots = torch.bmm(weighted, masks.transpose(1, 2))
     norms = weighted.norm(dim=-1)[:, :, None] * masks.norm(dim=-1)[:, None, :]

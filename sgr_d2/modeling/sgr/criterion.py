@@ -62,12 +62,12 @@ class SGRCriterion(nn.Module):
         with torch.autocast(components.device.type, enabled=False):
             logits = output.region_logits.float()
             targets = components_to_grid(components, counts, output.stride, max_components=logits.shape[1])
-            regions = logits.sigmoid() * output.valid
+            weighted = (logits.sigmoid() * targets.labelled).flatten(2)  # (B, K, H*W), zero on the padding
             if self.component_weight:
-                component_of = assign_tokens(regions, targets)
+                component_of = assign_tokens(weighted, targets)
                 losses["loss_component"] = self.component_weight * component_loss(logits, component_of, targets)
             if self.diversity_weight:
-                losses["loss_diversity"] = self.diversity_weight * diversity_loss(regions, targets.labelled)
+                losses["loss_diversity"] = self.diversity_weight * diversity_loss(weighted)
         return losses
 
 
@@ -116,21 +116,21 @@ def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
     return 1 - (2 * both + 1) / (sizes + 1)
 
 
-def diversity_loss(regions: Tensor, labelled: Tensor) -> Tensor:
+def diversity_loss(weighted: Tensor) -> Tensor:
     """Mean cosine between the regions of different tokens over the labelled cells, averaged over the images.
 
     Args:
-        regions: (B, K, H, W) probabilities. labelled: (B, 1, H, W) shares of cells.
+        weighted: (B, K, N) regions times the labelled share of their cells.
 
     Returns:
         Scalar in [0, 1]; 0 for a single token.
     """
-    num_tokens = regions.shape[1]
-    weighted = (regions * labelled).flatten(2)  # (B, K, H*W)
-    unit = weighted / (weighted.norm(dim=-1, keepdim=True) + EPS)
-    # sum over i, j of <u_i, u_j> = |sum_i u_i|^2: no K x K table needed
-    every_pair = unit.sum(1).square().sum(-1)  # (B,)
-    itself = unit.square().sum((1, 2))
+    num_tokens = weighted.shape[1]
+    norms = weighted.norm(dim=-1)  # (B, K)
+    scale = 1 / (norms + EPS)
+    # sum over i, j of <u_i, u_j> = |sum_i u_i|^2 with u = weighted * scale: no K x K table, no second copy of the maps
+    every_pair = torch.bmm(scale[:, None], weighted).square().sum((1, 2))  # (B,)
+    itself = (norms * scale).square().sum(1)
     return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).mean()
 
 

@@ -175,7 +175,8 @@ class Fusion(nn.Module):
         mixed = self.from_tokens(tokens)
         with torch.autocast(features.device.type, enabled=False):
             pixels = reproject(mixed.float(), regions.float())
-        hidden = F.relu(self.norm(self.from_features(features) + pixels))
+        # in place: neither a convolution nor a norm needs its output for its gradient
+        hidden = F.relu(self.norm(self.from_features(features).add_(pixels)), inplace=True)
         return features + self.out(hidden)
 
 
