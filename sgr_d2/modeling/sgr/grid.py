@@ -35,10 +35,10 @@ def resize_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
         size: height and width wanted.
 
     Returns:
-        (B, N, *size). Cells that no valid cell reaches are 0.
+        (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.
     """
     if tuple(maps.shape[-2:]) == tuple(size):
-        return maps * valid
+        return maps
     weight = valid.to(maps.dtype)
     shrink = size[0] < maps.shape[-2]
     mode = {"mode": "area"} if shrink else {"mode": "bilinear", "align_corners": False}

@@ -150,7 +150,8 @@ def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
         (B, D, H, W).
     """
     weights = regions.flatten(2)  # (B, K, H*W)
-    pixels = torch.bmm(tokens.transpose(1, 2), weights) / (weights.sum(1, keepdim=True) + EPS)
+    weights = weights / (weights.sum(1, keepdim=True) + EPS)  # K maps to keep for the gradient, instead of D
+    pixels = torch.bmm(tokens.transpose(1, 2), weights)
     return pixels.unflatten(2, regions.shape[-2:])
 
 
