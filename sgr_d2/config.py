@@ -15,6 +15,7 @@ def add_sgr_config(cfg: CN) -> None:
     add_pointrend_config(cfg)
     _add_model_keys(cfg)
     _add_backbone_keys(cfg)
+    _add_mask_former_keys(cfg)
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
@@ -34,6 +35,7 @@ def _add_model_keys(cfg: CN) -> None:
     # 0: take the number of classes from the metadata of DATASETS.TRAIN / TEST. Another number must agree with them.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
     cfg.MODEL.POINT_HEAD.NUM_CLASSES = 0
+    # Of DeepLab's heads: "cross_entropy" or "hard_pixel_mining".
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
 
     cfg.MODEL.SGR = CN()
@@ -85,9 +87,73 @@ def _add_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.SWIN.USE_CHECKPOINT = False
 
 
+def _add_mask_former_keys(cfg: CN) -> None:
+    """Names and defaults are those of Mask2Former's own configs, so that these can be read beside ours."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    # Of MaskFormerHead: "MSDeformAttnPixelDecoder" (Mask2Former's) or "FPNPixelDecoder" (light, convolutions only).
+    head.PIXEL_DECODER_NAME = "MSDeformAttnPixelDecoder"
+    # Channels of the mask features, and of the mask embedding of a query.
+    head.MASK_DIM = 256
+    # Layers of the deformable encoder.
+    head.TRANSFORMER_ENC_LAYERS = 6
+    # Features that the deformable encoder attends over; those of SEM_SEG_HEAD.IN_FEATURES that are finer join by FPN.
+    head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+
+    cfg.MODEL.MASK_FORMER = CN()
+    mask = cfg.MODEL.MASK_FORMER
+    # A loss on the prediction of every decoder layer, not on the last alone.
+    mask.DEEP_SUPERVISION = True
+    # Weight of the class "no object" in the cross entropy.
+    mask.NO_OBJECT_WEIGHT = 0.1
+    # Weights of the cross entropy, the dice and the binary cross entropy loss; the same in the matching cost.
+    mask.CLASS_WEIGHT = 2.0
+    mask.DICE_WEIGHT = 5.0
+    mask.MASK_WEIGHT = 5.0
+    # Attention heads, of the deformable encoder and of the decoder.
+    mask.NHEADS = 8
+    # Of attention weights and branches, in encoder and decoder.
+    mask.DROPOUT = 0.0
+    # Hidden units of the feed-forward layers of the decoder.
+    mask.DIM_FEEDFORWARD = 2048
+    # One more than the layers of the decoder: the learned queries predict before the first layer, too.
+    mask.DEC_LAYERS = 10
+    # LayerNorm before (True) or after (False) each branch of a decoder layer.
+    mask.PRE_NORM = False
+    # Channels of the decoder.
+    mask.HIDDEN_DIM = 256
+    # Q, the number of queries: at most so many masks an image.
+    mask.NUM_OBJECT_QUERIES = 100
+    # A 1x1 convolution before the decoder even where CONVS_DIM equals HIDDEN_DIM.
+    mask.ENFORCE_INPUT_PROJ = False
+    # Points a mask at which matching and mask losses are computed.
+    mask.TRAIN_NUM_POINTS = 12544
+    # Candidates a point of the loss; the least certain ones are kept.
+    mask.OVERSAMPLE_RATIO = 3.0
+    # Share of the points of the loss that are the least certain candidates; the rest is random.
+    mask.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # True: ignored pixels and padding count as background in matching and mask losses, as in Mask2Former's code.
+    # False: they take no part.
+    mask.IGNORE_AS_BACKGROUND = False
+
+    mask.TEST = CN()
+    # What inference returns: "sem_seg", "instances", "panoptic_seg".
+    mask.TEST.SEMANTIC_ON = True
+    mask.TEST.INSTANCE_ON = False
+    mask.TEST.PANOPTIC_ON = False
+    # Panoptic output keeps queries whose class is more probable than this ...
+    mask.TEST.OBJECT_MASK_THRESHOLD = 0.8
+    # ... and of which at least this share stays visible.
+    mask.TEST.OVERLAP_THRESHOLD = 0.8
+    # Resize the masks to the size of the image's file before the classes are summed (always so with instances or
+    # panoptic output); False: resize the class scores, which is faster.
+    mask.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+
+
 def _add_data_keys(cfg: CN) -> None:
     # Your own data, without code: {name: {IMAGE_DIR, LABEL_DIR, CLASSES, IGNORE_LABEL}}; see datasets/README.md.
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
+    # Train on this share of the images, chosen by SEED; smaller shares are subsets of larger ones.
+    cfg.DATASETS.TRAIN_FRACTION = 1.0
 
     cfg.INPUT.COMPONENTS = CN()
     # Connected components with fewer pixels are ignored by the component loss and by S_I, D_I. 128 is two cells of a
@@ -102,7 +168,7 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SEED = 0
     # "SGD" or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
-    # Factor on the learning rate of everything whose name starts with "backbone".
+    # Factor on the learning rate of everything whose name starts with "backbone"; of a detector, SGR excepted.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Weight decay of embeddings: nn.Embedding, position tables, token queries.
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
@@ -110,6 +176,9 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     # With SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     cfg.SOLVER.AMP.DTYPE = "float16"
+    # Pass each batch through the model in so many parts and add the gradients: the same effective batch in less memory.
+    # (Normalisation over a batch sees its part only.)
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Steps in a row whose loss is not finite, each skipped and logged, before the run stops.
     cfg.SOLVER.MAX_NONFINITE_STEPS = 5
 
@@ -117,6 +186,15 @@ def _add_solver_keys(cfg: CN) -> None:
 def _add_test_keys(cfg: CN) -> None:
     # True: evaluate at the size of the label file. False: at the model's input size (labels by nearest neighbour).
     cfg.TEST.FULL_SIZE = True
+    cfg.TEST.SLIDING_WINDOW = CN()
+    # Predict large images window by window; the scores (and regions) of overlapping windows are averaged.
+    cfg.TEST.SLIDING_WINDOW.ENABLED = False
+    # Height and width of a window, in pixels of the model's input.
+    cfg.TEST.SLIDING_WINDOW.SIZE = [512, 1024]
+    # Rows and columns from one window to the next.
+    cfg.TEST.SLIDING_WINDOW.STRIDE = [384, 768]
+    # Windows at a time.
+    cfg.TEST.SLIDING_WINDOW.BATCH_SIZE = 1
     # model_best.pth keeps the checkpoint with the highest value of this metric ("task/name").
     cfg.TEST.BEST_METRIC = "sem_seg/mIoU"
     # Draw so many images of each test set after an evaluation (0: none) into OUTPUT_DIR/evaluation/<dataset>/pictures.

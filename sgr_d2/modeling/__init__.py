@@ -1,10 +1,26 @@
-"""Models; importing registers the meta-architecture, the backbones and Detectron2's DeepLab and PointRend heads."""
+"""Models; importing registers the meta-architectures, the backbones and Detectron2's DeepLab and PointRend heads."""
 
 import detectron2.projects.deeplab
 import detectron2.projects.point_rend  # noqa: F401
 
-from .backbone import SwinBackbone, TimmBackbone
+from .backbone import SGRBackbone, SwinBackbone, TimmBackbone
+from .deeplab import AnySizeDeepLabV3Head, AnySizeDeepLabV3PlusHead
+from .detection import SGRGeneralizedRCNN, SGRPanopticFPN, SGRRetinaNet
+from .mask2former.head import MaskFormerHead
 from .segmentor import SGRSegmentor
 from .sgr import SGR, SGRCriterion
 
-__all__ = ["SGR", "SGRCriterion", "SGRSegmentor", "SwinBackbone", "TimmBackbone"]
+__all__ = [
+    "SGR",
+    "AnySizeDeepLabV3Head",
+    "AnySizeDeepLabV3PlusHead",
+    "MaskFormerHead",
+    "SGRBackbone",
+    "SGRCriterion",
+    "SGRGeneralizedRCNN",
+    "SGRPanopticFPN",
+    "SGRRetinaNet",
+    "SGRSegmentor",
+    "SwinBackbone",
+    "TimmBackbone",
+]

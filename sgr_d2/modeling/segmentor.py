@@ -3,14 +3,15 @@
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 
 from sgr_d2.structures import ImageTokens, SGROutput
 
 from .checks import check_features
+from .image_names import naming_images
 from .monitor import log_regions
 from .padding import pad_to_batch
+from .postprocessing import predict
 from .sgr import SGR, SGRCriterion
 
 
@@ -19,7 +20,7 @@ class SGRSegmentor(nn.Module):
     """Semantic segmentation with any registered backbone and head, and SGR between them.
 
     The head is any of Detectron2's registry with the contract ``head(features, targets) -> (None, losses)`` in
-    training and ``(scores, {})`` in inference.
+    training and ``(scores, {})`` in inference; `postprocessing.predict` tells how it can return more than scores.
     """
 
     @configurable
@@ -98,7 +99,8 @@ class SGRSegmentor(nn.Module):
     def losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         features, output = self.features(batched_inputs, self.min_train_size)
         targets = self._batch(batched_inputs, "sem_seg", self.ignore_value)
-        losses = self._head_losses(features, targets)
+        with naming_images([x.get("file_name", "?") for x in batched_inputs]):
+            losses = self._head_losses(features, targets)
         if output is not None:
             counts = [len(x["component_classes"]) for x in batched_inputs]
             components = self._batch(batched_inputs, "components", 0)
@@ -142,12 +144,11 @@ class SGRSegmentor(nn.Module):
 
     def _infer(self, batched_inputs: list[dict]) -> list[dict]:
         features, output = self.features(batched_inputs)
-        scores, _ = self.sem_seg_head(features)
+        postprocess = predict(self.sem_seg_head, features)
         results = []
         for index, x in enumerate(batched_inputs):
             size = tuple(x["image"].shape[-2:])
-            height, width = x.get("height", size[0]), x.get("width", size[1])
-            result = {"sem_seg": sem_seg_postprocess(scores[index], size, height, width)}
+            result = postprocess(index, size, x.get("height", size[0]), x.get("width", size[1]))
             if output is not None:
                 result["sgr"] = image_tokens(output, index, size)
             results.append(result)

@@ -1,0 +1,230 @@
+"""What the queries are matched with: the classes of a label map, or given masks; read at points only.
+
+Shape legend: structures.py. A *slot* is the place of a target in its image; an image with fewer targets than slots
+leaves the rest empty.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .points import bilinear_corners, sample_points
+
+MAX_CLASSES = 2**15 - 2
+
+
+class PointLabels(NamedTuple):
+    """Targets at points.
+
+    Attributes:
+        values: share of the target at each point (bilinear), float32.
+        validity: share of the point that takes part, float32; None where all points do. At most ``values`` of it is
+            target, the rest background.
+    """
+
+    values: Tensor
+    validity: Tensor | None
+
+
+class Targets(ABC):
+    """Targets of a batch.
+
+    Attributes:
+        labels: (B, S) int64, the class of each slot; anything in an empty one.
+        present: (B, S) bool, False for an empty slot.
+        wrong: scalar bool, a label is no class.
+    """
+
+    labels: Tensor
+    present: Tensor
+    wrong: Tensor
+
+    @abstractmethod
+    def of_images(self, points: Tensor) -> PointLabels:
+        """All targets at the points (B, P, 2) of their image: values (B, P, S), validity (B, P) or None."""
+
+    @abstractmethod
+    def of_pairs(self, images: Tensor, slots: Tensor, points: Tensor) -> PointLabels:
+        """One target a row, images (N,) and slots (N,), at points (N, P, 2): values (N, P), validity (N, P) or None."""
+
+    @abstractmethod
+    def takes_part(self, images: Tensor, points: Tensor) -> Tensor | None:
+        """(N, P) bool, whether the pixel below each point (N, P, 2) of images (N,) does; None where all do."""
+
+
+class LabelMapTargets(Targets):
+    """The classes that a label map shows, one target each (Mask2Former's semantic training).
+
+    No mask is made: a class at a point is read from the four labels around it.
+    """
+
+    def __init__(
+        self,
+        label_map: Tensor,
+        *,
+        num_classes: int,
+        ignore_value: int = 255,
+        ignore_as_background: bool = False,
+        compact: bool | None = None,
+    ):
+        """
+        Args:
+            label_map: (B, H, W) integer classes 0..K-1 or ``ignore_value`` (padding too).
+            num_classes: K.
+            ignore_as_background: False: ignored pixels take no part. True: they count as background of every target,
+                as in Mask2Former's code.
+            compact: slots for the classes present (costs a look at the map from the host) or for all K. Default:
+                compact on the CPU, where that look is free.
+
+        Raises:
+            ValueError: for a label map of another shape, or more classes than int16 can count.
+        """
+        if label_map.dim() != 3:
+            raise ValueError(f"The label map has shape {tuple(label_map.shape)}; (B, H, W) is needed.")
+        if num_classes > MAX_CLASSES:
+            raise ValueError(f"NUM_CLASSES = {num_classes}: at most {MAX_CLASSES}.")
+        ignored = label_map == ignore_value
+        outside = ~ignored & ((label_map < 0) | (label_map >= num_classes))
+        self.wrong = outside.any()
+        classes = torch.where(ignored | outside, num_classes, label_map).long()
+        batch, self.height, self.width = classes.shape
+        seen = classes.new_zeros(batch, num_classes + 1, dtype=torch.bool).scatter_(1, classes.flatten(1), True)
+        shown = seen[:, :num_classes]
+        compact = label_map.device.type == "cpu" if compact is None else compact
+        slot_of, self.labels, self.present = _compact_slots(shown) if compact else _all_slots(shown)
+        num_slots = self.labels.shape[1]
+        # two more values in the map: ignored, and background, as outside the image
+        slot_of = F.pad(slot_of, (0, 1), value=num_slots + ignore_as_background)
+        slots = slot_of.gather(1, classes.flatten(1)).view_as(classes)
+        self._slots = _with_border(slots.to(torch.int16), num_slots)  # (B, H+2, W+2)
+        nothing_ignored = ignore_as_background or (compact and not bool(seen[:, num_classes].any()))
+        self._all_take_part = nothing_ignored
+
+    def of_images(self, points: Tensor) -> PointLabels:
+        images = torch.arange(len(points), device=points.device)
+        corners, x, y = self._corners(images, points)
+        both = x * y
+        weights = torch.stack([1 - x - y + both, x - both, y - both, both], dim=-1)
+        num_slots = self.labels.shape[1]
+        table = points.new_zeros(*points.shape[:2], num_slots + 2)
+        table.scatter_add_(2, torch.stack(corners, dim=-1).long(), weights)
+        validity = None if self._all_take_part else 1 - table[..., num_slots]
+        return PointLabels(table[..., :num_slots], validity)
+
+    def of_pairs(self, images: Tensor, slots: Tensor, points: Tensor) -> PointLabels:
+        corners, x, y = self._corners(images, points)
+        values = _interpolate([corner == slots[:, None] for corner in corners], x, y)
+        if self._all_take_part:
+            return PointLabels(values, None)
+        ignored = self.labels.shape[1]
+        return PointLabels(values, _interpolate([corner != ignored for corner in corners], x, y))
+
+    def takes_part(self, images: Tensor, points: Tensor) -> Tensor | None:
+        if self._all_take_part:
+            return None
+        # the border of the map is background, so that a point may be rounded onto it
+        column, row = (points[..., 0] * self.width).int(), (points[..., 1] * self.height).int()
+        index = (row + 1) * (self.width + 2) + column + 1 + self._offset(images)
+        return self._read(index) != self.labels.shape[1]
+
+    def _corners(self, images: Tensor, points: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Slots of the four pixels around points (N, P, 2): four int16 (N, P), and the shares of right and lower."""
+        index, x, y = bilinear_corners(points, self.height, self.width)
+        index += self._offset(images)
+        row = self.width + 2
+        return [self._read(index + step) for step in (0, 1, row, row + 1)], x, y
+
+    def _read(self, index: Tensor) -> Tensor:
+        return self._slots.view(-1).index_select(0, index.flatten()).view_as(index)
+
+    def _offset(self, images: Tensor) -> Tensor:
+        return (images[:, None] * self._slots[0].numel()).int()
+
+
+class MaskTargets(Targets):
+    """Given masks with a class each, for instance or panoptic training; they may overlap.
+
+    Pixels outside a mask are background, and so is the padding.
+    """
+
+    def __init__(self, labels: Sequence[Tensor], masks: Sequence[Tensor], *, size: tuple[int, int], num_classes: int):
+        """
+        Args:
+            labels: B tensors (n_i,) int64, classes 0..K-1.
+            masks: B tensors (n_i, H_i, W_i), bool or 0/1; smaller ones are padded with zeros at the bottom and right.
+            size: (H, W) of the padded batch of images.
+            num_classes: K.
+
+        Raises:
+            ValueError: if labels and masks do not fit each other or ``size``.
+        """
+        if len(labels) != len(masks) or not len(labels):
+            raise ValueError(f"{len(labels)} label lists and {len(masks)} mask lists: one of each an image is needed.")
+        for index, (label, mask) in enumerate(zip(labels, masks, strict=True)):
+            if mask.dim() != 3 or len(label) != len(mask) or mask.shape[1] > size[0] or mask.shape[2] > size[1]:
+                raise ValueError(
+                    f"Image {index}: {len(label)} labels and masks of shape {tuple(mask.shape)} in a batch of size "
+                    f"{size}; (n, H, W) masks, as many as labels and not larger than the batch, are needed."
+                )
+        counts = [len(label) for label in labels]
+        slots = max(counts)
+        self.labels = torch.stack([F.pad(label.long(), (0, slots - len(label))) for label in labels])
+        device = self.labels.device
+        filled = torch.tensor(counts, device=device)[:, None]
+        self.present = torch.arange(slots, device=device) < filled
+        self.wrong = (self.present & ((self.labels < 0) | (self.labels >= num_classes))).any()
+        self._slots, self._starts = slots, filled[:, 0].cumsum(0) - filled[:, 0]
+        self._masks = torch.cat([_padded(mask, size) for mask in masks])  # (sum n_i, H, W) bool
+        self._counts = counts
+
+    def of_images(self, points: Tensor) -> PointLabels:
+        values = points.new_zeros(*points.shape[:2], self._slots)
+        for image, masks in enumerate(self._masks.split(self._counts)):
+            sampled = sample_points(masks[None].float(), points[image, None])[0]  # (n_i, P)
+            values[image, :, : len(masks)] = sampled.T
+        return PointLabels(values, None)
+
+    def of_pairs(self, images: Tensor, slots: Tensor, points: Tensor) -> PointLabels:
+        masks = self._masks[self._starts[images] + slots]
+        return PointLabels(sample_points(masks[:, None].float(), points)[:, 0], None)
+
+    def takes_part(self, images: Tensor, points: Tensor) -> None:
+        return None
+
+
+def _compact_slots(shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, K) bool -> slot of each class (B, K), class of each slot (B, S), which slots are filled (B, S)."""
+    counts = shown.sum(1)
+    labels = shown.long().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
+    present = torch.arange(labels.shape[1], device=shown.device) < counts[:, None]
+    return shown.long().cumsum(1) - 1, labels, present
+
+
+def _all_slots(shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    classes = torch.arange(shown.shape[1], device=shown.device).expand_as(shown)
+    return classes, classes, shown
+
+
+def _with_border(slots: Tensor, ignored: int) -> Tensor:
+    """(B, H, W) -> (B, H+2, W+2); the border is background (``ignored + 1``), but ignored beside an ignored pixel."""
+    slots = F.pad(slots, (1, 1, 1, 1), value=ignored + 1)
+    for side, beside in ((slots[:, 0], slots[:, 1]), (slots[:, -1], slots[:, -2])):
+        side.masked_fill_(beside == ignored, ignored)
+    for side, beside in ((slots[..., 0], slots[..., 1]), (slots[..., -1], slots[..., -2])):
+        side.masked_fill_(beside == ignored, ignored)
+    return slots
+
+
+def _interpolate(corners: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Bilinear mean of four bool maps: upper left, upper right, lower left, lower right."""
+    upper_left, upper_right, lower_left, lower_right = (corner.float() for corner in corners)
+    return upper_left.lerp_(upper_right, x).lerp_(lower_left.lerp_(lower_right, x), y)
+
+
+def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = masks.shape[-2:]
+    return F.pad(masks.bool(), (0, size[1] - width, 0, size[0] - height))

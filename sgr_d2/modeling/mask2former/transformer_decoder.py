@@ -1,0 +1,149 @@
+"""Masked-attention transformer decoder (Mask2Former, section 3.2). Shape legend: structures.py.
+
+Masks at the resolution of the mask features are never made here. Bilinear resizing is linear, so the mask that steers
+an attention is the product with mask features resized once per level.
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from fvcore.nn.weight_init import c2_xavier_fill
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .sine import sine_position
+from .structures import PixelFeatures, QueryPrediction
+from .transformer_layers import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+
+NUM_LEVELS = 3
+
+
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Learned queries attend to the levels of the pixel decoder in turn and predict a class and a mask each."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        hidden_dim: int = 256,
+        num_queries: int = 100,
+        num_heads: int = 8,
+        dim_feedforward: int = 2048,
+        num_layers: int = 9,
+        mask_dim: int = 256,
+        pre_norm: bool = False,
+        enforce_input_project: bool = False,
+        dropout: float = 0.0,
+    ):
+        """
+        Args:
+            in_channels: C, of the levels. num_classes: K. hidden_dim: D. num_queries: Q. mask_dim: M.
+            num_heads: must divide D. dim_feedforward: hidden units of the feed-forward layers.
+            num_layers: decoder layers; layer i attends to level i mod 3.
+            pre_norm: LayerNorm before each branch, not after it.
+            enforce_input_project: a 1x1 convolution on each level even where C = D.
+            dropout: of attention weights and branches.
+
+        Raises:
+            ValueError: for sizes that cannot work.
+        """
+        super().__init__()
+        for key, value in (("NUM_OBJECT_QUERIES", num_queries), ("HIDDEN_DIM", hidden_dim)):
+            if value < 1:
+                raise ValueError(f"MODEL.MASK_FORMER.{key} = {value}: must be at least 1.")
+        if hidden_dim % 4:
+            raise ValueError(f"MODEL.MASK_FORMER.HIDDEN_DIM = {hidden_dim}: the sine code needs a multiple of 4.")
+        if num_layers < 1:
+            raise ValueError(f"MODEL.MASK_FORMER.DEC_LAYERS = {num_layers + 1}: must be at least 2 (one layer).")
+        branch = {"dim": hidden_dim, "dropout": dropout, "pre_norm": pre_norm}
+        attention = {**branch, "num_heads": num_heads}
+        layers = range(num_layers)
+        self.transformer_self_attention_layers = nn.ModuleList(SelfAttentionLayer(**attention) for _ in layers)
+        self.transformer_cross_attention_layers = nn.ModuleList(CrossAttentionLayer(**attention) for _ in layers)
+        self.transformer_ffn_layers = nn.ModuleList(FeedForwardLayer(**branch, hidden=dim_feedforward) for _ in layers)
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(NUM_LEVELS, hidden_dim)
+        project = in_channels != hidden_dim or enforce_input_project
+        self.input_proj = nn.ModuleList(
+            _projection(in_channels, hidden_dim) if project else nn.Sequential() for _ in range(NUM_LEVELS)
+        )
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(in_dim=hidden_dim, hidden=hidden_dim, out_dim=mask_dim, num_layers=3)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
+        return {
+            "in_channels": head.CONVS_DIM,
+            "num_classes": head.NUM_CLASSES,
+            "hidden_dim": mask.HIDDEN_DIM,
+            "num_queries": mask.NUM_OBJECT_QUERIES,
+            "num_heads": mask.NHEADS,
+            "dim_feedforward": mask.DIM_FEEDFORWARD,
+            "num_layers": mask.DEC_LAYERS - 1,
+            "mask_dim": head.MASK_DIM,
+            "pre_norm": mask.PRE_NORM,
+            "enforce_input_project": mask.ENFORCE_INPUT_PROJ,
+            "dropout": mask.DROPOUT,
+        }
+
+    def forward(self, features: PixelFeatures) -> QueryPrediction:
+        """Predictions of the raw queries and after every layer, the last one final."""
+        tokens = [self._tokens(level, features.levels[level]) for level in range(NUM_LEVELS)]
+        sizes = [tuple(level.shape[-2:]) for level in features.levels]
+        steering = _resized(features.mask_features, sizes[: len(self.transformer_ffn_layers)])
+        position = self.query_embed.weight
+        x = self.query_feat.weight.expand(len(features.mask_features), -1, -1)  # (B, Q, D)
+        for _, unused in tokens[len(steering) :]:
+            x = x + 0.0 * unused.sum()  # so that with one or two layers, too, every parameter has a gradient
+        outputs = [self.decoder_norm(x)]
+        embeddings = [self.mask_embed(outputs[0])]
+        for i, ffn in enumerate(self.transformer_ffn_layers):
+            level = i % NUM_LEVELS
+            allowed = attention_mask(embeddings[-1], steering[level])
+            x = self.transformer_cross_attention_layers[i](x, position, *tokens[level], allowed)
+            x = self.transformer_self_attention_layers[i](x, position)
+            x = ffn(x)
+            outputs.append(self.decoder_norm(x))
+            embeddings.append(self.mask_embed(outputs[-1]))
+        logits = self.class_embed(torch.stack(outputs))
+        return QueryPrediction(logits, torch.stack(embeddings), features.mask_features)
+
+    def _tokens(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (with position) and values (without), each (B, h*w, D), before the projections of the attention."""
+        projected = self.input_proj[level](features)
+        height, width = projected.shape[-2:]
+        values = projected.flatten(2).transpose(1, 2) + self.level_embed.weight[level]  # (B, h*w, D)
+        code = sine_position(height, width, projected.shape[1], device=projected.device)
+        return values + code.flatten(2).transpose(1, 2), values
+
+
+@torch.no_grad()
+def attention_mask(embeddings: Tensor, pixels: Tensor) -> Tensor:
+    """Where each query may attend: on its own predicted mask; everywhere, if that is empty.
+
+    Args:
+        embeddings: (B, Q, M) mask embeddings. pixels: (B, M, T) float32 mask features at the size of the level.
+
+    Returns:
+        (B, Q, T) bool, no row of which is all False, whatever the values (NaN counts as outside).
+    """
+    with torch.autocast(pixels.device.type, enabled=False):
+        inside = torch.bmm(embeddings.float(), pixels) >= 0
+    return inside | ~inside.any(dim=-1, keepdim=True)
+
+
+@torch.no_grad()
+def _resized(mask_features: Tensor, sizes: list[tuple[int, int]]) -> list[Tensor]:
+    """(B, M, h, w) -> float32 (B, M, h_l*w_l) for each size."""
+    features = mask_features.float()
+    return [F.interpolate(features, size=size, mode="bilinear", align_corners=False).flatten(2) for size in sizes]
+
+
+def _projection(in_channels: int, channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, channels, kernel_size=1)
+    c2_xavier_fill(conv)
+    return conv

@@ -1,0 +1,82 @@
+"""From a head's output to results at the size of the image's file, in bounded memory.
+
+Shape legend: C classes, h x w the head's scores, H x W the result.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from detectron2.projects.deeplab import DeepLabV3Head, DeepLabV3PlusHead
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .deeplab import AnySizeDeepLabV3Head, AnySizeDeepLabV3PlusHead
+
+# Values that a resize may hold besides its result: 64 MiB of float32.
+CHUNK_VALUES = 2**24
+
+# Detectron2's heads enlarge all classes at once, at the size of the padded batch; what they do before that.
+SCORES_BEFORE_ENLARGING: dict[type[nn.Module], Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
+    SemSegFPNHead: lambda head, features: head.layers(features),
+    DeepLabV3PlusHead: lambda head, features: head.layers(features),
+    DeepLabV3Head: lambda head, features: head.predictor(head.aspp(features[head.in_features[0]])),
+}
+SCORES_BEFORE_ENLARGING[AnySizeDeepLabV3PlusHead] = SCORES_BEFORE_ENLARGING[DeepLabV3PlusHead]
+SCORES_BEFORE_ENLARGING[AnySizeDeepLabV3Head] = SCORES_BEFORE_ENLARGING[DeepLabV3Head]
+
+
+def class_scores(head: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, int]:
+    """The scores (B, C, h, w) of a per-pixel head, and the factor by which they are still to be enlarged."""
+    small = SCORES_BEFORE_ENLARGING.get(type(head))
+    if small is not None:
+        return small(head, features), head.common_stride
+    scores, _ = head(features)
+    return scores, 1
+
+
+def resize_scores(scores: Tensor, size: tuple[int, int], height: int, width: int, *, factor: int = 1) -> Tensor:
+    """Enlarge, cut to the image, resize: the steps of Detectron2, a few classes at a time.
+
+    Args:
+        scores: (C, h, w) of a padded image.
+        size: (height, width) of the image without its padding.
+        height, width: of the result.
+        factor: enlarge by it first.
+
+    Returns:
+        (C, height, width). Besides it at most ``CHUNK_VALUES`` numbers, or one class, are held.
+    """
+    result = scores.new_empty(len(scores), height, width)
+    enlarged = scores.shape[-2] * scores.shape[-1] * factor**2
+    step = max(1, CHUNK_VALUES // max(enlarged + height * width, 1))
+    for start in range(0, len(scores), step):
+        chunk = scores[None, start : start + step]
+        if factor > 1:
+            chunk = F.interpolate(chunk, scale_factor=factor, mode="bilinear", align_corners=False)
+        chunk = chunk[..., : size[0], : size[1]]
+        if chunk.shape[-2:] != (height, width):
+            chunk = F.interpolate(chunk, size=(height, width), mode="bilinear", align_corners=False)
+        result[start : start + step] = chunk[0]
+    return result
+
+
+def predict(head: nn.Module, features: dict[str, Tensor]) -> Callable[..., dict]:
+    """Run a head in inference.
+
+    A head may bring its own ``postprocess(prediction, index, size, height, width) -> dict`` of the results of one
+    image, as `MaskFormerHead` does; those of Detectron2 have none and give {"sem_seg": (C, height, width)}.
+
+    Returns:
+        ``(index, size, height, width) -> dict`` with the results of image ``index``, whose size without padding is
+        ``size``.
+    """
+    if hasattr(head, "postprocess"):
+        prediction, _ = head(features)
+        return partial(head.postprocess, prediction)
+    scores, factor = class_scores(head, features)
+
+    def postprocess(index: int, size: tuple[int, int], height: int, width: int) -> dict:
+        return {"sem_seg": resize_scores(scores[index], size, height, width, factor=factor)}
+
+    return postprocess

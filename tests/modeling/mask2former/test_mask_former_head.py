@@ -1,0 +1,147 @@
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_sem_seg_head
+from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
+
+from sgr_d2.modeling.mask2former.head import MaskFormerHead, OutputOptions
+from sgr_d2.modeling.mask2former.targets import MaskTargets
+
+
+def head_cfg(**mask_former):
+    cfg = toy_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "MaskFormerHead"
+    cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 16
+    cfg.MODEL.SEM_SEG_HEAD.NORM = "GN"
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 1
+    sizes = {"HIDDEN_DIM": 16, "NHEADS": 4, "DIM_FEEDFORWARD": 16, "DEC_LAYERS": 4, "NUM_OBJECT_QUERIES": 6}
+    for key, value in {**sizes, "TRAIN_NUM_POINTS": 30, **mask_former}.items():
+        cfg.MODEL.MASK_FORMER[key] = value
+    return cfg
+
+
+def build(cfg=None) -> MaskFormerHead:
+    torch.manual_seed(0)
+    return build_sem_seg_head(cfg or head_cfg(), toy_shape())
+
+
+def labels(batch: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
+    result = torch.full((batch, height, width), 255)
+    result[0, :30], result[-1, :, 40:] = 3, 1
+    return result
+
+
+def test_training_gives_losses_and_gradients_for_everything():
+    head = build()
+    randomize_zeros(head)
+    prediction, losses = head(toy_features(2, 64, 96), labels())
+    assert prediction is None
+    assert len(losses) == 3 * 4
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_without_a_labelled_pixel_every_parameter_still_has_a_gradient():
+    head = build()
+    _, losses = head(toy_features(2, 64, 96), torch.full((2, 64, 96), 255))
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_given_masks_are_targets_too():
+    masks = MaskTargets(
+        [torch.tensor([1, 1]), torch.tensor([0])],
+        [torch.rand(2, 64, 96) > 0.5, torch.rand(1, 64, 96) > 0.5],
+        size=(64, 96),
+        num_classes=5,
+    )
+    _, losses = build()(toy_features(2, 64, 96), masks)
+    assert losses["loss_mask"] > 0
+
+
+def test_ignore_as_background_reaches_the_targets():
+    features = toy_features(2, 64, 96)
+    found = []
+    for flag in (True, False):
+        cfg = head_cfg(IGNORE_AS_BACKGROUND=flag)
+        torch.manual_seed(1)
+        head = build(cfg)
+        torch.manual_seed(2)
+        found.append(head(features, labels())[1]["loss_mask"].item())
+    assert found[0] != pytest.approx(found[1])
+
+
+def test_inference_of_a_batch():
+    head = build().eval()
+    with torch.no_grad():
+        prediction, losses = head(toy_features(2, 64, 96))
+    assert losses == {}
+    assert prediction.class_logits.shape == (1, 2, 6, 6)
+    for index in range(2):
+        result = head.postprocess(prediction, index, (60, 90), 31, 47)
+        assert result.keys() == {"sem_seg"}
+        assert result["sem_seg"].shape == (5, 31, 47)
+        assert result["sem_seg"].min() >= 0
+    same = head.postprocess(prediction, 1, (60, 90), 60, 90)["sem_seg"]
+    probs = prediction.class_logits[0, 1].softmax(-1)[:, :-1]
+    large = torch.nn.functional.interpolate(prediction.masks()[1, None], size=(64, 96), mode="bilinear")[0]
+    expected = torch.einsum("qk,qhw->khw", probs, large.sigmoid())[:, :60, :90]
+    torch.testing.assert_close(same, expected, rtol=0, atol=1e-5)
+
+
+def test_all_outputs_by_config():
+    cfg = head_cfg()
+    test = cfg.MODEL.MASK_FORMER.TEST
+    test.INSTANCE_ON = test.PANOPTIC_ON = True
+    test.OBJECT_MASK_THRESHOLD = 0.0
+    cfg.TEST.DETECTIONS_PER_IMAGE = 7
+    cfg.DATASETS.TRAIN = ("mask_former_head_test",)
+    MetadataCatalog.get("mask_former_head_test").thing_dataset_id_to_contiguous_id = {11: 0, 12: 1}
+    try:
+        head = build(cfg).eval()
+    finally:
+        MetadataCatalog.remove("mask_former_head_test")
+    assert head.outputs.thing_classes == (0, 1)
+    with torch.no_grad():
+        prediction, _ = head(toy_features(1, 64, 96))
+    result = head.postprocess(prediction, 0, (64, 96), 64, 96)
+    assert result.keys() == {"sem_seg", "instances", "panoptic_seg"}
+    assert result["panoptic_seg"][0].shape == (64, 96)
+    assert len(result["instances"]) <= 7
+    assert set(result["instances"].pred_classes.tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_trains_and_infers(dtype):
+    head, features = build(), toy_features(1, 64, 64)
+    with torch.autocast("cpu", dtype=dtype):
+        _, losses = head(features, labels(1, 64, 64))
+        prediction, _ = head.eval()(features)
+        scores = head.postprocess(prediction, 0, (64, 64), 64, 64)["sem_seg"]
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert scores.dtype == torch.float32
+    assert scores.isfinite().all()
+
+
+def test_state_dict_has_the_official_names_only():
+    names = {key.split(".")[0] for key in build().state_dict()}
+    assert names == {"pixel_decoder", "predictor"}
+
+
+def test_errors_name_key_and_choices():
+    cfg = head_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = "FPNPixelDecoderr"
+    with pytest.raises(ValueError, match=r"PIXEL_DECODER_NAME = 'FPNPixelDecoderr'.*Did you mean 'FPNPixelDecoder'"):
+        build(cfg)
+    cfg = head_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res9"]
+    with pytest.raises(ValueError, match=r"IN_FEATURES.*res9"):
+        build(cfg)
+    cfg = head_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
+    with pytest.raises(ValueError, match=r"NUM_CLASSES = 0"):
+        build(cfg)
+    with pytest.raises(ValueError, match=r"SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON are all False"):
+        OutputOptions(semantic=False)

@@ -1,0 +1,127 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sgr_d2.modeling.mask2former.attention import Attention
+from sgr_d2.modeling.mask2former.structures import PixelFeatures
+from sgr_d2.modeling.mask2former.transformer_decoder import MultiScaleMaskedTransformerDecoder, attention_mask
+
+
+def decoder(**changes) -> MultiScaleMaskedTransformerDecoder:
+    sizes = {"in_channels": 8, "hidden_dim": 16, "num_queries": 5, "num_heads": 4, "dim_feedforward": 12}
+    return MultiScaleMaskedTransformerDecoder(**{**sizes, "num_classes": 3, "num_layers": 4, "mask_dim": 6, **changes})
+
+
+def features(channels: int = 8, batch: int = 2) -> PixelFeatures:
+    """Odd sizes, no level a multiple of another."""
+    levels = [torch.randn(batch, channels, h, w) for h, w in ((2, 3), (5, 7), (9, 11))]
+    return PixelFeatures(torch.randn(batch, 6, 17, 22), levels)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_is_that_of_torch(masked):
+    ours, theirs = Attention(dim=12, num_heads=3), nn.MultiheadAttention(12, 3, batch_first=True)
+    theirs.load_state_dict(ours.state_dict())
+    query, key, value = torch.randn(2, 4, 12), torch.randn(2, 7, 12), torch.randn(2, 7, 12)
+    allowed = torch.rand(2, 4, 7) > 0.5
+    allowed[..., 0] = True
+    blocked = (~allowed).repeat_interleave(3, 0) if masked else None
+    expected, _ = theirs(query, key, value, attn_mask=blocked)
+    torch.testing.assert_close(ours(query, key, value, allowed if masked else None), expected, rtol=0, atol=1e-6)
+
+
+def test_attention_mask_opens_empty_rows():
+    pixels = torch.tensor([[[1.0, -1.0, 0.0]]])
+    embeddings = torch.tensor([[[1.0], [-1.0], [0.0], [torch.nan]]])
+    expected = [[True, False, True], [False, True, True], [True] * 3, [True] * 3]
+    assert attention_mask(embeddings, pixels)[0].tolist() == expected
+    assert attention_mask(torch.tensor([[[-1.0]]]), pixels.abs() + 1)[0].tolist() == [[True] * 3]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("enforce", [True, False])
+def test_shapes_and_every_parameter_has_a_gradient(layers, pre_norm, enforce):
+    model = decoder(num_layers=layers, pre_norm=pre_norm, enforce_input_project=enforce, in_channels=16)
+    prediction = model(features(16))
+    assert prediction.class_logits.shape == (layers + 1, 2, 5, 4)
+    assert prediction.mask_embeddings.shape == (layers + 1, 2, 5, 6)
+    assert prediction.masks().shape == (2, 5, 17, 22)
+    assert len(list(model.input_proj.parameters())) == (6 if enforce else 0)
+    (prediction.class_logits.square().sum() + prediction.masks().square().sum()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_masks_are_the_product_and_last_is_final():
+    prediction = decoder()(features())
+    expected = torch.einsum("bqm,bmhw->bqhw", prediction.mask_embeddings[1], prediction.mask_features)
+    torch.testing.assert_close(prediction.masks(1), expected, rtol=0, atol=1e-5)
+    last = prediction.last()
+    assert torch.equal(last.class_logits[0], prediction.class_logits[-1])
+    torch.testing.assert_close(last.of_image(1).masks()[0], prediction.masks()[1])
+
+
+def test_queries_see_only_their_mask():
+    """What lies outside a query's first mask does not change what one layer makes of the query."""
+    model = decoder(num_layers=1, num_queries=1).eval()
+    given = features(batch=1)
+    first = model(given).masks(0)
+    outside = F.interpolate(first, size=given.levels[0].shape[-2:], mode="bilinear", align_corners=False) < 0
+    assert outside.any() and not outside.all()
+    changed = given.levels[0] + 5.0 * outside
+    other = model(given._replace(levels=[changed, *given.levels[1:]]))
+    torch.testing.assert_close(other.class_logits, model(given).class_logits)
+
+
+def test_a_batch_equals_its_images():
+    model, given = decoder().eval(), features()
+    both = model(given)
+    for image in range(2):
+        part = slice(image, image + 1)
+        single = model(PixelFeatures(given.mask_features[part], [level[part] for level in given.levels]))
+        torch.testing.assert_close(both.of_image(image).class_logits, single.class_logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(both.of_image(image).masks(), single.masks(), rtol=0, atol=1e-5)
+
+
+def test_channels_last_gives_the_same():
+    model, given = decoder().eval(), features()
+    other = PixelFeatures(*[given.mask_features.contiguous(memory_format=torch.channels_last)], given.levels)
+    other = other._replace(levels=[level.contiguous(memory_format=torch.channels_last) for level in given.levels])
+    torch.testing.assert_close(model(other).class_logits, model(given).class_logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    torch.manual_seed(0)
+    model, given = decoder(), features()
+    with torch.autocast("cpu", dtype=dtype):
+        prediction = model(given)
+        masks = prediction.masks()
+    assert masks.dtype == torch.float32
+    assert prediction.class_logits.isfinite().all() and masks.isfinite().all()
+    # before the first layer no attention mask has been decided yet
+    expected = model(given).class_logits[0]
+    torch.testing.assert_close(prediction.class_logits[0].float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_fully_masked_and_not_a_number():
+    model, given = decoder(), features()
+    empty = model(given._replace(mask_features=torch.zeros_like(given.mask_features)))
+    assert empty.class_logits.isfinite().all()
+    spoiled = model(given._replace(mask_features=torch.full_like(given.mask_features, torch.nan)))
+    assert spoiled.class_logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_heads": 3}, r"NHEADS = 3 does not divide the 16"),
+        ({"hidden_dim": 18, "num_heads": 2}, r"HIDDEN_DIM = 18"),
+        ({"num_queries": 0}, r"NUM_OBJECT_QUERIES = 0"),
+        ({"num_layers": 0}, r"DEC_LAYERS = 1"),
+    ],
+)
+def test_sizes_that_cannot_work(changes, message):
+    with pytest.raises(ValueError, match=message):
+        decoder(**changes)
