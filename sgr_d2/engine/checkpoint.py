@@ -1,44 +1,138 @@
-"""Checkpoints: what was loaded, what was skipped, what is missing."""
+"""Checkpoints: of ours and of other codes; what was loaded, what was skipped, what is missing."""
 
 import logging
+from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import Tensor, nn
+
+from sgr_d2.modeling.backbone import name_in_state_dict
+
+from .checkpoint_file import read_checkpoint
+from .detector_keys import check_backbone
+from .key_maps import match_keys
+from .load_report import LoadReport, Skipped, make_report
 
 logger = logging.getLogger(__name__)
 
 
+def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+    """Load the tensors of a checkpoint that fit ``model``, by name and shape, whatever code the file is from.
+
+    Args:
+        path: a file of ours, of Detectron2 (its model zoo too), of Mask2Former, or an ImageNet backbone of torchvision,
+            timm, Swin or Caffe2, as they are published; a path or an address that Detectron2 knows. Nothing that is
+            in the file is run.
+
+    Returns:
+        What was loaded, skipped for its shape, missing, new, and not used; it is also logged.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, holds more than tensors and plain data, or nothing of it fits.
+    """
+    if not str(path):
+        raise FileNotFoundError("load_weights: the path is empty. Give the path of a checkpoint.")
+    checkpointer = Checkpointer(model)
+    checkpointer.load(str(path), checkpointables=[])
+    return checkpointer.report
+
+
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with a report, and an error where nothing fits."""
+    """Detectron2's checkpointer with safe reading, key maps, a report, and an error where nothing fits."""
+
+    # Of the last load.
+    report: LoadReport | None = None
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if no tensor of the file fits the model.
+            FileNotFoundError, ValueError: see `load_weights`.
+            ConnectionError: an address that cannot be reached.
         """
-        if path and "://" not in path and not Path(path).is_file():
+        if path and "://" not in path and not Path(path.split("?")[0]).is_file():
             raise FileNotFoundError(f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to start afresh.")
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except URLError as error:
+            raise ConnectionError(
+                f"MODEL.WEIGHTS = {path}: cannot be fetched ({error.reason}). Give the path of a copy, or '' to start "
+                "from random weights."
+            ) from error
+        finally:
+            self._parsed_url_during_load = None  # else a second load would fail after an error
+
+    def _load_file(self, filename: str) -> dict:
+        """Replaces the parent's, which unpickles anything."""
+        checkpoint = read_checkpoint(filename)
+        query = self._parsed_url_during_load.query if self._parsed_url_during_load else ""
+        options = parse_qs(query)
+        if options.pop("matching_heuristics", ["False"]) == ["True"]:
+            checkpoint["matching_heuristics"] = True
+        if options:
+            raise ValueError(f"MODEL.WEIGHTS: {filename}?{query}: the only option is matching_heuristics=True.")
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict):
+        """Rename the tensors, load those that fit, and make the report."""
+        own = self.model.state_dict()
+        state, names = self._renamed(checkpoint, own)
+        fitting = [key for key, tensor in state.items() if key in own and own[key].shape == tensor.shape]
+        if not fitting:
+            raise ValueError(
+                f"MODEL.WEIGHTS: nothing loaded, no tensor of the file fits the model. The file has "
+                f"{sorted(names.values())[:3]}..., the model wants {sorted(own)[:3]}...: the file is of another model."
+            )
+        leave_absent_modules(self.model, state)
+        check_backbone(fitting, checkpoint["model"], own)
+        checkpoint.pop("matching_heuristics", None)  # done
+        checkpoint["model"] = state
+        incompatible = super()._load_model(checkpoint)
+        self.report = make_report(
+            own,
+            incompatible.missing_keys,
+            [Skipped(*entry) for entry in incompatible.incorrect_shapes],
+            [names.get(key, key) for key in incompatible.unexpected_keys],
+        )
+        return incompatible
+
+    def _renamed(self, checkpoint: dict, own: dict[str, Tensor]) -> tuple[OrderedDict[str, Tensor], dict[str, str]]:
+        """The tensors under the names of the model, and {that name: key of the file}."""
+        state = checkpoint["model"]
+        if checkpoint.get("__author__") == "Caffe2":
+            state = align_and_update_state_dicts(own, state, c2_conversion=True)
+        layout, keys = match_keys(state, own)
+        if checkpoint.get("matching_heuristics") and not any(key in own for key in keys.values()):
+            state = align_and_update_state_dicts(own, state, c2_conversion=False)
+            layout, keys = "Detectron2's matching heuristics", {key: key for key in state}
+        if any(old != new for old, new in keys.items()):
+            logger.info("The names in the file are those of: %s", layout)
+        renamed = OrderedDict((new, state[old]) for old, new in keys.items())
+        versions = getattr(state, "_metadata", {})  # of modules, by which they convert old tensors
+        renamed._metadata = OrderedDict((path.removeprefix("module."), data) for path, data in versions.items())
+        return renamed, {new: old for old, new in keys.items()}
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        """Log the report; called by the parent after the model was loaded."""
-        skipped = [key for key, *_ in incompatible.incorrect_shapes]
-        unused = sorted(incompatible.unexpected_keys)
-        missing = sorted(set(incompatible.missing_keys) - set(skipped))
-        loaded = len(self.model.state_dict()) - len(missing) - len(skipped)
-        report = (
-            f"{loaded} tensors loaded, {len(skipped)} skipped for their shape, {len(missing)} missing in the file, "
-            f"{len(unused)} of the file not used"
-        )
-        logger.info("Weights: %s", report)
-        for key, in_file, in_model in incompatible.incorrect_shapes:
-            logger.warning("Skipped %s: %s in the file, %s in the model", key, in_file, in_model)
-        for what, keys in (("Missing in the file", missing), ("Not used", unused)):
-            if keys:
-                logger.warning("%s: %s", what, ", ".join(keys))
-        if loaded == 0:
-            raise ValueError(
-                f"MODEL.WEIGHTS: nothing loaded ({report}). The file has {unused[:3]}..., the model wants "
-                f"{missing[:3]}...: the file is of another model."
-            )
+        """Called by the parent after the model was loaded."""
+        self.report.log(logger)
+
+
+def leave_absent_modules(model: nn.Module, state: OrderedDict[str, Tensor]) -> None:
+    """Give the modules that ``state`` says nothing of their own version, so that they do not convert "old" tensors.
+
+    FrozenBN would set its statistics to those of a very old file, 0 and 1; BN its counter.
+    """
+    absent = _modules(model.state_dict()) - _modules(state)  # by the names in state dicts: a module may hide its own
+    for name, module in model.named_modules():
+        if name_in_state_dict(name) in absent:
+            state._metadata[name] = {"version": module._version}
+
+
+def _modules(keys: Iterable[str]) -> set[str]:
+    """The names of all modules that have one of these tensors in them."""
+    return {key[:dot] for key in keys for dot in range(len(key)) if key[dot] == "."}

@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -134,3 +135,23 @@ def test_an_fpn_on_unknown_levels_is_refused():
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res6"]
     with pytest.raises(ValueError, match=r"FPN.IN_FEATURES.*'res6'.*'res5'"):
         build_backbone(cfg)
+
+
+class Evil:
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_that_would_run_something_are_refused(zipped, tmp_path):
+    state = {**timm.create_model("resnet10t").state_dict(), "evil": Evil(tmp_path / "victim")}
+    torch.save(state, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"TIMM.WEIGHTS = '.*evil.pth'.*refused"):
+        TimmBackbone("resnet10t", weights=str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "victim").exists()
+    (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"TIMM.WEIGHTS = '.*cut.pth': damaged"):
+        TimmBackbone("resnet10t", weights=str(tmp_path / "cut.pth"))

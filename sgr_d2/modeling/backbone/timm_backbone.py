@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features
 
-from .timm_weights import load_package_weights, matching_tensors, package_weights, weights_file
+from .timm_weights import load_package_weights, matching_tensors, package_weights, read_tensors, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,9 @@ def _create_with_weights(name: str, weights: str, options: dict) -> nn.Module:
         loaded = load_package_weights(model, name, package)
     elif weights:
         path = weights_file(weights)
+        tensors = read_tensors(path)  # first: timm's own reading must not be the one to find out what else is in it
         model = _create(name, pretrained=True, pretrained_cfg_overlay={"file": path}, **options)
-        loaded = matching_tensors(model, path)
+        loaded = matching_tensors(model, tensors)
     else:
         return _create(name, **options)
     total = len(model.state_dict())

@@ -70,9 +70,24 @@ def weights_file(path: str) -> str:
     return str(file)
 
 
-def matching_tensors(model: nn.Module, path: str) -> int:
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """The state dict in a file. Nothing that is in the file is run.
+
+    Raises:
+        ValueError: if there is more than tensors and plain data in it, or it is damaged.
+    """
+    try:
+        return load_state_dict(path, weights_only=True)
+    except Exception as error:  # damaged files raise errors of every kind
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"MODEL.TIMM.WEIGHTS = {path!r}: damaged, or more than tensors and plain data, which is refused: {reason}"
+        ) from error
+
+
+def matching_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> int:
     """How many tensors of ``model`` hold values of the file: what timm loaded, whatever it renamed on the way."""
-    known = {_fingerprint(tensor) for tensor in load_state_dict(path).values()}
+    known = {_fingerprint(tensor) for tensor in tensors.values()}
     return sum(_fingerprint(tensor) in known for tensor in model.state_dict().values())
 
 

@@ -1,0 +1,109 @@
+"""Checkpoint files of several formats, read without running what is in them."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .safe_unpickle import RefusedError, load_pickle, load_torch
+
+# Keys under which training codes keep the tensors of the model; in this order.
+CONTAINERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs", "net")
+_TORCH_LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
+# What a failed download leaves, by its first bytes.
+_NOT_A_CHECKPOINT = {
+    b"<": "a web page",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run git lfs pull",
+}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint: of `torch.save` (both formats), of `pickle` (Detectron2's model zoo), or safetensors.
+
+    Returns:
+        {"model": {name: tensor}} and whatever else the file has beside its model. Files of Caffe2 (Detectron1, MSRA)
+        also get Detectron2's "__author__": "Caffe2".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a file that is damaged, holds no tensors, or holds anything but tensors, arrays, numbers, text
+            and plain containers; the message names the file and the object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Checkpoint {path}: no such file.")
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
+    rest = dict(content)
+    container = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
+    state = content if container is None else rest.pop(container)
+    tensors = _tensors(state)
+    if not tensors:
+        raise ValueError(
+            f"{path} holds no tensors, neither by itself nor under {', '.join(CONTAINERS)}; its keys are "
+            f"{', '.join(map(str, list(content)[:10]))}."
+        )
+    if container is None:
+        rest = {}
+    if any(key.endswith("_w") for key in tensors) and not any("." in key for key in tensors):  # res2_0_branch2a_w
+        tensors = {key: value for key, value in tensors.items() if not key.endswith("_momentum")}
+        rest["__author__"] = "Caffe2"
+    return {**rest, "model": tensors}
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(32)
+        file.seek(0)
+        if not head:
+            raise ValueError(f"{path} is empty. Download it again.")
+        for sign, what in _NOT_A_CHECKPOINT.items():
+            if head.lstrip().startswith(sign):
+                raise ValueError(f"{path} is {what}. Download the checkpoint again.")
+        try:
+            if _is_safetensors(head, path.stat().st_size):
+                return _load_safetensors(path)
+            is_torch = head.startswith(b"PK") or _TORCH_LEGACY in head
+            return load_torch(file) if is_torch else load_pickle(file)
+        except RefusedError as error:
+            raise ValueError(
+                f"{path}: refused to unpickle {error.name}; only tensors, arrays, numbers, text and plain containers "
+                "are read, for anything else may run code. If you trust the file, save its tensors alone to another."
+            ) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged pickles raise errors of every kind
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise ValueError(
+                f"{path} is damaged, cut short or no checkpoint ({type(error).__name__}: {reason[:200]}). "
+                "Download it again."
+            ) from error
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # comes with timm
+
+    return load_file(path)
+
+
+def _tensors(state: Mapping) -> OrderedDict[str, Tensor]:
+    """Tensors and arrays of a state dict, as tensors, with the versions of its modules where it has them."""
+    result = OrderedDict()
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            result[str(key)] = value
+        elif isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufc":
+            array = np.asarray(value)
+            result[str(key)] = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if isinstance(getattr(state, "_metadata", None), Mapping):
+        result._metadata = state._metadata
+    return result
