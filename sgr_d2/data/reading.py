@@ -10,6 +10,7 @@ from PIL import Image
 
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_EXIF_ORIENTATION = 0x0112
 _INDEX_MODES = ("1", "L", "P", *_SIXTEEN_BIT_MODES)
 
 
@@ -30,11 +31,29 @@ def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
     if format not in IMAGE_FORMATS:
         raise ValueError(f"INPUT.FORMAT must be one of {', '.join(IMAGE_FORMATS)}; got {format!r}.")
     with _decoded(path, "image") as image:
-        if image.mode in _SIXTEEN_BIT_MODES:
-            image = _to_eight_bits(image, path)
-        elif image.mode == "F":
-            raise ValueError(f"Image {path} holds floating-point values; convert it to 8 or 16 bits.")
-        return np.array(convert_PIL_to_numpy(image, format), order="C")  # a copy: Pillow's own array is read-only
+        return _to_array(image, path, format)
+
+
+def pil_to_array(image: Image.Image, format: str = "RGB", *, name: str = "(PIL)") -> np.ndarray:
+    """The same for an image that Pillow has opened: (H, W, 3) uint8; ``name`` stands for it in messages.
+
+    Raises:
+        ValueError: it holds floating-point values, or cannot be decoded.
+    """
+    try:
+        image.load()
+        upright = _apply_exif_orientation(image)
+    except Exception as error:  # as in _decoded
+        raise ValueError(f"Cannot decode image {name}: {error}.") from error
+    return _to_array(upright, name, format)
+
+
+def _to_array(image: Image.Image, name: str | os.PathLike, format: str) -> np.ndarray:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        image = _to_eight_bits(image, name)
+    elif image.mode == "F":
+        raise ValueError(f"Image {name} holds floating-point values; convert it to 8 or 16 bits.")
+    return np.array(convert_PIL_to_numpy(image, format), order="C")  # a copy: Pillow's own array is read-only
 
 
 def read_label(
@@ -55,13 +74,58 @@ def read_label(
         FileNotFoundError: the file does not exist.
         ValueError: it cannot be decoded, has several channels, or holds another value.
     """
-    with _decoded(path, "label") as image:
+    labels = read_values(path)
+    check_values(labels, path, num_classes=num_classes, ignore_label=ignore_label)
+    return labels.astype(dtype or label_dtype(num_classes, ignore_label))
+
+
+def read_values(path: str | os.PathLike, kind: str = "label") -> np.ndarray:
+    """Read the (H, W) integers of a single-channel (8-bit, 16-bit or palette) image, whatever they are.
+
+    Args:
+        path: the file.
+        kind: the word for it in messages.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it cannot be decoded, or has several channels.
+    """
+    with _decoded(path, kind) as image:
         if image.mode not in _INDEX_MODES:
             raise ValueError(_describe_channels(image, path))
-        labels = np.asarray(image)
-    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
-    _check_values(labels, path, num_classes, ignore_label)
-    return labels.astype(dtype or label_dtype(num_classes, ignore_label))
+        values = np.asarray(image)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:
+    """Read a map of instance ids; those below ``first_id`` mean "no instance".
+
+    Returns:
+        (H, W) int32, 0 where there is no instance.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_values`.
+    """
+    values = read_values(path, "instance").astype(np.int32)
+    return np.where(values >= first_id, values, 0)
+
+
+def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return height and width of an image as :func:`read_image` would give it; only its header is read.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"No image file {path}.") from error
+    except Exception as error:  # as in _decoded
+        raise ValueError(f"Cannot read image file {path}: {error}.") from error
+    return (width, height) if turned else (height, width)
 
 
 def label_dtype(num_classes: int, ignore_label: int) -> np.dtype:
@@ -106,7 +170,8 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
     return f"{text}. It looks like a colour picture of the classes: map each colour to its class index and save as PNG."
 
 
-def _check_values(labels: np.ndarray, path: str | os.PathLike, num_classes: int, ignore_label: int) -> None:
+def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: int, ignore_label: int) -> None:
+    """Raise ValueError, with a guess at the reason, where ``labels`` (H, W) are no class and not to be ignored."""
     if labels.size == 0 or (labels.max() < num_classes and labels.min() >= 0):
         return
     wrong = (labels >= num_classes) & (labels != ignore_label)

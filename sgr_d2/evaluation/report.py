@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 _SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
+_CITYSCAPES = ("IoU", "iIoU", "IoU_sup", "iIoU_sup")
 _TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
 _CLASSES_PER_ROW = 3
 
@@ -52,7 +53,7 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
     """Return the results as text: segmentation summary, token semantics, IoU per class; what is absent is left out.
 
     Args:
-        results: what the evaluators return: "sem_seg" in percent, "token_semantics" in nats.
+        results: what the evaluators return: "sem_seg" and "cityscapes" in percent, "token_semantics" in nats.
         class_names: the classes, in the order of the table.
     """
     parts = []
@@ -60,6 +61,9 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
     tokens = results.get("token_semantics")
     if sem_seg:
         parts.append(tabulate([[_number(sem_seg, name, 2) for name in _SUMMARY]], headers=_SUMMARY, **_STYLE))
+    if official := results.get("cityscapes"):
+        row = ["official", *(_number(official, name, 2) for name in _CITYSCAPES)]
+        parts.append(tabulate([row], headers=["cityscapes", *_CITYSCAPES], **_STYLE))
     if tokens:
         parts.append(_token_table(tokens))
     if sem_seg:

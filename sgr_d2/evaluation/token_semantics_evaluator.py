@@ -16,6 +16,8 @@ from sgr_d2.structures import ImageTokens
 class TokenSemanticsEvaluator(DatasetEvaluator):
     """Token semantics over classes and over components, for outputs that carry ``"sgr"``: an ``ImageTokens``.
 
+    Where the data set has real instances, these take the place of components.
+
     Outputs without it (the baseline) are passed over; when there is none at all, the result is empty.
     """
 
@@ -23,7 +25,8 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
         self,
         *,
         read_label: Callable[[str], np.ndarray],
-        components_of: Callable[[np.ndarray], np.ndarray],
+        components_of: Callable[..., np.ndarray],
+        read_instances: Callable[[str], np.ndarray] | None = None,
         label_files: Mapping[str, str],
         num_classes: int,
         ignore_label: int | None,
@@ -34,7 +37,10 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
         """
         Args:
             read_label: label file -> (H, W) integers.
-            components_of: (H, W) labels -> (H, W) component or instance ids, 0 ignored.
+            components_of: (H, W) labels -> (H, W) component ids, 0 ignored. Images with real instances are given as
+                (labels, instances).
+            read_instances: instance file -> (H, W) instance ids, 0 for none. Used for inputs that have the key
+                ``instance_file_name``; None measures connected components everywhere.
             label_files: image file -> label file.
             num_classes: C; labels outside [0, C) other than ``ignore_label`` are an error.
             ignore_label: the label of pixels that take no part; None when there is none.
@@ -44,6 +50,7 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
         """
         self._read_label = read_label
         self._components_of = components_of
+        self._read_instances = read_instances
         self._label_files = label_files
         self._num_classes = num_classes
         self._ignore_label = ignore_label
@@ -62,20 +69,23 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
                 continue
             label_file = self._label_files[image["file_name"]]
             labels = np.asarray(self._read_label(label_file))
+            maps = [labels]
+            if self._read_instances and image.get("instance_file_name"):
+                maps.append(np.asarray(self._read_instances(image["instance_file_name"])))
             if not self._full_size:
-                labels = resize_nearest(labels, output["sem_seg"].shape[-2:])
+                maps = [resize_nearest(array, output["sem_seg"].shape[-2:]) for array in maps]
             try:
-                self._measure(output["sgr"], labels)
+                self._measure(output["sgr"], *maps)
             except ValueError as error:
                 raise ValueError(f"{label_file}: {error}") from error
 
-    def _measure(self, tokens: ImageTokens, labels: np.ndarray) -> None:
+    def _measure(self, tokens: ImageTokens, labels: np.ndarray, *instances: np.ndarray) -> None:
         regions = tokens.regions.detach().float().cpu().numpy()
         common = {"extent": tokens.extent, "min_mass": self._min_mass}
         classes = token_semantics(
             regions, labels, ignore_label=self._ignore_label, num_labels=self._num_classes, **common
         )
-        components = token_semantics(regions, self._components_of(labels), ignore_label=0, **common)
+        components = token_semantics(regions, self._components_of(labels, *instances), ignore_label=0, **common)
         self._meter.update(classes, components)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:

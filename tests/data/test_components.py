@@ -101,6 +101,31 @@ def test_equals_the_references(shape, limits, kind, reference):
     assert_equal(label_components(labels, **options), reference(labels, **options))
 
 
+def test_long_runs_equal_the_references():
+    labels = np.zeros((41, 67), np.uint8)
+    labels[5:20, 9:58], labels[8:11, 30], labels[20:41, 40:], labels[33] = 1, 2, 1, 255
+    for options in (EVERYTHING, {**EVERYTHING, "min_area": 9, "max_components": 2}):
+        assert_equal(label_components(labels, **options), flood_fill(labels, **options))
+        assert_equal(label_components(labels[:0:-1], **options), flood_fill(labels[:0:-1], **options))
+
+
+def test_one_colour():
+    found = label_components(np.full((13, 19), 3, np.uint8), **EVERYTHING)
+    assert (found.ids == 1).all()
+    assert found.classes.tolist() == [3]
+
+
+def test_more_components_than_16_bits():
+    rows, columns = np.indices((270, 250))
+    labels = (2 * (rows % 2) + columns % 2).astype(np.uint8)  # no two neighbours are equal
+    every = label_components(labels, **EVERYTHING)
+    assert (every.ids.ravel() == np.arange(1, labels.size + 1)).all()
+    assert (every.classes == labels.ravel()).all()
+    few = label_components(labels, **{**EVERYTHING, "max_components": 3})
+    assert few.ids.ravel()[:5].tolist() == [1, 2, 3, 0, 0]
+    assert (few.ids.dtype, few.ids.sum(), few.num_cut) == (np.int32, 6, labels.size - 3)
+
+
 def test_a_view_with_other_strides():
     labels = np.random.default_rng(0).integers(0, 3, (12, 20)).astype(np.uint8)
     for view in (labels[:, ::-1], labels.T, labels[1:9, 3:15]):

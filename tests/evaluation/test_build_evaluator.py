@@ -32,7 +32,7 @@ def test_both_evaluators_in_one_pass_read_each_file_once(make_dataset, make_labe
 
 def test_baseline_has_segmentation_figures_only(make_dataset, make_labels, read_png, scores_of):
     data = make_dataset(make_labels((5, 5)))
-    evaluator = build_evaluator("cityscapes_sem_seg", data.name, read_label=read_png, components_of=np.zeros_like)
+    evaluator = build_evaluator("sem_seg", data.name, read_label=read_png, components_of=np.zeros_like)
     evaluator.reset()
     evaluator.process(data.inputs, [{"sem_seg": scores_of(data.labels[0] % 3)}])
     assert list(evaluator.evaluate()) == ["sem_seg"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgr_d2.evaluation import token_semantics
+from sgr_d2.evaluation import label_masses, token_semantics
 
 
 def entropy(probs):
@@ -221,3 +221,14 @@ def test_bad_labels(labels, match):
 def test_bad_extent(extent):
     with pytest.raises(ValueError, match="extent"):
         token_semantics(np.ones((1, 2, 2)), np.zeros((4, 4), int), extent=extent)
+
+
+def test_masses_by_hand():
+    regions = np.array([[[1.0, 0.5]], [[0.0, 0.0]]])  # two cells side by side
+    labels = np.array([[7, 7, 3, 255], [7, 3, 3, 255]])  # two columns of pixels a cell
+    found = label_masses(regions, labels, ignore_label=255)
+    assert found.ids.tolist() == [3, 7] and found.pixels.tolist() == [3, 3] and found.num_pixels == 8
+    assert found.masses.tolist() == [[1 + 2 * 0.5, 3.0], [0.0, 0.0]]
+    assert found.active(5 / 8).tolist() == [True, False]
+    assert found.active(5.1 / 8).tolist() == [False, False] and not found.active(0)[1]
+    assert label_masses(regions, np.full((2, 4), 255), ignore_label=255).masses.shape == (2, 0)

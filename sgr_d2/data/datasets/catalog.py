@@ -1,8 +1,9 @@
 """Detectron2's catalogs, for semantic data sets: register, look up, compare."""
 
 import difflib
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from sgr_d2.data.datasets.palette import generate_colors
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DEFAULT_IGNORE_LABEL = 255
+
+logger = logging.getLogger(__name__)
 
 
 class SemanticMetadata(NamedTuple):
@@ -51,6 +54,8 @@ def register_semantic(
     ignore_label: int = DEFAULT_IGNORE_LABEL,
     image_root: str | os.PathLike,
     sem_seg_root: str | os.PathLike,
+    evaluator_type: str = "sem_seg",
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Register a data set in both catalogs; again with the same content is a no-op, with other content replaces it.
 
@@ -60,16 +65,19 @@ def register_semantic(
         owner: who registers ("camvid", "folders", ...); a name keeps its owner.
         classes, colors, ignore_label: see :class:`SemanticMetadata`; colours are made up when None.
         image_root, sem_seg_root: folders of images and labels.
+        evaluator_type: key of the evaluators' table.
+        extra: further metadata.
 
     Raises:
         ValueError: the name belongs to another data set.
     """
     content = {
+        **(extra or {}),
         "registered_by": owner,
         "stuff_classes": list(classes),
         "stuff_colors": [tuple(color) for color in colors or generate_colors(len(classes))],
         "ignore_label": ignore_label,
-        "evaluator_type": "sem_seg",
+        "evaluator_type": evaluator_type,
         "image_root": str(image_root),
         "sem_seg_root": str(sem_seg_root),
     }
@@ -83,6 +91,20 @@ def register_semantic(
         MetadataCatalog.remove(name)
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(**content)
+
+
+def register_published(name: str, load: Callable[[], list[dict[str, Any]]], *, owner: str, **options: Any) -> None:
+    """Like :func:`register_semantic`, for a name that others register, too.
+
+    Detectron2's own entry, whose folder is fixed when Detectron2 is imported, is replaced; that of other code stays.
+    """
+    if name in DatasetCatalog and getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2."):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    elif name in DatasetCatalog and MetadataCatalog.get(name).get("registered_by") != owner:
+        logger.info("%s was registered before, by other code; that registration is kept.", name)
+        return
+    register_semantic(name, load, owner=owner, **options)
 
 
 def semantic_names() -> list[str]:

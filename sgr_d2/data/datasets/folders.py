@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, register_semantic
+from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, describe_root, register_semantic
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -44,6 +44,22 @@ def load_image_label_folder(
         {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key}
         for key in sorted(images)
     ]
+
+
+def load_split(image_dir: Path, label_dir: Path, *, name: str, remedy: str) -> list[dict[str, Any]]:
+    """``load_image_label_folder`` for a data set under the root; says ``remedy`` where a folder is missing."""
+    check_folders(name, remedy, image_dir, label_dir)
+    return load_image_label_folder(image_dir, label_dir, name=name)
+
+
+def check_folders(name: str, remedy: str, *folders: Path) -> None:
+    """Raise FileNotFoundError, with what to do, where a folder of a data set under the root is missing."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{name}: no folder {folder.absolute()}. {describe_root()} {remedy} as datasets/README.md tells, "
+                "or set the variable to the folder that holds the data sets."
+            )
 
 
 def register_folders(cfg: CfgNode) -> None:

@@ -1,0 +1,168 @@
+"""Look at every image and label of a data set: what is broken, which classes occur, how many components there are.
+
+Shape legend: C classes, H x W pixels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sgr_d2.data.components import label_components
+from sgr_d2.data.file_map import map_files
+from sgr_d2.data.reading import check_values, read_image, read_instances, read_values
+
+# What can be wrong with a pair, worst first.
+KINDS = ("unreadable image", "unreadable label", "unreadable instances", "sizes differ", "label out of range")
+
+
+@dataclass(frozen=True)
+class CheckRules:
+    """What a pair is held against.
+
+    Attributes:
+        num_classes, ignore_label: valid values are 0..num_classes-1 and the ignore label.
+        min_area, max_components: INPUT.COMPONENTS.MIN_AREA (pixels) and MAX_COMPONENTS.
+        first_instance_id: smaller ids in instance maps mean "no instance".
+    """
+
+    num_classes: int
+    ignore_label: int = 255
+    min_area: int = 128
+    max_components: int = 256
+    first_instance_id: int = 1
+
+
+class PairCheck(NamedTuple):
+    """One image with its label.
+
+    Attributes:
+        errors: (kind, message) of what is wrong.
+        values, pixels: the values of the label map, and how many pixels have each.
+        components: how many are kept, smaller than the minimum, cut by the maximum; None where the label is broken.
+    """
+
+    errors: list[tuple[str, str]]
+    values: np.ndarray
+    pixels: np.ndarray
+    components: tuple[int, int, int] | None
+
+
+@dataclass
+class DatasetCheck:
+    """The sum over all pairs.
+
+    Attributes:
+        rules: what they were held against.
+        num_pairs: pairs looked at.
+        errors: {kind: messages}.
+        pixels, images: (C,) pixels of each class, and images with it.
+        ignored: pixels with the ignore label.
+        wrong: {value that is neither: images with it}.
+        unlabelled_images: images without a labelled pixel.
+        components: (kept, small, cut) of each image whose label is in order.
+    """
+
+    rules: CheckRules
+    num_pairs: int = 0
+    errors: dict[str, list[str]] = field(default_factory=dict)
+    pixels: np.ndarray = field(init=False)
+    images: np.ndarray = field(init=False)
+    ignored: int = 0
+    wrong: Counter = field(default_factory=Counter)
+    unlabelled_images: int = 0
+    components: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pixels, self.images = np.zeros((2, self.rules.num_classes), np.int64)
+
+    def add(self, pair: PairCheck) -> None:
+        """Add one pair."""
+        self.num_pairs += 1
+        for kind, message in pair.errors:
+            self.errors.setdefault(kind, []).append(message)
+        ignore = pair.values == self.rules.ignore_label
+        valid = (pair.values >= 0) & (pair.values < self.rules.num_classes) & ~ignore
+        self.pixels[pair.values[valid]] += pair.pixels[valid]
+        self.images[pair.values[valid]] += 1
+        self.ignored += int(pair.pixels[ignore].sum())
+        self.wrong.update(pair.values[~valid & ~ignore].tolist())
+        self.unlabelled_images += bool(pair.values.size and ignore.all())
+        if pair.components is not None:
+            self.components.append(pair.components)
+
+    @property
+    def unlabelled_share(self) -> float:
+        """Share of the pixels in classes and ignore label that is ignored; NaN without a pixel."""
+        total = self.ignored + int(self.pixels.sum())
+        return self.ignored / total if total else float("nan")
+
+
+def check_records(
+    records: Sequence[dict[str, Any]], rules: CheckRules, *, title: str, num_workers: int = 1, progress: bool = True
+) -> DatasetCheck:
+    """Check all records of a data set; arguments as in ``map_files``."""
+    total = DatasetCheck(rules)
+    step = partial(check_pair, rules=rules)
+    for pair in map_files(step, records, num_workers=num_workers, title=title, progress=progress):
+        total.add(pair)
+    return total
+
+
+def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
+    """Read the files of one record and note what is wrong with them."""
+    errors: list[tuple[str, str]] = []
+    image = _try(errors, "unreadable image", read_image, record["file_name"])
+    path = record.get("sem_seg_file_name")
+    if path is None:
+        errors.append(("unreadable label", f"The record of {record['file_name']} has no sem_seg_file_name."))
+        return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
+    labels = _try(errors, "unreadable label", read_values, path)
+    if labels is None:
+        return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
+    instances = None
+    if record.get("instance_file_name"):
+        read = partial(read_instances, first_id=rules.first_instance_id)
+        instances = _try(errors, "unreadable instances", read, record["instance_file_name"])
+    _compare_sizes(errors, labels, path, record["file_name"], image)
+    _compare_sizes(errors, labels, path, record.get("instance_file_name"), instances)
+    values, pixels = np.unique(labels, return_counts=True)
+    broken = len(errors)
+    check = partial(check_values, num_classes=rules.num_classes, ignore_label=rules.ignore_label)
+    _try(errors, "label out of range", lambda path: check(labels, path), path)
+    components = None if len(errors) > broken else _count_components(labels, instances, rules)
+    return PairCheck(errors, values.astype(np.int64), pixels, components)
+
+
+def _try(errors: list[tuple[str, str]], kind: str, read, path: str) -> np.ndarray | None:
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        errors.append((kind, str(error)))
+        return None
+
+
+def _compare_sizes(errors: list[tuple[str, str]], labels: np.ndarray, path: str, other: str | None, array) -> None:
+    if array is None or array.shape[:2] == labels.shape:
+        return
+    (height, width), (rows, columns) = labels.shape, array.shape[:2]
+    hint = " Is one of them turned?" if (height, width) == (columns, rows) else ""
+    errors.append(
+        ("sizes differ", f"{path} has {width}x{height} pixels (width x height), {other} {columns}x{rows}.{hint}")
+    )
+
+
+def _count_components(labels: np.ndarray, instances: np.ndarray | None, rules: CheckRules) -> tuple[int, int, int]:
+    if instances is not None and instances.shape != labels.shape:
+        instances = None
+    found = label_components(
+        labels,
+        ignore_label=rules.ignore_label,
+        min_area=rules.min_area,
+        max_components=rules.max_components,
+        instances=instances,
+    )
+    return len(found.classes), found.num_small, found.num_cut

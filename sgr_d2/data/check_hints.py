@@ -1,0 +1,91 @@
+"""Label mistakes that no single file shows: an offset, a wrong ignore value, a mask in place of classes. Ours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sgr_d2.data.check import DatasetCheck
+
+# Above this share of all pixels a value is suspected to be something else than a class, or than "not labelled".
+LARGE_SHARE = 0.5
+
+
+def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
+    """Return what looks wrong about the labels as a whole, in sentences; empty where nothing does.
+
+    Args:
+        check: the counts of the data set.
+        classes: C names.
+    """
+    labelled = int(check.pixels.sum())
+    if not labelled and not check.wrong:
+        return ["No pixel is labelled at all."] if check.ignored else []
+    return [text for rule in _RULES if (text := rule(check, classes))]
+
+
+def _offset(check: DatasetCheck, classes: Sequence[str]) -> str:
+    count, ignore = check.rules.num_classes, check.rules.ignore_label
+    used = check.pixels > 0
+    if set(check.wrong) == {count} and not check.ignored:
+        return (
+            f"Labels look shifted by one: {count} occurs, one beyond the last class, and the ignore label {ignore} "
+            "never does. If 0 means 'not labelled' in these files, as in ADE20K's published ones, subtract 1 and write "
+            f"{ignore} for 0; the scripts datasets/prepare_*.py do so."
+        )
+    if set(check.wrong) == {count} and not used[0]:
+        return f"Labels look shifted by one: 0 never occurs and {count} does. Are classes counted from 1? Subtract 1."
+    if count < 3 or used.sum() < (count + 1) // 2:  # too few classes occur to miss one
+        return ""
+    if not used[0] and used[1:].all():
+        return f"Labels look shifted by one: class 0 ({classes[0]}) never occurs, and all others do."
+    if not used[-1] and used[:-1].all():
+        return (
+            f"Labels may be shifted by one: the last class ({classes[-1]}) never occurs, and all others do. Was 1 "
+            "subtracted twice?"
+        )
+    return ""
+
+
+def _ignore_value(check: DatasetCheck, classes: Sequence[str]) -> str:
+    if len(check.wrong) != 1 or check.ignored:
+        return ""
+    (value,) = check.wrong
+    if value == check.rules.num_classes:
+        return ""
+    return (
+        f"The only value that is no class is {value}, and the ignore label {check.rules.ignore_label} never occurs. "
+        f"Does {value} mean 'not labelled'? Then make it the ignore label of the data set."
+    )
+
+
+def _background(check: DatasetCheck, classes: Sequence[str]) -> str:
+    share = check.pixels[0] / max(1, check.pixels.sum())
+    if check.ignored or share <= LARGE_SHARE or (check.pixels > 0).sum() < 2:
+        return ""
+    return (
+        f"Label 0 ({classes[0]}) covers {100 * share:.0f} % of the pixels and the ignore label "
+        f"{check.rules.ignore_label} never occurs. If 0 means 'not labelled' or background here, it is learned as a "
+        "class."
+    )
+
+
+def _one_class(check: DatasetCheck, classes: Sequence[str]) -> str:
+    used = np.flatnonzero(check.pixels)
+    if len(used) != 1 or check.wrong:
+        return ""
+    text = f"Only one class occurs: {classes[used[0]]} ({used[0]})."
+    if check.ignored and used[0] == 0:
+        text += f" Files of 0 and {check.rules.ignore_label} look like masks: {check.rules.ignore_label} is ignored."
+    return f"{text} Any model scores 100 % on it."
+
+
+def _mostly_ignored(check: DatasetCheck, classes: Sequence[str]) -> str:
+    if not check.unlabelled_share > LARGE_SHARE:
+        return ""
+    return (
+        f"{100 * check.unlabelled_share:.0f} % of the pixels have the ignore label {check.rules.ignore_label} and take "
+        "no part in training and evaluation. Is a class stored under that value?"
+    )
+
+
+_RULES = (_offset, _ignore_value, _background, _one_class, _mostly_ignored)

@@ -1,0 +1,88 @@
+"""Cityscapes with its fine annotations, in the 19 classes that are evaluated.
+
+M. Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016. Names, classes and folders
+are those of Detectron2: ``cityscapes/{leftImg8bit,gtFine}/{train,val}/CITY/``; the labels are the files
+``*_gtFine_labelTrainIds.png`` (255 ignored), beside the ``*_gtFine_instanceIds.png`` of the release.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+
+from sgr_d2.data.datasets.catalog import register_published
+from sgr_d2.data.datasets.folders import check_folders
+
+IGNORE_LABEL = 255
+SPLITS = ("train", "val")
+# In *_instanceIds.png an object is 1000 * (id of its class) + number; below that is what has no instances.
+FIRST_INSTANCE_ID = 1000
+IMAGE_SUFFIX = "_leftImg8bit.png"
+LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
+INSTANCE_SUFFIX = "_gtFine_instanceIds.png"
+
+logger = logging.getLogger(__name__)
+
+
+def register_cityscapes(root: Path) -> None:
+    """Register ``cityscapes_fine_sem_seg_train`` and ``..._val``; ``root`` holds leftImg8bit/ and gtFine/."""
+    for split in SPLITS:
+        name = f"cityscapes_fine_sem_seg_{split}"
+        image_dir, label_dir = root / "leftImg8bit" / split, root / "gtFine" / split
+        register_published(
+            name,
+            partial(load_cityscapes, image_dir, label_dir, name=name),
+            owner="cityscapes",
+            classes=[entry["name"] for entry in CITYSCAPES_CATEGORIES],
+            colors=[entry["color"] for entry in CITYSCAPES_CATEGORIES],
+            ignore_label=IGNORE_LABEL,
+            image_root=image_dir,
+            sem_seg_root=label_dir,
+            evaluator_type="cityscapes_sem_seg",
+            extra={
+                "thing_classes": [entry["name"] for entry in CITYSCAPES_CATEGORIES if entry["isthing"]],
+                "first_instance_id": FIRST_INSTANCE_ID,
+                "image_dir": str(image_dir),  # these two under the names that Detectron2 gives them
+                "gt_dir": str(label_dir),
+            },
+        )
+
+
+def load_cityscapes(image_dir: Path, label_dir: Path, *, name: str) -> list[dict[str, Any]]:
+    """List the images of a split with their labels and instances.
+
+    Returns:
+        [{file_name, sem_seg_file_name, instance_file_name, image_id}], sorted by image_id, "CITY_000000_000019".
+        An image without a file of instance ids lacks that key.
+
+    Raises:
+        FileNotFoundError: a folder, or the labels of some images, are missing.
+        ValueError: no images.
+    """
+    check_folders(name, "Download the data and run python datasets/prepare_cityscapes.py,", image_dir, label_dir)
+    images = sorted(path for path in image_dir.glob(f"*/*{IMAGE_SUFFIX}") if not path.name.startswith("."))
+    if not images:
+        raise ValueError(f"{name}: no images (CITY/*{IMAGE_SUFFIX}) in {image_dir.absolute()}.")
+    present = {path.relative_to(label_dir).as_posix() for path in label_dir.glob("*/*_gtFine_*.png")}
+    records, unlabelled, plain = [], [], 0
+    for image in images:
+        key = image.name.removesuffix(IMAGE_SUFFIX)
+        label, instances = (f"{image.parent.name}/{key}{suffix}" for suffix in (LABEL_SUFFIX, INSTANCE_SUFFIX))
+        record = {"file_name": str(image), "sem_seg_file_name": str(label_dir / label), "image_id": key}
+        if label not in present:
+            unlabelled.append(label)
+        if instances in present:
+            record["instance_file_name"] = str(label_dir / instances)
+        else:
+            plain += 1
+        records.append(record)
+    if unlabelled:
+        raise FileNotFoundError(
+            f"{name}: {len(unlabelled)} of {len(images)} images have no label file, for instance "
+            f"{label_dir / unlabelled[0]}. Make them with python datasets/prepare_cityscapes.py."
+        )
+    if plain:
+        logger.warning("%s: %d of %d images have no %s.", name, plain, len(images), INSTANCE_SUFFIX)
+    return records

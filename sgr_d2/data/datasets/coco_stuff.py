@@ -1,0 +1,69 @@
+"""COCO-Stuff in its 171 classes: the 10K images of the first releases, and all of COCO 2017 (164K).
+
+H. Caesar et al., "COCO-Stuff: Thing and stuff classes in context", CVPR 2018. Names and folders are those of
+MaskFormer: ``coco/coco_stuff_10k/{images_detectron2,annotations_detectron2}/{train,test}`` and ``coco/{train,val}2017``
+with ``coco/stuffthingmaps_detectron2/{train,val}2017``; label = index of the class, 255 ignored.
+"""
+
+import json
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from sgr_d2.data.datasets.catalog import register_published
+from sgr_d2.data.datasets.folders import load_split
+
+IGNORE_LABEL = 255
+
+
+class StuffClass(NamedTuple):
+    """A class of COCO-Stuff: its id in the release (1-182), its name, and whether it has instances."""
+
+    coco_id: int
+    name: str
+    isthing: int
+
+
+@cache
+def coco_stuff_classes() -> tuple[StuffClass, ...]:
+    """Return the 171 classes that carry annotations; the position is the label."""
+    text = files("sgr_d2.data.datasets").joinpath("coco_stuff_classes.json").read_text(encoding="utf-8")
+    return tuple(StuffClass(**entry) for entry in json.loads(text)["classes"])
+
+
+def register_coco_stuff(root: Path) -> None:
+    """Register ``coco_2017_{train,test}_stuff_10k_sem_seg`` and ``coco_2017_{train,val}_stuff_sem_seg``.
+
+    ``root`` is the folder ``coco``.
+    """
+    ten_k = root / "coco_stuff_10k"
+    for split in ("train", "test"):
+        _register(
+            f"coco_2017_{split}_stuff_10k_sem_seg",
+            ten_k / "images_detectron2" / split,
+            ten_k / "annotations_detectron2" / split,
+            "prepare_coco_stuff_10k.py",
+        )
+    for split in ("train", "val"):
+        _register(
+            f"coco_2017_{split}_stuff_sem_seg",
+            root / f"{split}2017",
+            root / "stuffthingmaps_detectron2" / f"{split}2017",
+            "prepare_coco_stuff_164k.py",
+        )
+
+
+def _register(name: str, image_dir: Path, label_dir: Path, script: str) -> None:
+    classes = coco_stuff_classes()
+    remedy = f"Download the data and run python datasets/{script},"
+    register_published(
+        name,
+        partial(load_split, image_dir, label_dir, name=name, remedy=remedy),
+        owner="coco_stuff",
+        classes=[entry.name for entry in classes],
+        ignore_label=IGNORE_LABEL,
+        image_root=image_dir,
+        sem_seg_root=label_dir,
+        extra={"stuff_dataset_id_to_contiguous_id": {entry.coco_id: label for label, entry in enumerate(classes)}},
+    )

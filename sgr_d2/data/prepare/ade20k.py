@@ -1,0 +1,38 @@
+"""ADE20K, SceneParsing release: 0 (not labelled) and 1-150 become 255 and 0-149."""
+
+from pathlib import Path
+
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, files_by_key, pair_up, present_splits
+from sgr_d2.data.reading import read_values
+
+NUM_CLASSES = 150
+PUBLISHED = {"training": 20210, "validation": 2000}
+
+
+def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:
+    """Plan ``ADEChallengeData2016/annotations_detectron2`` from ``annotations``, under ``root``.
+
+    Raises:
+        FileNotFoundError: a folder is missing (with ``partial``: all splits are).
+    """
+    folder = root / "ADEChallengeData2016"
+    images, sources, targets = (folder / name for name in ("images", "annotations", "annotations_detectron2"))
+    present = present_splits(PUBLISHED, lambda name: (images / name, sources / name), partial)
+    splits = [
+        pair_up(
+            name,
+            PUBLISHED[name],
+            files_by_key(images / name, "*.jpg", ".jpg"),
+            files_by_key(sources / name, "*.png", ".png"),
+            lambda key, name=name: targets / name / f"{key}.png",
+        )
+        for name in present
+    ]
+    rule = LabelRule(
+        read=read_values,
+        meaning="0 (not labelled) and 1 to 150",
+        indices={0: IGNORE_LABEL} | {value: value - 1 for value in range(1, NUM_CLASSES + 1)},
+        num_classes=NUM_CLASSES,
+        hints={IGNORE_LABEL: "With 255 in it, it looks converted already: annotations/ must hold the published files."},
+    )
+    return Plan("ADE20K (SceneParsing, 150 classes)", folder, splits, rule)

@@ -1,0 +1,39 @@
+"""COCO-Stuff on all of COCO 2017: pixel maps of 0-181 (the COCO id - 1) and 255 become 0-170 and 255."""
+
+from pathlib import Path
+
+from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, files_by_key, pair_up, present_splits
+from sgr_d2.data.reading import read_values
+
+PUBLISHED = {"train2017": 118287, "val2017": 5000}
+
+
+def plan_coco_stuff_164k(root: Path, *, partial: bool = False) -> Plan:
+    """Plan ``coco/stuffthingmaps_detectron2`` from ``coco/stuffthingmaps``, under ``root``.
+
+    Raises:
+        FileNotFoundError: a folder is missing (with ``partial``: all splits are).
+    """
+    folder = root / "coco"
+    sources, targets = folder / "stuffthingmaps", folder / "stuffthingmaps_detectron2"
+    present = present_splits(PUBLISHED, lambda name: (folder / name, sources / name), partial)
+    splits = [
+        pair_up(
+            name,
+            PUBLISHED[name],
+            files_by_key(folder / name, "*.jpg", ".jpg"),
+            files_by_key(sources / name, "*.png", ".png"),
+            lambda key, name=name: targets / name / f"{key}.png",
+        )
+        for name in present
+    ]
+    classes = coco_stuff_classes()
+    rule = LabelRule(
+        read=read_values,
+        meaning="0 to 181 (COCO id - 1; 171 of them are in use) and 255 (not labelled)",
+        indices={IGNORE_LABEL: IGNORE_LABEL} | {entry.coco_id - 1: label for label, entry in enumerate(classes)},
+        num_classes=len(classes),
+        hints={182: "With 182 in it, it counts from 1: take stuffthingmaps_trainval2017.zip."},
+    )
+    return Plan("COCO-Stuff 164K (171 classes)", folder, splits, rule)

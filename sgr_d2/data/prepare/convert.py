@@ -1,0 +1,99 @@
+"""Carry out a plan: several processes, a progress bar, and nothing is written that is there already."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sgr_d2.data.file_map import map_files
+from sgr_d2.data.prepare.files import place_copy, write_label_png
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split
+from sgr_d2.data.prepare.summary import SplitReport
+from sgr_d2.data.reading import read_image_size, read_values
+
+
+class Outcome(NamedTuple):
+    """What became of one label map.
+
+    Attributes:
+        state: "written", "kept" (an equal file was there), "repaired" (a broken one was) or "failed".
+        message: why it failed.
+        pixels: (256,) pixels of each label; None if it failed.
+    """
+
+    state: str
+    message: str = ""
+    pixels: np.ndarray | None = None
+
+
+def carry_out(plan: Plan, *, num_workers: int = 1, overwrite: bool = False, progress: bool = True) -> list[SplitReport]:
+    """Convert every label map of ``plan``; a file that cannot be converted is reported and the others go on.
+
+    Args:
+        plan: what to do.
+        num_workers: processes; 1 works in the calling one.
+        overwrite: replace targets that differ from what their source gives, which are failures otherwise.
+        progress: draw a progress bar on stderr.
+
+    Returns:
+        A report a split.
+    """
+    reports = []
+    for split in plan.splits:
+        _make_folders(split)
+        step = partial(convert, rule=plan.rule, overwrite=overwrite)
+        report = SplitReport(split.name, split.published, plan.rule.num_classes, failures=list(split.problems))
+        for outcome in map_files(step, split.tasks, num_workers=num_workers, title=split.name, progress=progress):
+            report.add(outcome.state, outcome.message, outcome.pixels)
+        reports.append(report)
+    return reports
+
+
+def _make_folders(split: Split) -> None:
+    for folder in {task.target.parent for task in split.tasks}:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Outcome:
+    """Convert one label map, or verify that it was: an existing target is compared pixel by pixel."""
+    try:
+        labels = rule.labels_of(task.source)
+        height, width = read_image_size(task.image)
+        if labels.shape != (height, width):
+            raise ValueError(
+                f"{task.source}: the label map has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), its "
+                f"image {task.image} {width}x{height}."
+            )
+        if task.image_target is not None:
+            place_copy(task.image, task.image_target)
+        state = _state_of(task.target, labels, overwrite)
+        if state != "kept":
+            write_label_png(labels, task.target)
+        return Outcome(state, pixels=np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1))
+    except Exception as error:  # readers of damaged files raise nearly anything; the run goes on and lists it
+        text = str(error) or type(error).__name__
+        return Outcome("failed", text if str(task.source) in text else f"{task.source}: {text}")
+
+
+def _state_of(target: Path, labels: np.ndarray, overwrite: bool) -> str:
+    if not target.exists():
+        return "written"
+    try:
+        present = read_values(target)
+    except ValueError:
+        return "repaired"
+    if np.array_equal(present, labels):
+        return "kept"
+    if overwrite:
+        return "written"
+    raise ValueError(f"{target}: exists and {_difference(present, labels)}. --overwrite replaces such files.")
+
+
+def _difference(present: np.ndarray, labels: np.ndarray) -> str:
+    if present.shape != labels.shape:
+        return f"has {present.shape[1]}x{present.shape[0]} pixels instead of {labels.shape[1]}x{labels.shape[0]}"
+    if np.array_equal(present, labels.astype(np.uint8) + np.uint8(1)):
+        return "is one too high everywhere: 0 for 'not labelled' was never removed"
+    share = 100 * np.mean(present != labels)
+    return f"differs from what its source gives in {share:.3g} % of the pixels"

@@ -1,0 +1,133 @@
+"""What is to be converted: label maps, the rule for their values, and how many there should be."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+IGNORE_LABEL = 255
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """One label map.
+
+    Attributes:
+        source: the published file.
+        target: the PNG to write, of class indices and 255.
+        image: the photograph; its size is that of the label map.
+        image_target: where a copy of the photograph goes (a hard link where the file system can); None: nowhere.
+    """
+
+    source: Path
+    target: Path
+    image: Path
+    image_target: Path | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The label maps of a split, how many the release has, and what is wrong with the tree (one line a file)."""
+
+    name: str
+    tasks: list[LabelTask]
+    published: int
+    problems: list[str] = field(default_factory=list)
+
+
+class LabelRule:
+    """How the values of a published label map become class indices.
+
+    Args:
+        read: file -> (H, W) integers; a function at the top of a module, or a partial of one, so that it pickles.
+        meaning: the published values in words, for messages.
+        indices: published value -> class index, or 255 for "not labelled". Any other value is an error.
+        num_classes: number of classes.
+        hints: published value that is an error -> what probably happened.
+    """
+
+    def __init__(
+        self,
+        *,
+        read: Callable[[Path], np.ndarray],
+        meaning: str,
+        indices: Mapping[int, int],
+        num_classes: int,
+        hints: Mapping[int, str] | None = None,
+    ) -> None:
+        self.read = read
+        self.meaning = meaning
+        self.num_classes = num_classes
+        self.hints = dict(hints or {})
+        self._table = np.full(256, -1, np.int16)
+        self._table[list(indices)] = list(indices.values())
+
+    def labels_of(self, path: Path) -> np.ndarray:
+        """Return the (H, W) uint8 class indices of a published file.
+
+        Raises:
+            ValueError: it holds a value that the release does not have.
+        """
+        values = np.asarray(self.read(path))
+        if not values.size:
+            raise ValueError(f"{path}: the label map is empty.")
+        whole = values.astype(np.int64)
+        inside = (whole == values) & (whole >= 0) & (whole < len(self._table))
+        labels = self._table[np.where(inside, whole, 0)]
+        wrong = ~inside | (labels < 0)
+        if wrong.any():
+            raise ValueError(self._describe(path, np.unique(values[wrong])))
+        return labels.astype(np.uint8)
+
+    def _describe(self, path: Path, wrong: np.ndarray) -> str:
+        shown = ", ".join(f"{value:g}" for value in wrong[:8]) + (", ..." if len(wrong) > 8 else "")
+        hints = " ".join(text for value, text in self.hints.items() if value in wrong)
+        return f"{path}: holds {shown}; the values of this release are {self.meaning}.{' ' if hints else ''}{hints}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A data set to prepare: its title, its folder, its splits and the rule of its labels."""
+
+    title: str
+    folder: Path
+    splits: list[Split]
+    rule: LabelRule
+
+
+def pair_up(
+    name: str, published: int, images: Mapping[str, Path], sources: Mapping[str, Path], targets: Callable[[str], Path]
+) -> Split:
+    """Return the split of all keys that have an image and a label map; the others become problems."""
+    problems = [f"{images[key]}: has no label map." for key in sorted(images.keys() - sources.keys())]
+    problems += [f"{sources[key]}: has no image." for key in sorted(sources.keys() - images.keys())]
+    keys = sorted(images.keys() & sources.keys())
+    return Split(name, [LabelTask(sources[key], targets(key), images[key]) for key in keys], published, problems)
+
+
+def files_by_key(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:
+    """Return the files of ``folder`` that match, without hidden ones, by relative path without ``suffix``."""
+    found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in found}
+
+
+def present_splits(names: Iterable[str], folders: Callable[[str], tuple[Path, ...]], partial: bool) -> list[str]:
+    """Return the splits whose folders all exist; with ``partial`` others are left out.
+
+    Raises:
+        FileNotFoundError: a folder is missing that must not be.
+    """
+    present = []
+    missing: list[Path] = []
+    for name in names:
+        absent = [folder for folder in folders(name) if not folder.is_dir()]
+        missing += absent
+        if not absent:
+            present.append(name)
+    if missing and not (partial and present):
+        raise FileNotFoundError(
+            f"No folder {missing[0].absolute()}. datasets/README.md shows the expected tree; --root names another "
+            "place."
+        )
+    return present

@@ -1,0 +1,76 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+
+from sgr_d2.evaluation import build_evaluator
+from sgr_d2.evaluation.context_evaluator import ContextEvaluator
+
+
+def scores(classes: np.ndarray) -> dict:
+    return {"sem_seg": torch.eye(4)[torch.from_numpy(classes)].permute(2, 0, 1)}
+
+
+def image(*objects, size=(6, 10)) -> dict:
+    items = [{"label": label, "box": box, "distance": distance} for label, box, distance in objects]
+    return {"file_name": "a.png", "height": size[0], "width": size[1], "context_objects": items}
+
+
+def evaluate(*pairs, **options) -> dict:
+    evaluator = ContextEvaluator(context_labels=[2, 3], distributed=False, **options)
+    for record, classes in pairs:
+        evaluator.process([record], [scores(classes)])
+    return evaluator.evaluate()["context"]
+
+
+def test_by_hand():
+    classes = np.zeros((6, 10), int)
+    classes[0:2, 0:2] = 2  # four pixels of the first object, all right
+    classes[0:2, 4:6] = [[3, 2], [3, 1]]  # of the second, a 2: one right, two wrong
+    classes[4:6, 0:2] = [[2, 3], [0, 0]]  # of the third, a 3: one each
+    record = image((2, (0, 0, 3, 3), 10.0), (2, (0, 4, 2, 6), 60.0), (3, (4, 0, 6, 2), 500.0))
+    figures = evaluate((record, classes))
+    assert figures["objects"] == pytest.approx(100 * 1.5 / 3)
+    assert figures["pixels"] == pytest.approx(100 * 6 / 9)
+    assert (figures["objects_0_60"], figures["objects_60_120"], figures["objects_300_up"]) == (100, 0, 50)
+    assert (figures["pixels_60_120"], figures["count_60_120"]) == (pytest.approx(100 / 3), 1)
+    assert math.isnan(figures["objects_120_200"]) and figures["count_120_200"] == 0
+
+
+def test_images_add_up_and_reset_forgets():
+    right = np.full((6, 10), 3)
+    record = image((3, (0, 0, 6, 10), 1.0))
+    figures = evaluate((record, right), (record, right - 1), (record, right))
+    assert figures["objects"] == pytest.approx(200 / 3) and figures["count"] == 3
+    evaluator = ContextEvaluator(context_labels=[2, 3], distributed=False)
+    evaluator.process([record], [scores(right)])
+    evaluator.reset()
+    assert math.isnan(evaluator.evaluate()["context"]["objects"])
+
+
+def test_an_object_that_is_not_found_counts_half():
+    nothing = np.zeros((5, 7), int)
+    figures = evaluate((image((2, (0, 0, 2, 2), 3.0), size=(5, 7)), nothing))
+    assert figures["objects"] == 50 and math.isnan(figures["pixels"])
+    assert evaluate((image(size=(5, 7)), nothing))["count"] == 0
+
+
+def test_wrong_input_names_the_file():
+    with pytest.raises(ValueError, match=r"a\.png: prediction \(3, 5\); TEST\.FULL_SIZE must be True"):
+        evaluate((image(), np.zeros((3, 5), int)))
+    with pytest.raises(KeyError, match=r"a\.png: the record has no context_objects"):
+        evaluate(({"file_name": "a.png"}, np.zeros((6, 10), int)))
+
+
+def test_it_is_built_for_the_data_set_at_full_size_only(make_dataset, make_labels, read_png, caplog):
+    data = make_dataset(make_labels((4, 5)), context_labels=[1, 2])
+    options = {"read_label": read_png, "components_of": lambda labels: labels, "distributed": False}
+    kinds = [
+        {type(e).__name__ for e in build_evaluator("shapes_context", data.name, full_size=size, **options)._evaluators}
+        for size in (True, False)
+    ]
+    assert kinds[0] - kinds[1] == {"ContextEvaluator"}
+    assert "no accuracy against distance" in caplog.text
+    assert MetadataCatalog.get(data.name).context_labels == [1, 2]

@@ -1,0 +1,102 @@
+"""Look at every image and label of a data set before training on it.
+
+python tools/check_dataset.py camvid_train camvid_val
+python tools/check_dataset.py configs/camvid/fpn_sgr_effnet_lite0.yaml
+
+Reports unreadable files, sizes that differ, labels out of range and label values that look wrong; class frequencies and
+components; writes these as class_frequencies.png and check.json. The exit code is 1 where there is an error.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.check import CheckRules, DatasetCheck, check_records
+from sgr_d2.data.check_report import check_to_json, format_check
+from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_all
+from sgr_d2.engine import load_config
+from sgr_d2.visualization.class_frequencies import plot_class_frequencies
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    worst = 0
+    try:
+        cfg, names = resolve(args.targets)
+        for name in names:
+            check = check_dataset(name, cfg, args)
+            worst = max(worst, bool(check.errors))
+    except (OSError, ValueError, KeyError, BrokenProcessPool) as error:
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    return worst
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "targets", nargs="+", metavar="NAME|CONFIG", help="registered data sets, or one .yaml: all of its data sets"
+    )
+    parser.add_argument("--min-area", type=int, metavar="PIXELS", help="instead of INPUT.COMPONENTS.MIN_AREA")
+    parser.add_argument("--max-components", type=int, metavar="N", help="instead of INPUT.COMPONENTS.MAX_COMPONENTS")
+    parser.add_argument("--num-workers", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="processes")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/check_dataset"), metavar="DIR", help="default: %(default)s"
+    )
+    return parser
+
+
+def resolve(targets: list[str]) -> tuple[CfgNode, list[str]]:
+    """Return the config to take limits from, and the data sets to check."""
+    if not targets[0].endswith((".yaml", ".yml")):
+        register_all()
+        return get_sgr_cfg(), targets
+    cfg = load_config(targets[0], targets[1:])
+    return cfg, list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
+
+
+def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetCheck:
+    """Check one data set, print the report and write the files."""
+    info = metadata_of([name])
+    limits = cfg.INPUT.COMPONENTS
+    rules = CheckRules(
+        num_classes=len(info.classes),
+        ignore_label=info.ignore_label,
+        min_area=limits.MIN_AREA if args.min_area is None else args.min_area,
+        max_components=limits.MAX_COMPONENTS if args.max_components is None else args.max_components,
+        first_instance_id=MetadataCatalog.get(name).get("first_instance_id", 1),
+    )
+    check = check_records(get_dataset_records(name), rules, title=name, num_workers=args.num_workers)
+    print(format_check(check, name, info.classes))
+    folder = args.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    report = json.dumps(check_to_json(check, name, info.classes), indent=1)
+    (folder / "check.json").write_text(report + "\n", encoding="utf-8")
+    plot_class_frequencies(
+        title=f"{name}: {check.num_pairs} images",
+        classes=info.classes,
+        pixels=check.pixels,
+        components=check.components,
+        min_area=rules.min_area,
+        max_components=rules.max_components,
+        out_png=folder / "class_frequencies.png",
+    )
+    print(f"written: {folder}/class_frequencies.png, {folder}/check.json\n")
+    return check
+
+
+if __name__ == "__main__":
+    sys.exit(main())
