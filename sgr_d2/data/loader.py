@@ -24,19 +24,24 @@ from torch.utils.data import DataLoader, Dataset
 
 from sgr_d2.data.datasets import get_dataset_records
 from sgr_d2.data.mapper import SemanticMapper
+from sgr_d2.data.subset import choose_fraction
 
 logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 Mapper = Callable[[Record], Record]
 
 
-def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, mapper: Mapper | None = None) -> DataLoader:
+def build_train_loader(
+    cfg: CfgNode, *, start_iter: int = 0, mapper: Mapper | None = None, records: list[Record] | None = None
+) -> DataLoader:
     """Return the endless loader of DATASETS.TRAIN; it yields lists of IMS_PER_BATCH / processes mapped records.
 
     Args:
-        cfg: read for DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS, SEED and what the mapper reads.
+        cfg: read for DATASETS.TRAIN, TRAIN_FRACTION, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS, SEED and what the
+            mapper reads.
         start_iter: iterations already done; their samples are skipped without being made.
         mapper: instead of ``SemanticMapper(cfg, is_train=True)``.
+        records: instead of all those of DATASETS.TRAIN.
 
     Raises:
         FileNotFoundError, ValueError: a data set is unknown, missing or empty, or the batch cannot be split.
@@ -50,8 +55,10 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, mapper: Mapper | No
         seed = comm.shared_random_seed()
         logger.info("SEED is %d: the order of the training images is drawn from seed %d.", cfg.SEED, seed)
     mapper = mapper or SemanticMapper(cfg, is_train=True)
-    records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
-    logger.info("Training on %d images of %s.", len(records), ", ".join(cfg.DATASETS.TRAIN))
+    if records is None:
+        records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
+    total, records = len(records), choose_fraction(records, cfg.DATASETS.TRAIN_FRACTION, seed)
+    logger.info("Training on %d of %d images of %s.", len(records), total, ", ".join(cfg.DATASETS.TRAIN))
     return stream_loader(
         records,
         mapper,

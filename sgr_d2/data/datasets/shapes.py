@@ -6,9 +6,6 @@
 The registered names are ``shapes_train`` and ``shapes_val``. ``shapes_scene`` draws the scenes.
 """
 
-import json
-import logging
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,9 +15,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from sgr_d2.data.datasets.catalog import register_semantic
+from sgr_d2.data.datasets.generated import STAMP, generate_once
 from sgr_d2.data.datasets.shapes_scene import CLASSES, draw_scene
 
-__all__ = ["CLASSES", "COLORS", "draw_scene", "generate_shapes", "register_shapes"]
+__all__ = ["CLASSES", "COLORS", "STAMP", "draw_scene", "generate_shapes", "register_shapes"]
 
 # Raise this whenever draw_scene or the layout changes: folders of another version are set aside and generated anew.
 VERSION = 1
@@ -29,7 +27,6 @@ HEIGHT, WIDTH = 144, 192
 IGNORE_LABEL = 255
 OWNER = "shapes"
 SPLITS = ("train", "val")
-STAMP = "generator.json"
 
 # One RGB colour a class, after Okabe and Ito's colour-blind safe set (jfly.uni-koeln.de/color); grey stands for black.
 COLORS = [
@@ -42,8 +39,6 @@ COLORS = [
     (240, 228, 66),
     (213, 94, 0),
 ]
-
-logger = logging.getLogger(__name__)
 
 
 def register_shapes(root: Path, *, num_train: int = NUM_TRAIN, num_val: int = NUM_VAL, seed: int = SEED) -> None:
@@ -108,20 +103,12 @@ def generate_shapes(root: Path, *, num_train: int = NUM_TRAIN, num_val: int = NU
     for key, least in (("num_train", 1), ("num_val", 1), ("seed", 0)):
         if wanted[key] < least:
             raise ValueError(f"generate_shapes: {key}={wanted[key]}; it must be at least {least}")
-    target = Path(root) / "shapes"
-    if _is_ready(target, wanted):
-        return target
 
-    logger.info("Generating %d + %d scenes into %s", num_train, num_val, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # On one file system with the target, so that the rename is atomic; left behind (harmlessly) by a killed process.
-    with tempfile.TemporaryDirectory(prefix=".shapes-", dir=target.parent) as scratch:
-        folder = Path(scratch) / "shapes"
+    def write(folder: Path) -> None:
         for index, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True)):
             _write_split(folder, split, count, (seed, index))
-        (folder / STAMP).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        _publish(folder, target, wanted)
-    return target
+
+    return generate_once(Path(root) / "shapes", wanted, write)
 
 
 def _write_split(folder: Path, split: str, count: int, seed: tuple[int, int]) -> None:
@@ -132,64 +119,3 @@ def _write_split(folder: Path, split: str, count: int, seed: tuple[int, int]) ->
         scene = draw_scene(np.random.default_rng([*seed, i]), HEIGHT, WIDTH)
         Image.fromarray(scene.image).save(images / f"{i:04d}.png")
         Image.fromarray(scene.labels).save(labels / f"{i:04d}.png")
-
-
-def _is_ready(target: Path, wanted: dict) -> bool:
-    """Whether ``target`` holds what is wanted; one of another version is set aside first.
-
-    Raises:
-        FileExistsError: ``target`` exists and is not ours to replace.
-    """
-    found = _read_stamp(target)
-    if found is None:
-        return False
-    for key in wanted.keys() - {"version"}:
-        if found.get(key) != wanted[key]:
-            raise FileExistsError(
-                f"{target / STAMP}: {key} is {found.get(key)}, but {wanted[key]} is wanted. "
-                f"Delete or rename the folder {target}, or choose another root."
-            )
-    if found.get("version") == wanted["version"]:
-        return True
-    _set_aside(target, target.with_name(f"shapes_version_{found.get('version')}"))
-    return False
-
-
-def _read_stamp(target: Path) -> dict | None:
-    """Return the stamp of ``target``, or None where there is no such folder."""
-    try:
-        found = json.loads((target / STAMP).read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-        reason = "is not a table"
-    except (OSError, ValueError) as error:
-        # Asked after the failed read: another process may have set the folder aside just before.
-        if not target.exists():
-            return None
-        reason = f"cannot be read ({error})"
-    raise FileExistsError(
-        f"{target} exists, but its {STAMP} {reason}: it is not a complete generated data set. "
-        f"Delete or rename that folder; it is then generated anew."
-    )
-
-
-def _set_aside(target: Path, aside: Path) -> None:
-    logger.warning("%s was made by another version of the generator: it is renamed to %s", target, aside)
-    try:
-        target.rename(aside)
-    except FileNotFoundError:
-        logger.info("Another process has renamed %s already", target)
-    except OSError as error:
-        raise FileExistsError(
-            f"{target} is of another version and cannot be renamed to {aside} ({error}). Delete one of the two folders."
-        ) from error
-
-
-def _publish(folder: Path, target: Path, wanted: dict) -> None:
-    """Move the finished ``folder`` to ``target``, unless another process has finished the same one before."""
-    try:
-        folder.rename(target)
-    except OSError:
-        if not _is_ready(target, wanted):
-            raise
-        logger.info("Another process has generated %s meanwhile", target)

@@ -53,8 +53,8 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
         part = _draw_part(rng, label, min(height, width), crowded=len(plan) > 7)
         place = find_place(rng, canvas, part, touches)
         if place is not None:
-            _draw_object(rng, canvas, part, place, color)
-    return Scene(_photograph(rng, canvas), canvas.labels, canvas.instances)
+            draw_object(rng, canvas, part, place, color)
+    return Scene(photograph(rng, canvas), canvas.labels, canvas.instances)
 
 
 def _plan_objects(rng: np.random.Generator) -> list[tuple[int, bool]]:
@@ -80,7 +80,7 @@ def _draw_surfaces(rng: np.random.Generator, height: int, width: int, colors: np
     painted = []
     for label in order:
         tone = list(SURFACES.values())[label](rng, height, width)
-        painted.append(_tint(colors[label], 0.28 * tone))
+        painted.append(tint(colors[label], 0.28 * tone))
     # The lower surface lies nearer: it covers the upper one and throws a soft shadow on it.
     painted[0] *= 1 - 0.4 * np.exp(np.minimum(below, 0) / 4)[..., None]
     cover = np.clip(0.5 + below, 0, 1)[..., None]
@@ -95,7 +95,7 @@ def _draw_surfaces(rng: np.random.Generator, height: int, width: int, colors: np
     )
 
 
-def _tint(color: np.ndarray, tone: np.ndarray) -> np.ndarray:
+def tint(color: np.ndarray, tone: np.ndarray) -> np.ndarray:
     """Lighten or darken ``color`` (3,) by ``tone`` (H, W): (H, W, 3) float32."""
     tone = tone[..., None]
     return np.where(tone < 0, color * (1 + tone), color + (1 - color) * 0.8 * tone).astype(np.float32)
@@ -110,7 +110,7 @@ def _draw_part(rng: np.random.Generator, label: int, side: int, crowded: bool) -
     return Part(label, radius, outline_distance(name, x, y, radius, rng.uniform(0, 2 * np.pi)), x, y)
 
 
-def _draw_object(
+def draw_object(
     rng: np.random.Generator, canvas: Canvas, part: Part, place: tuple[int, int], color: np.ndarray
 ) -> None:
     """Draw the soft shadow of ``part``, then the object itself with a bevelled rim; update labels and instances."""
@@ -125,7 +125,7 @@ def _draw_object(
     tone = 0.24 * object_tone(rng, part.x, part.y) + 0.4 * rim * facing
     on_canvas, on_part = canvas.window(part, *place)
     cover = np.clip(0.5 - part.distance, 0, 1)[on_part][..., None]
-    painted = _tint(color, np.clip(tone, -1, 1))[on_part]
+    painted = tint(color, np.clip(tone, -1, 1))[on_part]
     canvas.image[on_canvas] += cover * (painted - canvas.image[on_canvas])
 
     solid = part.distance[on_part] <= 0
@@ -134,7 +134,7 @@ def _draw_object(
     canvas.areas.append(int(solid.sum()))
 
 
-def _photograph(rng: np.random.Generator, canvas: Canvas) -> np.ndarray:
+def photograph(rng: np.random.Generator, canvas: Canvas) -> np.ndarray:
     """Light the canvas unevenly, add sensor noise and return it as (H, W, 3) uint8."""
     height, width = canvas.labels.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)

@@ -1,0 +1,138 @@
+"""Plans of tools/experiments: reading, wrong files, settings of a run and their differences."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from experiments.plan import ROOT, read_plan
+from experiments.resolved import NOT_COMPARED, differences, hash_of, resolve
+
+CONFIG = "configs/shapes/fpn.yaml"
+PLANS = sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+def plan_data(**changes) -> dict:
+    data = {
+        "config": CONFIG,
+        "opts": {"SOLVER.MAX_ITER": 3, "SOLVER.BASE_LR": 0.5},
+        "seeds": [0, 7],
+        "baseline": "base",
+        "metrics": ["sem_seg/mIoU"],
+        "variants": [
+            {"name": "base"},
+            {"name": "more", "config": "configs/shapes/fpn_sgr.yaml", "opts": {"SOLVER.BASE_LR": 1, "X": [1, 2]}},
+        ],
+    }
+    return {key: value for key, value in (data | changes).items() if value is not None}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_plan(**changes) -> Path:
+        path = tmp_path / "toy.yaml"
+        path.write_text(yaml.safe_dump(plan_data(**changes)))
+        return path
+
+    return write_plan
+
+
+def test_variants_add_to_what_is_common(write):
+    plan = read_plan(write(sweeps={"k": {"label": "K", "series": {"SGR": {"more": 4, "base": 1}}}}))
+    assert (plan.name, plan.title, plan.num_gpus) == ("toy", "toy", "auto")
+    assert [run.name for run in plan.runs()] == ["base/seed0", "base/seed7", "more/seed0", "more/seed7"]
+    more = plan.runs()[3]
+    assert more.opts == {"SOLVER.MAX_ITER": 3, "SOLVER.BASE_LR": 1, "X": [1, 2]}
+    expected = ["SOLVER.MAX_ITER", "3", "SOLVER.BASE_LR", "1", "X", "[1, 2]", "SEED", "7", "OUTPUT_DIR", "out"]
+    assert sorted(more.options(OUTPUT_DIR="out")) == sorted(expected)
+    assert more.options(OUTPUT_DIR="out")[-4:] == expected[-4:]
+    assert Path(more.config).read_text() == (ROOT / "configs/shapes/fpn_sgr.yaml").read_text()
+    assert plan.sweeps[0].places == [1, 4]
+    assert [variant.against for variant in plan.variants] == [[], ["base"]]
+
+
+def test_only_chooses_by_variant_or_run(write):
+    plan = read_plan(write())
+    assert [run.name for run in plan.runs("more")] == ["more/seed0", "more/seed7"]
+    assert [run.name for run in plan.runs("*/seed7")] == ["base/seed7", "more/seed7"]
+    with pytest.raises(ValueError, match=r"--only x: no run matches; there are base/seed0, "):
+        plan.runs("x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": None}, r"toy\.yaml: the plan: keys missing \['seeds'\]"),
+        ({"sead": [1]}, r"unknown \['sead'\]; known are \['baseline'"),
+        ({"variants": []}, r"variants: there are none"),
+        ({"variants": [{"name": "a b"}]}, r"the name 'a b' must be made of"),
+        ({"variants": [{"name": "../base"}]}, r"the name '../base' must be made of"),
+        ({"variants": [{"name": "base"}, {"name": "Base"}]}, r"a name occurs twice"),
+        ({"variants": ["base"]}, r"variants: 'base' must be a table"),
+        ({"baseline": "none"}, r"baseline: 'none' is none of the variants \['base', 'more'\]"),
+        ({"seeds": [1, 1]}, r"variant base: seeds \[1, 1\] must be different numbers"),
+        ({"seeds": [True]}, r"must be different numbers"),
+        ({"seeds": []}, r"must be different numbers"),
+        ({"metrics": "sem_seg/mIoU"}, r"metrics: 'sem_seg/mIoU' must be a list"),
+        ({"metrics": ["mIoU"]}, r"must be a list like \[sem_seg/mIoU\]"),
+        ({"num_gpus": 8}, r"num_gpus: 8 must be 0, 1 or auto"),
+        ({"opts": {"SEED": 3}}, r"opts must not hold SEED: seeds belong under"),
+        ({"opts": ["A", 1]}, r"opts must be a table KEY: value"),
+        ({"config": None}, r"variant base: neither it nor the plan names a config"),
+        ({"variants": [{"name": "base", "against": ["x"]}]}, r"variant base: against names no variants \['x'\]"),
+        ({"variants": [{"name": "base", "against": "x"}]}, r"variant base: against 'x' must be a list"),
+        ({"sweeps": {"k": {"label": "K", "series": {"": {"x": 1}}}}}, r"sweep k: no variants \['x'\]"),
+        ({"sweeps": {"k": {"label": "K", "series": {"": {"base": "1"}}}}}, r"sweep k: a series must be a table"),
+        ({"sweeps": {"k": {"label": "K", "series": []}}}, r"sweep k: series must be a table of tables"),
+    ],
+)
+def test_wrong_plans_are_refused(write, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_plan(write(**changes))
+
+
+def test_missing_files_are_named(write, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml: no such plan"):
+        read_plan(tmp_path / "none.yaml")
+    with pytest.raises(FileNotFoundError, match=r"toy\.yaml: config configs/none\.yaml: no such file"):
+        read_plan(write(config="configs/none.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"bad\.yaml: not a YAML file"):
+        read_plan(tmp_path / "bad.yaml")
+
+
+def test_settings_of_a_run_hold_what_differs_from_detectron2(write):
+    base, _, _, more = read_plan(write(variants=[{"name": "base"}, {"name": "more", "opts": {"SEED_": 1}}])).runs()
+    settings = resolve(base)
+    assert settings["SOLVER.MAX_ITER"] == 3 and settings["MODEL.SGR.NUM_TOKENS"] > 0
+    assert settings["DATASETS.TRAIN"] == ["shapes_train"]
+    assert "SOLVER.MOMENTUM" not in settings  # Detectron2's, and as it is there
+    assert not NOT_COMPARED & set(settings)
+    assert hash_of(settings) == hash_of(dict(reversed(settings.items())))
+    assert hash_of(settings) != hash_of(settings | {"SOLVER.MAX_ITER": 4})
+    with pytest.raises(KeyError, match=r"more/seed7: .*no config key SEED_"):
+        resolve(more)
+
+
+def test_differences_name_key_and_both_values(write):
+    made = resolve(read_plan(write()).runs()[0])
+    assert differences(made, dict(made)) == []
+    wanted = made | {"SOLVER.MAX_ITER": 9, "SOLVER.MOMENTUM": 0.5}
+    assert differences(made, wanted) == ["SOLVER.MAX_ITER: 3 -> 9", "SOLVER.MOMENTUM: 0.9 -> 0.5"]
+    assert differences(wanted, made) == ["SOLVER.MAX_ITER: 9 -> 3", "SOLVER.MOMENTUM: 0.5 -> 0.9"]
+
+
+def test_a_key_that_came_later_counts_only_where_it_is_used(write):
+    now = resolve(read_plan(write()).runs()[0])
+    made = {key: value for key, value in now.items() if key != "MODEL.SGR.NUM_TOKENS"}
+    default = now["MODEL.SGR.NUM_TOKENS"]
+    assert differences(made, now) == []
+    assert differences(made, now | {"MODEL.SGR.NUM_TOKENS": 5}) == [f"MODEL.SGR.NUM_TOKENS: {default} -> 5"]
+    assert differences(made | {"MODEL.OLD": 1}, now) == ["MODEL.OLD: 1 -> (no such key)"]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
+def test_our_plans_can_be_resolved_and_no_two_runs_are_the_same(path):
+    plan = read_plan(path)
+    settings = {run.name: resolve(run) for run in plan.runs()}
+    hashes = [hash_of(config) for config in settings.values()]
+    assert len(set(hashes)) == len(hashes)

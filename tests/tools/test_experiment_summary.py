@@ -1,0 +1,187 @@
+"""Tables, plots and the command line of tools/run_experiment.py on results written by hand."""
+
+import re
+import time
+
+import matplotlib.image
+import pytest
+import run_experiment
+import yaml
+from experiments.plan import read_plan
+from experiments.plots import draw
+from experiments.records import Folders, write_json
+from experiments.resolved import resolve
+from experiments.summary import collect, to_markdown
+
+PLAN = {
+    "title": "A toy",
+    "config": "configs/shapes/fpn.yaml",
+    "seeds": [0, 1, 2],
+    "baseline": "base",
+    "metrics": ["sem_seg/mIoU", "token_semantics/S_C", "shapes_val/sem_seg/pACC"],
+    "variants": [
+        {"name": "base"},
+        {"name": "better", "opts": {"MODEL.SGR.NUM_TOKENS": 8}, "note": "adds two"},
+        {"name": "absent", "opts": {"MODEL.SGR.NUM_TOKENS": 16}, "seeds": [0, 2], "against": ["base", "better"]},
+    ],
+    "sweeps": {"k": {"label": "K", "log": True, "series": {"SGR": {"better": 8, "absent": 16}}}},
+    "profiles": {"p": {"label": "x", "value": "y", "metrics": {"sem_seg/mIoU": 1, "shapes_val/sem_seg/pACC": 2}}},
+}
+# mIoU of seeds 0, 1, 2
+VALUES = {"base": (50.0, 52.0, 54.0), "better": (51.0, 54.0, 57.0)}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(PLAN))
+    return read_plan(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return Folders(tmp_path / "results", tmp_path / "work")
+
+
+@pytest.fixture
+def write(plan, folders):
+    """Write a result of every run in ``VALUES``; returns the settings of all runs."""
+    configs = {run.name: resolve(run) for run in plan.runs()}
+    for run in plan.runs():
+        if run.variant in VALUES:
+            tokens = {"token_semantics": {"S_C": 0.5}} if run.variant == "better" else {}
+            sem_seg = {"mIoU": VALUES[run.variant][run.seed], "pACC": 90.0 + run.seed}
+            result = {
+                "metrics": {"shapes_val": {"sem_seg": sem_seg} | tokens},
+                "seconds": 100.0 + run.seed,
+                "seconds_per_step": 0.5,
+                "peak_memory_mib": 1000,
+                "gpu_memory_mib": None,
+                "parameters": 3_900_000,
+                "environment": {"device": "toy", "threads": 1, "torch": "2", "revision": "abc"},
+                "config": configs[run.name],
+            }
+            write_json(result, folders.result(run))
+    return configs
+
+
+def rows(text: str, heading: str) -> dict[str, list[str]]:
+    """{first cell: the other cells} of the table below a heading."""
+    part = text.split(f"## {heading}")[1].split("\n## ")[0]
+    table = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in table}
+
+
+def test_tables_by_hand(plan, folders, write):
+    text = to_markdown(collect(plan, folders, write))
+    assert text.startswith("# A toy\n\n6 of 8 runs are done.\n* `absent/seed0`: missing\n* `absent/seed2`: missing")
+    metrics = rows(text, "Metrics")
+    assert metrics["base"] == ["3 of 3", "52.00 ± 2.00", "n/a", "91.00 ± 1.00"]
+    assert metrics["better"] == ["3 of 3", "54.00 ± 3.00", "0.500 ± 0.000", "91.00 ± 1.00"]
+    assert metrics["absent"] == ["0 of 2", "missing", "missing", "missing"]
+    # differences 1, 2, 3: mean 2, sd 1, half width 4.3027 / sqrt(3) = 2.484
+    assert rows(text, "Differences")["better"][:3] == ["`base`", "+2.000 [-0.484, +4.484] (3)", "n/a"]
+    assert "| `absent` | `better` |" in re.sub(" +", " ", text)
+    assert rows(text, "Costs")["base"] == ["0.500", "101", "1,000", "3,900,000"]
+    assert rows(text, "Costs")["absent"] == ["missing"] * 4
+    runs = rows(text, "sem_seg/mIoU, every run")
+    assert runs == {"base": ["50.00", "52.00", "54.00"], "better": ["51.00", "54.00", "57.00"]} | {
+        "absent": ["missing", "", "missing"]
+    }
+    assert "Made with: device toy; threads 1; torch 2; revision abc." in text
+    assert "* `better`: adds two" in text
+
+
+def test_results_of_other_settings_are_not_tabulated(plan, folders, write):
+    settings = {name: config | {"SOLVER.MAX_ITER": 7} for name, config in write.items() if name.startswith("better")}
+    collected = collect(plan, folders, write | settings)
+    text = to_markdown(collected)
+    assert rows(text, "Metrics")["better"][0] == "0 of 3"
+    assert "* `better/seed0`: changed (SOLVER.MAX_ITER: 400 -> 7)" in text
+    assert rows(text, "sem_seg/mIoU, every run")["better"] == ["changed"] * 3
+
+
+def test_pictures_are_drawn_of_what_is_there(plan, folders, write, tmp_path):
+    names = draw(collect(plan, folders, write), tmp_path / "new")
+    assert names == ["sem_seg_mIoU.png", "sweep_k.png", "profile_p.png"]
+    for name in names:
+        picture = matplotlib.image.imread(tmp_path / "new" / name)
+        assert picture.shape[1] > 500 and picture[..., :3].std() > 0.02
+    empty = collect(plan, Folders(tmp_path / "none", tmp_path / "none"), write)
+    assert draw(empty, tmp_path / "empty") == []
+    assert "0 of 8 runs are done" in to_markdown(empty)
+
+
+def test_command_line(folders, write, tmp_path, capsys):
+    arguments = [str(tmp_path / "toy.yaml"), "--output", str(folders.results), "--work", str(folders.work)]
+    assert run_experiment.main([*arguments, "--list", "--only", "*/seed0"]) == 0
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert listed == [["base/seed0", "done"], ["better/seed0", "done"], ["absent/seed0", "missing"]]
+    assert run_experiment.main([*arguments, "--summary"]) == 0
+    assert capsys.readouterr().out.strip() == (folders.results / "summary.md").read_text().strip()
+    # nothing to do: no run is begun
+    assert run_experiment.main([*arguments, "--only", "b*"]) == 0
+    assert "begin" not in capsys.readouterr().err
+
+
+def test_wrong_command_lines(folders, write, tmp_path, capsys):
+    arguments = [str(tmp_path / "toy.yaml"), "--output", str(folders.results), "--work", str(folders.work)]
+    changed = dict(PLAN, opts={"SOLVER.MAX_ITER": 5})
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+    unknown = dict(PLAN, opts={"SOLVER.MAX_ITERS": 5})
+    (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
+    for command, message in (
+        ([*arguments, "--workers", "0"], "0 is not a positive number"),
+        ([*arguments, "--only", "nothing"], "--only nothing: no run matches"),
+        ([str(tmp_path / "none.yaml")], "none.yaml: no such plan"),
+        ([str(tmp_path / "changed.yaml"), *arguments[1:]], "base/seed0: SOLVER.MAX_ITER: 400 -> 5"),
+        ([str(tmp_path / "unknown.yaml"), *arguments[1:]], "Did you mean SOLVER.MAX_ITER"),
+    ):
+        with pytest.raises(SystemExit) as exit_info:
+            run_experiment.main(command)
+        assert exit_info.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_real_training_is_interrupted_and_goes_on(tmp_path, monkeypatch):
+    """train_net.py itself on eight generated scenes: the second attempt begins where the first one was ended."""
+    from experiments.job import Job, Launch
+    from experiments.records import take_lock
+    from experiments.runner import Runner
+
+    data = {
+        "config": "configs/shapes/fpn_sgr.yaml",
+        "opts": {
+            "MODEL.TIMM.WEIGHTS": "",
+            "SOLVER.MAX_ITER": 8,
+            "SOLVER.IMS_PER_BATCH": 2,
+            "SOLVER.CHECKPOINT_PERIOD": 2,
+            "DATASETS.TRAIN_FRACTION": 0.02,
+            "TEST.NUM_PICTURES": 0,
+        },
+        "seeds": [3],
+        "baseline": "sgr",
+        "metrics": ["sem_seg/mIoU"],
+        "variants": [{"name": "sgr"}],
+    }
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    (tmp_path / "real.yaml").write_text(yaml.safe_dump(data))
+    run = read_plan(tmp_path / "real.yaml").runs()[0]
+    folders = Folders(tmp_path / "results", tmp_path / "work")
+    launch = Launch(num_gpus=0, metrics=["sem_seg/mIoU"], keep=True)
+    config = resolve(run)
+    job = Job(run, config, folders, launch, take_lock(folders, run))
+    while job.poll() is None and not (folders.output(run) / "last_checkpoint").exists():
+        time.sleep(0.05)
+    job.end()
+    runner = Runner(folders, launch, say=lambda text: None)
+    assert runner.make([run], {run.name: config}), runner.failed
+    log = (folders.output(run) / "stdout.txt").read_text()
+    starts = [int(number) for number in re.findall(r"Starting training from iteration (\d+)", log)]
+    assert starts[0] == 0 and starts[1] >= 2
+    collected = collect(read_plan(tmp_path / "real.yaml"), folders, {run.name: config})
+    (result,) = collected.results.values()
+    assert 0 <= result["metrics"]["shapes_val"]["sem_seg"]["mIoU"] <= 100
+    assert 3.5e6 < result["parameters"] < 6e6 and result["attempts"] == 2
+    assert result["peak_memory_mib"] > 200

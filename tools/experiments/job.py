@@ -1,0 +1,152 @@
+"""One run as a process: begin or go on, wait, keep what it gave, end it."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .outcome import describe_machine, gather
+from .plan import ROOT, Run
+from .records import Folders, read_json, write_json
+
+TRAIN = [sys.executable, str(ROOT / "train_net.py")]
+LOG_LINES = 20
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+# ru_maxrss counts KiB on Linux, bytes on macOS.
+MEMORY_UNIT = 2**20 if sys.platform == "darwin" else 2**10
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How runs are started.
+
+    Attributes:
+        command: the training program; gets the command line of train_net.py.
+        num_gpus: 0 or 1.
+        threads: of every run, on the CPU.
+        keep: leave the checkpoints of finished runs.
+        metrics: of the plan.
+    """
+
+    num_gpus: int
+    metrics: list[str]
+    threads: int = 1
+    keep: bool = False
+    command: tuple[str, ...] = tuple(TRAIN)
+
+
+class Job:
+    """A run under way. ``lock`` is the descriptor of ``take_lock``; the job closes it."""
+
+    def __init__(self, run: Run, config: dict[str, Any], folders: Folders, launch: Launch, lock: int):
+        self.run = run
+        self.folders = folders
+        self.launch = launch
+        self.output = folders.output(run)
+        self.lock = lock
+        self.progress = self._prepare(config)
+        self.begun = time.monotonic()
+        with open(self.output / "stdout.txt", "ab") as log:
+            # A group of its own: Ctrl-C reaches the runner alone, which then ends the whole group.
+            self.process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+
+    def _prepare(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Go on with what an interrupted run of the same settings left, or start in an empty folder."""
+        self.folders.failure(self.run).unlink(missing_ok=True)
+        progress = read_json(self.folders.progress(self.run))
+        if progress is None or progress["config"] != config:
+            for path in self.output.iterdir():
+                if path.name != "lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            progress = {"seconds": 0.0, "attempts": 0, "peak_memory_mib": 0, "config": config}
+        threads = None if self.launch.num_gpus else self.launch.threads
+        progress["environment"] = describe_machine(self.launch.num_gpus, threads)
+        progress["attempts"] += 1
+        write_json(progress, self.folders.progress(self.run))
+        return progress
+
+    def _command(self) -> list[str]:
+        options = self.run.options(OUTPUT_DIR=self.output.as_posix())
+        flags = ["--config-file", self.run.config, "--num-gpus", str(self.launch.num_gpus), "--resume"]
+        return [*self.launch.command, *flags, *options]
+
+    def _environment(self) -> dict[str, str]:
+        environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+        if not self.launch.num_gpus:
+            environment |= {"OMP_NUM_THREADS": str(self.launch.threads)}
+        return environment
+
+    def poll(self) -> int | None:
+        """The exit code once the process has ended and its result is written, until then None."""
+        if self.process.returncode is not None:
+            return self.process.returncode
+        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        # Linux counts the memory of the parent before the exec, too; it imports less than training does.
+        self.progress["peak_memory_mib"] = max(
+            self.progress["peak_memory_mib"], round(usage.ru_maxrss * MEMORY_UNIT / 2**20)
+        )
+        self.progress["seconds"] += time.monotonic() - self.begun
+        write_json(self.progress, self.folders.progress(self.run))
+        return self.process.returncode
+
+    def finish(self) -> str:
+        """Keep result or failure of an ended process and free the run; returns the reason of a failure, or ""."""
+        try:
+            if self.process.returncode != 0:
+                return self._failed(f"exit code {self.process.returncode}")
+            try:
+                result = gather(self.run, self.output, self.progress, self.launch.metrics)
+            except (FileNotFoundError, ValueError) as error:
+                return self._failed(str(error))
+            write_json(result, self.folders.result(self.run))
+            self.folders.progress(self.run).unlink()
+            if not self.launch.keep:
+                for checkpoint in self.output.glob("*.pth"):
+                    checkpoint.unlink()
+                (self.output / "last_checkpoint").unlink(missing_ok=True)
+            return ""
+        finally:
+            os.close(self.lock)
+
+    def _failed(self, reason: str) -> str:
+        lines = last_lines(self.output / "stdout.txt", LOG_LINES)
+        failure = {"exit_code": self.process.returncode, "reason": reason, "log": lines}
+        write_json(failure, self.folders.failure(self.run))
+        return f"{reason}: {lines[-1] if lines else 'no output'}"
+
+    def end(self, patience: float = 10.0) -> None:
+        """End the process and all that it started, and free the run. It goes on from its last checkpoint next time."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            limit = time.monotonic() + patience
+            while self.poll() is None and time.monotonic() < limit:
+                time.sleep(0.05)
+        os.close(self.lock)
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a text file that are not empty, without terminal colours."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 100_000))
+        text = ESCAPES.sub("", file.read().decode("utf-8", errors="replace"))
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

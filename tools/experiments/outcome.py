@@ -1,0 +1,146 @@
+"""The result of a finished run: metrics, costs and machine, gathered from the files that training left."""
+
+import json
+import os
+import platform
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import sgr_d2
+
+from .plan import ROOT, Run
+from .resolved import hash_of
+
+
+def gather(run: Run, output: Path, progress: dict[str, Any], metrics: list[str]) -> dict[str, Any]:
+    """What is kept of a run.
+
+    Args:
+        run: the finished run.
+        output: its OUTPUT_DIR.
+        progress: its ``run.json``; "seconds" and "peak_memory_mib" may be None, "environment" empty.
+        metrics: of the plan, for the curve.
+
+    Raises:
+        FileNotFoundError: training ended without an evaluation.
+    """
+    rows = training_rows(output)
+    steps = [row["time"] for row in rows if "time" in row]
+    return {
+        "variant": run.variant,
+        "seed": run.seed,
+        "config_file": _below_root(run.config),
+        "opts": run.opts,
+        "config_hash": hash_of(progress["config"]),
+        "metrics": read_metrics(output),
+        "curve": _curve(rows, metrics[0]),
+        "seconds": None if progress["seconds"] is None else round(progress["seconds"], 1),
+        "seconds_per_step": round(median(steps), 4) if steps else None,
+        "peak_memory_mib": progress["peak_memory_mib"],
+        "gpu_memory_mib": _gpu_memory(output / "log.txt"),
+        "parameters": _parameters(output / "model_final.pth"),
+        "attempts": progress["attempts"],
+        "environment": progress["environment"],
+        "config": progress["config"],
+    }
+
+
+def read_metrics(output: Path) -> dict[str, Any]:
+    """{data set: {task: {metric: number or None}}} of the last evaluation."""
+    files = sorted((output / "evaluation").glob("*/metrics.json"))
+    if not files:
+        raise FileNotFoundError(f"{output / 'evaluation'}: no metrics.json; is DATASETS.TEST empty?")
+    return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def metric_of(result: dict[str, Any], name: str) -> float | None:
+    """A metric "task/name" of the only data set (or the first of several), or "data set/task/name"."""
+    *data_set, task, metric = name.split("/", 2) if name.count("/") > 1 else name.split("/")
+    every = result["metrics"]
+    chosen = every.get(data_set[0], {}) if data_set else next(iter(every.values()), {})
+    return chosen.get(task, {}).get(metric)
+
+
+def describe_machine(num_gpus: int, threads: int | None) -> dict[str, Any]:
+    """What a result may depend on, and nothing that tells whose machine it was."""
+    return {
+        "device": torch.cuda.get_device_name() if num_gpus else _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load_before": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "sgr_d2": sgr_d2.__version__,
+        "revision": _revision(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def _revision() -> str:
+    """Short hash of the commit, "-dirty" if files differ from it; "unknown" outside a repository."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def training_rows(output: Path) -> list[dict[str, Any]]:
+    """The lines of Detectron2's metrics.json; those that a killed run left incomplete are skipped."""
+    path = output / "metrics.json"
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _curve(rows: list[dict[str, Any]], metric: str) -> list[list[float]]:
+    """[[steps done, value]] of the evaluations on the way; of a resumed run the later value of a step counts."""
+    # The evaluation at the end stands one iteration after the last step.
+    last = max((row["iteration"] for row in rows if "total_loss" in row), default=0)
+    found = {min(row["iteration"], last): row[metric] for row in rows if metric in row}
+    return [[iteration + 1, value] for iteration, value in sorted(found.items()) if value == value]
+
+
+def _gpu_memory(log: Path) -> int | None:
+    """The largest "max_mem: 1234M" of the log, in MiB; None on the CPU."""
+    if not log.is_file():
+        return None
+    words = log.read_text(encoding="utf-8", errors="replace").split()
+    found = [after.rstrip("M") for word, after in pairwise(words) if word == "max_mem:"]
+    return max((int(value) for value in found if value.isdigit()), default=None)
+
+
+def _parameters(checkpoint: Path) -> int | None:
+    """How many numbers the model learns: all of the checkpoint but the statistics of BatchNorm."""
+    if not checkpoint.is_file():
+        return None
+    model = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(tensor.numel() for name, tensor in model.items() if not name.endswith(statistics))
+
+
+def _below_root(path: str) -> str:
+    """The path within the project, which says the same on every machine."""
+    try:
+        return Path(path).resolve().relative_to(ROOT).as_posix()
+    except ValueError:
+        return Path(path).name

@@ -1,0 +1,223 @@
+"""A plan: which configs to train with which settings and seeds, read from a YAML file.
+
+    title: SGR on CamVid                        heading of the summary
+    config: configs/camvid/fpn.yaml             common to all variants
+    opts: {SOLVER.MAX_ITER: 300}                common settings, as on the command line of train_net.py
+    seeds: [0, 1, 2]
+    baseline: baseline                          the variant that all others are compared with
+    metrics: [sem_seg/mIoU, sem_seg/pACC]       of evaluation/<data set>/metrics.json; the first one is plotted
+    num_gpus: auto                              0, 1, or auto: 1 where there is a GPU
+    variants:                                   in the order in which they are run
+      - {name: baseline}
+      - {name: sgr, config: configs/camvid/fpn_sgr.yaml, opts: {MODEL.SGR.NUM_TOKENS: 32}, seeds: [0], note: text}
+    sweeps:                                     optional: a plot of the first metric against a number
+      tokens: {label: "K, tokens", series: {SGR: {tokens_8: 8, sgr: 32}}, log: true}
+
+    profiles:                                   optional: a plot of several metrics, a line a variant
+      distance: {label: "distance, px", value: "right, %", metrics: {context/objects_0_60: 30}}
+
+``config``, ``opts`` and ``seeds`` of a variant go before the common ones (``opts`` key by key). ``against: [a, b]``
+names variants that it is compared with instead of the baseline.
+"""
+
+import re
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a variant with a seed. ``opts`` are the settings without the seed and the output folder."""
+
+    variant: str
+    seed: int
+    config: str
+    opts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}/seed{self.seed}"
+
+    def options(self, **more: Any) -> list[str]:
+        """``KEY VALUE`` pairs as train_net.py takes them; two underscores in a name of ``more`` stand for a dot."""
+        settings = self.opts | {"SEED": self.seed} | {key.replace("__", "."): value for key, value in more.items()}
+        return [str(part) for pair in settings.items() for part in pair]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the tables: its name, the planned runs, the variants it is compared with, a note for the reader."""
+
+    name: str
+    runs: list[Run]
+    against: list[str] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Variants along an axis: {name of the series: {variant: x}}."""
+
+    name: str
+    label: str
+    series: dict[str, dict[str, float]]
+    log: bool = False
+
+    @property
+    def places(self) -> list[float]:
+        """All x, ascending."""
+        return sorted({x for points in self.series.values() for x in points.values()})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Metrics along an axis: {metric: x}; ``value`` names what they all measure."""
+
+    name: str
+    label: str
+    value: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plan file says; see the module."""
+
+    name: str
+    title: str
+    variants: list[Variant]
+    baseline: str
+    metrics: list[str]
+    num_gpus: int | str = "auto"
+    sweeps: list[Sweep] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+
+    def runs(self, only: str = "*") -> list[Run]:
+        """The runs in order whose name ("variant/seed0") or variant matches the pattern ``only``.
+
+        Raises:
+            ValueError: if none does.
+        """
+        every = [run for variant in self.variants for run in variant.runs]
+        found = [run for run in every if fnmatchcase(run.name, only) or fnmatchcase(run.variant, only)]
+        if not found:
+            raise ValueError(f"--only {only}: no run matches; there are {', '.join(run.name for run in every)}.")
+        return found
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no config that it names.
+        ValueError: it is not a plan; the message names file and key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such plan. Plans are YAML files, e.g. experiments/main.yaml.")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a YAML file ({error}).") from error
+    _check_keys(path, "the plan", data, {"variants", "seeds", "metrics", "baseline"}, _PLAN_KEYS)
+    variants = [_variant(path, data, entry) for entry in data["variants"] or []]
+    names = [variant.name for variant in variants]
+    _check(path, "variants: there are none", bool(names))
+    _check(path, f"variants: a name occurs twice in {names}", len(set(map(str.lower, names))) == len(names))
+    _check(path, f"baseline: {data['baseline']!r} is none of the variants {names}", data["baseline"] in names)
+    for variant in variants:
+        unknown = sorted(set(variant.against) - set(names))
+        _check(path, f"variant {variant.name}: against names no variants {unknown}", not unknown)
+    metrics = data["metrics"]
+    is_list = isinstance(metrics, list) and bool(metrics) and all(isinstance(m, str) and "/" in m for m in metrics)
+    _check(path, f"metrics: {metrics!r} must be a list like [sem_seg/mIoU]", is_list)
+    num_gpus = data.get("num_gpus", "auto")
+    _check(path, f"num_gpus: {num_gpus!r} must be 0, 1 or auto", num_gpus in (0, 1, "auto"))
+    return Plan(
+        name=path.stem,
+        title=str(data.get("title", path.stem)),
+        variants=variants,
+        baseline=data["baseline"],
+        metrics=metrics,
+        num_gpus=num_gpus,
+        sweeps=[_sweep(path, name, entry, names) for name, entry in (data.get("sweeps") or {}).items()],
+        profiles=[_profile(path, name, entry) for name, entry in (data.get("profiles") or {}).items()],
+    )
+
+
+_PLAN_KEYS = {"title", "config", "opts", "seeds", "baseline", "metrics", "num_gpus", "variants", "sweeps", "profiles"}
+_RESERVED = {"SEED": "seeds belong under `seeds`", "OUTPUT_DIR": "the runner gives every run a folder"}
+
+
+def _variant(path: Path, data: dict, entry: Any) -> Variant:
+    _check_keys(path, "variants", entry, {"name"}, {"name", "config", "opts", "seeds", "against", "note"})
+    name = str(entry["name"])
+    _check(path, f"variants: the name {name!r} must be made of letters, digits and _ . + -", bool(NAME.fullmatch(name)))
+    config = entry.get("config", data.get("config"))
+    _check(path, f"variant {name}: neither it nor the plan names a config", isinstance(config, str))
+    opts = {}
+    for source in (data.get("opts") or {}, entry.get("opts") or {}):
+        _check(path, f"variant {name}: opts must be a table KEY: value, not {source!r}", isinstance(source, dict))
+        opts |= source
+    for key, reason in _RESERVED.items():
+        _check(path, f"variant {name}: opts must not hold {key}: {reason}", key not in opts)
+    seeds = entry.get("seeds", data["seeds"])
+    right = isinstance(seeds, list) and bool(seeds) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    _check(path, f"variant {name}: seeds {seeds!r} must be different numbers", right and len(set(seeds)) == len(seeds))
+    runs = [Run(name, seed, find_config(path, config), opts) for seed in seeds]
+    against = entry.get("against", [] if name == data["baseline"] else [data["baseline"]])
+    _check(path, f"variant {name}: against {against!r} must be a list of variants", isinstance(against, list))
+    return Variant(name, runs, list(map(str, against)), str(entry.get("note", "")))
+
+
+def find_config(plan: Path, config: str) -> str:
+    """The config as it is named if it lies below the working directory, else below the project's folder."""
+    for base in (Path(), ROOT):
+        if (base / config).is_file():
+            return str(base / config)
+    raise FileNotFoundError(f"{plan}: config {config}: no such file here nor in the folder of train_net.py.")
+
+
+def _sweep(path: Path, name: str, entry: Any, variants: list[str]) -> Sweep:
+    _check_keys(path, f"sweep {name}", entry, {"label", "series"}, {"label", "series", "log"})
+    series = entry["series"]
+    _check(
+        path,
+        f"sweep {name}: series must be a table of tables, not {series!r}",
+        bool(series) and isinstance(series, dict),
+    )
+    for points in series.values():
+        _check(path, f"sweep {name}: a series must be a table variant: number, not {points!r}", _is_axis(points))
+        unknown = sorted(set(points) - set(variants))
+        _check(path, f"sweep {name}: no variants {unknown}", not unknown)
+    return Sweep(name, str(entry["label"]), series, bool(entry.get("log", False)))
+
+
+def _profile(path: Path, name: str, entry: Any) -> Profile:
+    _check_keys(path, f"profile {name}", entry, *[{"label", "value", "metrics"}] * 2)
+    metrics = entry["metrics"]
+    _check(path, f"profile {name}: metrics must be a table metric: number, not {metrics!r}", _is_axis(metrics))
+    return Profile(name, str(entry["label"]), str(entry["value"]), metrics)
+
+
+def _is_axis(points: Any) -> bool:
+    return isinstance(points, dict) and bool(points) and all(type(x) in (int, float) for x in points.values())
+
+
+def _check_keys(path: Path, where: str, entry: Any, needed: set[str], known: set[str]) -> None:
+    _check(path, f"{where}: {entry!r} must be a table with the keys {sorted(known)}", isinstance(entry, dict))
+    missing, unknown = sorted(needed - set(entry)), sorted(map(str, set(entry) - known))
+    _check(
+        path, f"{where}: keys missing {missing}, unknown {unknown}; known are {sorted(known)}", not missing + unknown
+    )
+
+
+def _check(path: Path, problem: str, is_right: bool) -> None:
+    if not is_right:
+        raise ValueError(f"{path}: {problem}.")

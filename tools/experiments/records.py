@@ -1,0 +1,123 @@
+"""Where the files of a run are, what state it is in, and the lock that keeps two runners off it.
+
+<results>/<variant>/seed0.json              the result, small: settings, metrics, costs. Kept in the repository
+<work>/<variant>/seed0/                     OUTPUT_DIR of the run: config, log, metrics, checkpoints while it runs
+<work>/<variant>/seed0/{run,failure}.json   how far it is, and how it failed
+"""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .plan import Run
+from .resolved import differences
+
+STATES = ("done", "changed", "running", "failed", "interrupted", "missing")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The two folders of a plan."""
+
+    results: Path
+    work: Path
+
+    def result(self, run: Run) -> Path:
+        return self.results / run.variant / f"seed{run.seed}.json"
+
+    def output(self, run: Run) -> Path:
+        return self.work / run.variant / f"seed{run.seed}"
+
+    def progress(self, run: Run) -> Path:
+        """{"config", "seconds", "attempts"} of a run that was begun."""
+        return self.output(run) / "run.json"
+
+    def failure(self, run: Run) -> Path:
+        """{"exit_code", "log"} of the last attempt, if it failed."""
+        return self.output(run) / "failure.json"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, None where there is no file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error}). Delete it to make the run again.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: holds {type(data).__name__}, not an object. Delete it to make the run again.")
+    return data
+
+
+def write_json(data: dict[str, Any], path: Path) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)  # a temporary file can be read by its owner alone
+    os.replace(file.name, path)
+
+
+@contextmanager
+def locked(folders: Folders, run: Run) -> Iterator[int | None]:
+    """Hold the lock of a run; see ``take_lock``."""
+    descriptor = take_lock(folders, run)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def take_lock(folders: Folders, run: Run) -> int | None:
+    """The file descriptor that holds the run, None if another process has it.
+
+    The lock goes with the last process that has the descriptor open: training inherits it, so that a run whose runner
+    was killed is not begun a second time beside it.
+    """
+    folders.output(run).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folders.output(run) / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_locked(folders: Folders, run: Run) -> bool:
+    if not (folders.output(run) / "lock").exists():
+        return False
+    with locked(folders, run) as descriptor:
+        return descriptor is None
+
+
+def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, str]:
+    """One of ``STATES`` and what there is to say about it. ``wanted`` is the run's ``resolve``."""
+    result = read_json(folders.result(run))
+    changed = differences(result.get("config", {}), wanted) if result else []
+    if result and not changed:
+        return "done", ""
+    if is_locked(folders, run):
+        return "running", ""
+    if changed:
+        return "changed", "; ".join(changed)
+    failure = read_json(folders.failure(run))
+    if failure is not None:
+        last = failure["log"][-1] if failure["log"] else "no output"
+        return "failed", f"exit code {failure['exit_code']}: {last}"
+    if folders.progress(run).is_file():
+        return "interrupted", ""
+    return "missing", ""

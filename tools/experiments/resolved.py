@@ -1,0 +1,80 @@
+"""The settings that a run was made with, small enough to keep, and how they differ from those that are wanted now."""
+
+import hashlib
+import json
+from functools import cache
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.engine import load_config
+
+from .plan import Run
+
+# They change where and how fast a run goes, not what comes out.
+NOT_COMPARED = {
+    "OUTPUT_DIR",
+    "MODEL.DEVICE",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "DATALOADER.NUM_WORKERS",
+    "TEST.NUM_PICTURES",
+    "VIS_PERIOD",
+}
+
+
+def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """{"A.B.C": value} of a config; tuples become lists, as JSON has them."""
+    result: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+@cache
+def detectron2_defaults() -> dict[str, Any]:
+    """Detectron2's own defaults, which a record leaves out."""
+    return flat(get_cfg())
+
+
+def resolve(run: Run) -> dict[str, Any]:
+    """The settings of a run that are not Detectron2's defaults, ours all of them.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: from the config, with the name of the run before the message.
+    """
+    try:
+        cfg = flat(load_config(run.config, run.options()))
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise type(error)(f"{run.name}: {error.args[0] if error.args else error}") from error
+    return settings_of(cfg)
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of a ``flat`` config: what differs from Detectron2's defaults and is compared."""
+    usual = detectron2_defaults()
+    found = {key: value for key, value in sorted(config.items()) if key not in usual or usual[key] != value}
+    return json.loads(json.dumps({key: value for key, value in found.items() if key not in NOT_COMPARED}))
+
+
+def hash_of(config: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that stand for the settings of ``resolve``."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What differs between the settings that a run was made with and those wanted, one "KEY: old -> new" a key.
+
+    A key that did not exist when the run was made counts only where it is wanted at another value than its default.
+    """
+    usual, ours = detectron2_defaults(), flat(get_sgr_cfg())
+    found = []
+    for key in sorted(made.keys() | wanted.keys()):
+        old = made.get(key, usual.get(key, ours.get(key)))
+        new = wanted.get(key, usual.get(key, "(no such key)"))
+        if json.dumps(old) != json.dumps(new):
+            found.append(f"{key}: {old} -> {new}")
+    return found

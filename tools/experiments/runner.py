@@ -1,0 +1,98 @@
+"""Make the runs of a plan, several at a time, and leave alone what is done or in other hands."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .job import Job, Launch
+from .outcome import metric_of
+from .plan import Run
+from .records import Folders, read_json, take_lock
+from .resolved import differences
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.2
+
+
+class Runner:
+    """Makes runs; several runners may work on a plan at once."""
+
+    def __init__(
+        self, folders: Folders, launch: Launch, *, workers: int = 1, redo: bool = False, say: Callable[[str], None]
+    ):
+        """
+        Args:
+            folders: of results and work.
+            launch: how runs are started.
+            workers: runs at a time, at least 1.
+            redo: make those runs again whose settings have changed since.
+            say: takes the lines of progress.
+        """
+        self.folders = folders
+        self.launch = launch
+        self.workers = workers
+        self.redo = redo
+        self.say = say
+        self.active: list[Job] = []
+        self.failed: list[str] = []
+        self.elsewhere: list[str] = []
+
+    def make(self, runs: list[Run], configs: dict[str, dict[str, Any]]) -> bool:
+        """Make the runs in order; ``configs`` holds the ``resolve`` of each by name. True if none failed.
+
+        An exception (Ctrl-C) ends what this runner has started, nothing else.
+        """
+        waiting = list(runs)
+        try:
+            while waiting or self.active:
+                while waiting and len(self.active) < self.workers:
+                    run = waiting.pop(0)
+                    self._begin(run, configs[run.name], f"{len(runs) - len(waiting)} of {len(runs)}")
+                time.sleep(POLL_SECONDS if self.active else 0)
+                self._collect()
+        finally:
+            for job in self.active:
+                job.end()
+                self.say(f"ended {job.run.name}; it goes on from its last checkpoint when the plan is run again")
+        return not self.failed
+
+    def _begin(self, run: Run, config: dict[str, Any], place: str) -> None:
+        lock = take_lock(self.folders, run)
+        if lock is None:
+            self.elsewhere.append(run.name)
+            self.say(f"left {run.name}: another runner has it")
+            return
+        # Asked under the lock: another runner may have finished the run just before.
+        if not self._is_wanted(run, config):
+            os.close(lock)
+            return
+        try:
+            job = Job(run, config, self.folders, self.launch, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+        self.active.append(job)
+        again = f", attempt {job.progress['attempts']}" if job.progress["attempts"] > 1 else ""
+        self.say(f"begin {run.name} ({place}{again})")
+
+    def _is_wanted(self, run: Run, config: dict[str, Any]) -> bool:
+        result = read_json(self.folders.result(run))
+        return result is None or (self.redo and bool(differences(result.get("config", {}), config)))
+
+    def _collect(self) -> None:
+        for job in list(self.active):
+            if job.poll() is None:
+                continue
+            self.active.remove(job)
+            problem = job.finish()
+            if problem:
+                self.failed.append(job.run.name)
+                self.say(f"FAILED {job.run.name}, {problem} (all of it: {job.output / 'stdout.txt'})")
+                continue
+            result = read_json(self.folders.result(job.run)) or {}
+            name = self.launch.metrics[0]
+            value = metric_of(result, name)
+            figure = "n/a" if value is None else f"{value:.3f}"
+            self.say(f"done {job.run.name} in {result['seconds']:.0f} s: {name} {figure}")

@@ -1,0 +1,181 @@
+"""The results of a plan as Markdown: tables of metrics, of differences to the baseline, of costs, and of every run."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from .outcome import metric_of
+from .plan import Plan, Run, Variant
+from .records import Folders, read_json, state_of
+from .statistics import Estimate, estimate, paired_difference
+
+Result = dict[str, Any]
+COSTS: dict[str, tuple[str, int]] = {
+    "seconds_per_step": ("s per step", 3),
+    "seconds": ("s in all", 0),
+    "peak_memory_mib": ("memory, MiB", 0),
+    "gpu_memory_mib": ("GPU memory, MiB", 0),
+    "parameters": ("parameters", 0),
+}
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What is there of a plan.
+
+    Attributes:
+        plan: the plan.
+        results: {run name: result}, without those of other settings than the plan's.
+        states: {run name: (state, detail)} of every planned run.
+    """
+
+    plan: Plan
+    results: Mapping[str, Result]
+    states: Mapping[str, tuple[str, str]]
+
+    def values(self, variant: Variant, metric: str) -> dict[int, float]:
+        """{seed: value} of the runs that are there and have the metric."""
+        found = {run.seed: metric_of(self.results[run.name], metric) for run in self._runs(variant)}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def costs(self, variant: Variant, key: str) -> list[float]:
+        found = [self.results[run.name].get(key) for run in self._runs(variant)]
+        return [value for value in found if value is not None]
+
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.plan.variants if variant.name == name)
+
+    def _runs(self, variant: Variant) -> list[Run]:
+        return [run for run in variant.runs if run.name in self.results]
+
+
+def collect(plan: Plan, folders: Folders, configs: Mapping[str, dict[str, Any]]) -> Collected:
+    """Read the results of a plan; ``configs`` holds the ``resolve`` of each run by name."""
+    states = {run.name: state_of(folders, run, configs[run.name]) for run in plan.runs()}
+    results = {run.name: read_json(folders.result(run)) or {} for run in plan.runs() if states[run.name][0] == "done"}
+    return Collected(plan, results, states)
+
+
+def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
+    """The page: heading, state, tables, the names of the ``pictures`` that lie beside it."""
+    plan = collected.plan
+    parts = [f"# {plan.title}", _state(collected)]
+    parts += [f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures or []]
+    parts += [
+        "## Metrics",
+        "Mean ± standard deviation over the seeds; n of the planned runs.",
+        _metric_table(collected),
+    ]
+    parts += [
+        "## Differences",
+        "Mean difference of runs with the same seed [95 % t-interval] (pairs). An interval that holds 0 shows nothing.",
+        _difference_table(collected),
+    ]
+    parts += ["## Costs", "Means over the seeds.", _cost_table(collected)]
+    parts += [f"## {plan.metrics[0]}, every run", _run_table(collected)]
+    notes = [f"* `{variant.name}`: {variant.note}" for variant in plan.variants if variant.note]
+    parts += ["## Variants", "\n".join(notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _state(collected: Collected) -> str:
+    total, done = len(collected.states), len(collected.results)
+    lines = [f"{done} of {total} runs are done."]
+    for name, (state, detail) in collected.states.items():
+        if state != "done":
+            lines.append(f"* `{name}`: {state}{f' ({detail})' if detail else ''}")
+    environments = [result["environment"] for result in collected.results.values() if result["environment"]]
+    machine = "; ".join(
+        f"{key} {', '.join(sorted({str(environment.get(key)) for environment in environments}))}"
+        for key in ("device", "threads", "torch", "revision")
+    )
+    return "\n".join(lines) + (f"\n\nMade with: {machine}." if environments else "")
+
+
+def _metric_table(collected: Collected) -> str:
+    plan = collected.plan
+
+    def cells(variant: Variant) -> list[str]:
+        n = sum(run.name in collected.results for run in variant.runs)
+        figures = [estimate(list(collected.values(variant, metric).values())) for metric in plan.metrics]
+        none = "n/a" if n else MISSING
+        return [f"{n} of {len(variant.runs)}", *(spread(figure) if figure.n else none for figure in figures)]
+
+    return _table(plan, ["n", *plan.metrics], cells)
+
+
+def _difference_table(collected: Collected) -> str:
+    """A row for every pair of a variant and one that it is compared with."""
+    rows = []
+    for variant in collected.plan.variants:
+        for name in variant.against:
+            cells = _differences(collected, variant, collected.variant(name))
+            rows.append([f"`{variant.name}`", f"`{name}`", *cells])
+    return grid(["variant", "minus", *collected.plan.metrics], rows)
+
+
+def _differences(collected: Collected, variant: Variant, baseline: Variant) -> list[str]:
+    there = [{run.seed for run in v.runs if run.name in collected.results} for v in (variant, baseline)]
+    none = "n/a" if there[0] & there[1] else MISSING
+    pairs = [(collected.values(variant, m), collected.values(baseline, m)) for m in collected.plan.metrics]
+    figures = [paired_difference(*pair) for pair in pairs]
+    return [interval(figure) if figure.n else none for figure in figures]
+
+
+def _cost_table(collected: Collected) -> str:
+    keys = [key for key in COSTS if any(collected.costs(variant, key) for variant in collected.plan.variants)]
+
+    def cells(variant: Variant) -> list[str]:
+        means = [(estimate(collected.costs(variant, key)).mean, COSTS[key][1]) for key in keys]
+        return [MISSING if math.isnan(mean) else f"{mean:,.{digits}f}" for mean, digits in means]
+
+    return _table(collected.plan, [COSTS[key][0] for key in keys], cells)
+
+
+def _run_table(collected: Collected) -> str:
+    plan = collected.plan
+    seeds = sorted({run.seed for run in plan.runs()})
+
+    def cells(variant: Variant) -> list[str]:
+        planned = {run.seed: run for run in variant.runs}
+        values = collected.values(variant, plan.metrics[0])
+        texts = []
+        for seed in seeds:
+            if seed not in planned:
+                texts.append("")
+            elif seed in values:
+                texts.append(number(values[seed]))
+            else:
+                state = collected.states[planned[seed].name][0]
+                texts.append("n/a" if state == "done" else state)
+        return texts
+
+    return _table(plan, [f"seed {seed}" for seed in seeds], cells)
+
+
+def _table(plan: Plan, headers: list[str], cells: Callable[[Variant], list[str]]) -> str:
+    return grid(["variant", *headers], [[f"`{variant.name}`", *cells(variant)] for variant in plan.variants])
+
+
+def grid(headers: list[str], rows: list[list[str]]) -> str:
+    align = ["left" if header in ("variant", "minus", "class") else "right" for header in headers]
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=align if rows else None)
+
+
+def number(value: float) -> str:
+    """Two digits after the point for percentages, three for what is small."""
+    return f"{value:.{2 if abs(value) >= 10 else 3}f}"
+
+
+def spread(figure: Estimate) -> str:
+    digits = 2 if abs(figure.mean) >= 10 else 3
+    return f"{figure.mean:.{digits}f}" + (f" ± {figure.sd:.{digits}f}" if figure.n > 1 else "")
+
+
+def interval(figure: Estimate) -> str:
+    text = f"{figure.mean:+.3f}"
+    return f"{text} [{figure.low:+.3f}, {figure.high:+.3f}] ({figure.n})" if figure.n > 1 else f"{text} (1)"
