@@ -2,6 +2,8 @@
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -11,6 +13,21 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def split_batch(data: list[dict], parts: int) -> list[list[dict]]:
+    """Cut a batch into parts of nearly equal size.
+
+    Raises:
+        ValueError: if there are fewer images than parts.
+    """
+    if len(data) < parts:
+        raise ValueError(
+            f"SOLVER.ACCUMULATION_STEPS = {parts}, but a process has only {len(data)} image(s) a step "
+            "(SOLVER.IMS_PER_BATCH is the batch of all processes and parts together)."
+        )
+    bounds = [len(data) * part // parts for part in range(parts + 1)]
+    return [data[start:end] for start, end in pairwise(bounds)]
 
 
 class TrainLoop(SimpleTrainer):
@@ -24,6 +41,7 @@ class TrainLoop(SimpleTrainer):
         device_type: str,
         amp_dtype: str | None,
         max_nonfinite_steps: int,
+        accumulation_steps: int = 1,
     ):
         """
         Args:
@@ -32,6 +50,7 @@ class TrainLoop(SimpleTrainer):
             device_type: "cpu" or "cuda".
             amp_dtype: "float16" or "bfloat16" for mixed precision, None for float32.
             max_nonfinite_steps: so many steps in a row whose loss is not finite stop the run.
+            accumulation_steps: pass each batch through the model in so many parts and add their gradients.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -43,6 +62,9 @@ class TrainLoop(SimpleTrainer):
         self.amp_dtype = DTYPES.get(amp_dtype)
         self.scaler = torch.amp.GradScaler(device_type, enabled=self.amp_dtype is torch.float16)
         self.max_nonfinite_steps = max_nonfinite_steps
+        if accumulation_steps < 1:
+            raise ValueError(f"SOLVER.ACCUMULATION_STEPS = {accumulation_steps}: give 1 or more.")
+        self.accumulation_steps = accumulation_steps
         self.nonfinite_steps = 0
         self._gradients_checked = False
 
@@ -50,18 +72,35 @@ class TrainLoop(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
+        self.optimizer.zero_grad()
+        parts = split_batch(data, self.accumulation_steps)
+        mean: dict[str, Tensor] = {}
+        for number, part in enumerate(parts, 1):
+            share = len(part) / len(data)
+            with self._exchange_gradients(number == len(parts)):
+                losses = self._backward(part, share)
+            if losses is None:
+                return
+            mean = {name: mean.get(name, 0) + share * loss for name, loss in losses.items()}
+        self._check_gradients()
+        self.after_backward()
+        self._write_metrics(mean, data_time)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _backward(self, data: list[dict], share: float) -> dict[str, Tensor] | None:
+        """Add the gradients of ``share`` times the losses of ``data``; None, and nothing added if one is not finite."""
         with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.model(data)
         total = sum(losses.values())
         if not self._finite(total, losses, data):
-            return
-        self.optimizer.zero_grad()
-        self.scaler.scale(total).backward()
-        self._check_gradients()
-        self.after_backward()
-        self._write_metrics(losses, data_time)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            return None
+        self.scaler.scale(total * share).backward()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _exchange_gradients(self, wanted: bool) -> AbstractContextManager:
+        """Several processes add their gradients once a step, in the backward pass of the last part."""
+        return nullcontext() if wanted or not hasattr(self.model, "no_sync") else self.model.no_sync()
 
     def _finite(self, total: Tensor, losses: dict[str, Tensor], data: list[dict]) -> bool:
         """Whether the loss of every rank is finite. All ranks get the same answer, so that they skip together."""

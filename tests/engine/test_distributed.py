@@ -44,6 +44,18 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
     assert metrics(one) == metrics(two)
 
 
+@pytest.mark.slow
+def test_two_processes_with_two_parts_a_step_train_like_one(config_file, tmp_path):
+    """Without SGR, whose component loss is a mean over the components of a part."""
+    opts = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.01, "MODEL.SGR.ENABLED", False, "DATASETS.TEST", "()")
+    train_net(config_file, tmp_path / "one", *opts)
+    train_net(config_file, tmp_path / "two", *opts, "SOLVER.ACCUMULATION_STEPS", 2, processes=2)
+    a, b = (torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"] for name in ("one", "two"))
+    for key, expected in a.items():
+        error = (expected - b[key]).norm() / expected.norm().clamp(min=1e-12)
+        assert error < 1e-5, f"{key}: relative difference {error:.2e} after 10 steps"
+
+
 def test_one_rank_of_two_without_components(config_file, tmp_path, scenes):
     """Every other image is unlabelled, so that now one rank, now both have no component: finite, and no hang."""
     config = yaml.safe_load(config_file.read_text())

@@ -18,7 +18,7 @@ class Fragile(nn.Module):
         return {"loss": self.weight.sum() * sum(x["value"] for x in data)}
 
 
-def make(values, *, patience=2, amp=None):
+def make(values, *, patience=2, amp=None, parts=1, batch=1):
     model = Fragile()
     loop = TrainLoop(
         model,
@@ -26,8 +26,10 @@ def make(values, *, patience=2, amp=None):
         device_type="cpu",
         amp_dtype=amp,
         max_nonfinite_steps=patience,
+        accumulation_steps=parts,
     )
-    loop.data_loader = [[{"value": v, "file_name": f"image_{i}.png"}] for i, v in enumerate(values)]
+    images = [{"value": v, "file_name": f"image_{i}.png"} for i, v in enumerate(values)]
+    loop.data_loader = [images[start : start + batch] for start in range(0, len(images), batch)]
     return loop
 
 
@@ -69,3 +71,35 @@ def test_mixed_precision_on_the_cpu(dtype):
 def test_unknown_precision_lists_the_choices():
     with pytest.raises(ValueError, match=r"AMP.DTYPE = 'fp8'.*bfloat16.*float16"):
         make([1.0], amp="fp8")
+
+
+class Mean(Fragile):
+    """Its loss is the mean over the images, as the losses of real models are."""
+
+    def forward(self, data):
+        return {"loss": self.weight.square().sum() * sum(x["value"] for x in data) / len(data)}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
+    values = [1.0, 2.0, 3.0, 4.0, 6.0, 5.0, 7.0, 0.5, 0.25, 1.5]
+    loop, whole = make(values, parts=parts, batch=5), make(values, batch=5)
+    for each in (loop, whole):
+        each.model.__class__ = Mean
+        steps(each, 2)
+    assert loop.model.weight.item() == pytest.approx(whole.model.weight.item(), rel=1e-6)
+
+
+def test_a_part_that_is_not_finite_skips_the_whole_step():
+    loop = make([1.0, float("nan"), 1.0, 1.0], parts=2, batch=2)
+    steps(loop, 1)
+    assert loop.model.weight.item() == 1.0
+    steps(loop, 1)
+    assert loop.model.weight.item() == pytest.approx(1 - 0.1)
+
+
+def test_more_parts_than_images_and_no_part_name_the_key():
+    with pytest.raises(ValueError, match=r"ACCUMULATION_STEPS = 3.*only 2 image"):
+        steps(make([1.0, 1.0], parts=3, batch=2), 1)
+    with pytest.raises(ValueError, match=r"ACCUMULATION_STEPS = 0"):
+        make([1.0], parts=0)

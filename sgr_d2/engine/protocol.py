@@ -1,0 +1,53 @@
+"""How a model is applied to test images: as it is, window by window, or over scales and mirror images."""
+
+import logging
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from sgr_d2.modeling.sliding_window import SlidingWindow
+from sgr_d2.modeling.test_time_augmentation import TestTimeAugmentation
+
+logger = logging.getLogger(__name__)
+
+
+def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap ``model`` as TEST.SLIDING_WINDOW and TEST.AUG ask; augmentation goes around the windows.
+
+    Raises:
+        ValueError: if the model is no semantic segmentor, or sizes cannot work.
+    """
+    windows, augmentation = cfg.TEST.SLIDING_WINDOW, cfg.TEST.AUG
+    if not (windows.ENABLED or augmentation.ENABLED):
+        return model
+    head = getattr(model, "sem_seg_head", None)
+    if head is None:
+        raise ValueError(
+            f"TEST.SLIDING_WINDOW and TEST.AUG need a semantic segmentor; MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE}. Set their ENABLED to False."
+        )
+    if windows.ENABLED:
+        model = SlidingWindow(model, size=windows.SIZE, stride=windows.STRIDE, batch_size=windows.BATCH_SIZE)
+        logger.info("Sliding windows of %s, every %s pixels.", list(windows.SIZE), list(windows.STRIDE))
+    if augmentation.ENABLED:
+        model = TestTimeAugmentation(
+            model,
+            min_sizes=augmentation.MIN_SIZES,
+            max_size=augmentation.MAX_SIZE,
+            flip=augmentation.FLIP,
+            probabilities=getattr(head, "scores_are_probabilities", False),
+        )
+        mirrored = ", and mirrored" if augmentation.FLIP else ""
+        logger.info("Test-time augmentation: shorter edges %s%s.", list(augmentation.MIN_SIZES), mirrored)
+    return model
+
+
+def loader_config(cfg: CfgNode) -> CfgNode:
+    """The config of the test loader: augmentation resizes images itself, from their size in the file."""
+    if not cfg.TEST.AUG.ENABLED:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    cfg.freeze()
+    return cfg

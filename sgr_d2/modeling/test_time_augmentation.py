@@ -1,0 +1,65 @@
+"""Multi-scale and flip test-time augmentation, for any model with semantic output."""
+
+import numpy as np
+import torch
+from detectron2.data.transforms import ResizeShortestEdge
+from torch import Tensor, nn
+
+
+class TestTimeAugmentation(nn.Module):
+    """The mean of the class probabilities over scales and, if asked, mirror images.
+
+    Scores of per-pixel heads become probabilities first; a head whose scores are probabilities already
+    (``scores_are_probabilities``, as those of `MaskFormerHead`) is averaged as it is. Token metrics are those of the
+    unflipped view whose size is nearest to the image's: a region of a token is no class, and is not averaged.
+    """
+
+    __test__ = False  # no test case, whatever its name begins with
+
+    def __init__(self, model: nn.Module, *, min_sizes: list[int], max_size: int, flip: bool, probabilities: bool):
+        """
+        Args:
+            model: as `SGRSegmentor`, in inference, or one in a `SlidingWindow`.
+            min_sizes: lengths of the shorter edge, pixels.
+            max_size: at most so long becomes the longer edge.
+            flip: add the mirror image of every scale.
+            probabilities: the model's "sem_seg" are probabilities, not logits.
+
+        Raises:
+            ValueError: without a size.
+        """
+        super().__init__()
+        if not min_sizes or min(min_sizes) < 1:
+            raise ValueError(f"TEST.AUG.MIN_SIZES = {list(min_sizes)}: give one or more positive lengths.")
+        self.model = model
+        self.min_sizes = list(min_sizes)
+        self.max_size = max_size
+        self.flip = flip
+        self.probabilities = probabilities
+
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        """As the model, but "sem_seg" holds probabilities: "sem_seg" (C, height, width) and, with SGR, "sgr"."""
+        return [self._predict(x) for x in batched_inputs]
+
+    def _predict(self, x: dict) -> dict:
+        views = [resize_shortest(x["image"], size, self.max_size) for size in self.min_sizes]
+        wanted = {"height": x.get("height", x["image"].shape[-2]), "width": x.get("width", x["image"].shape[-1])}
+        nearest = min(views, key=lambda view: abs(view.shape[-2] - x["image"].shape[-2]))
+        total, results = None, {}
+        for view in views:
+            for flipped in (False, True) if self.flip else (False,):
+                image = view.flip(-1) if flipped else view
+                (result,) = self.model([{**wanted, "image": image}])
+                scores = result["sem_seg"].flip(-1) if flipped else result["sem_seg"]
+                scores = scores if self.probabilities else scores.softmax(0)
+                total = scores if total is None else total.add_(scores)
+                if view is nearest and not flipped and "sgr" in result:
+                    results["sgr"] = result["sgr"]
+        return results | {"sem_seg": total.div_(len(views) * (1 + self.flip))}
+
+
+def resize_shortest(image: Tensor, min_size: int, max_size: int) -> Tensor:
+    """(3, H, W) resized as in training: the shorter edge to ``min_size``, unless the longer one gets too long."""
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+    resized = ResizeShortestEdge(min_size, max_size).get_transform(pixels).apply_image(pixels)
+    return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))

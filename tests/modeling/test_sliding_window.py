@@ -1,0 +1,84 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+from toys import randomize_zeros, toy_cfg
+
+from sgr_d2.modeling.sliding_window import SlidingWindow, window_starts
+from sgr_d2.structures import ImageTokens
+
+
+class PixelModel(nn.Module):
+    """Scores and regions are functions of each pixel alone, so that windows must give what the whole image gives."""
+
+    size_divisibility = 4
+
+    def forward(self, batched_inputs):
+        results = []
+        for x in batched_inputs:
+            image = x["image"].float()
+            height, width = image.shape[-2:]
+            cells = image[:2, ::4, ::4] / 255
+            tokens = ImageTokens(cells, torch.tensor([[1.0], [2.0]]), (height / 4, width / 4))
+            results.append({"sem_seg": image * 2 + 1, "sgr": tokens})
+        return results
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "step", "divisor", "starts"),
+    [
+        (10, 4, 3, 1, [0, 3, 6]),
+        (11, 4, 3, 1, [0, 3, 6, 7]),
+        (4, 4, 2, 1, [0]),
+        (3, 4, 2, 1, [0]),
+        (100, 32, 30, 16, [0, 16, 32, 48, 64]),
+    ],
+)
+def test_window_starts(length, window, step, divisor, starts):
+    assert window_starts(length, window, step, divisor) == starts
+
+
+@pytest.mark.parametrize("size", [(40, 52), (37, 50), (16, 20), (9, 11), (16, 70)])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_windows_of_a_pixelwise_model_are_the_whole_image(size, batch_size):
+    model = PixelModel()
+    slide = SlidingWindow(model, size=(16, 20), stride=(12, 13), batch_size=batch_size)
+    x = {"image": torch.randint(0, 256, (3, *size), dtype=torch.uint8)}
+    (whole,), (result,) = model([x]), slide([x])
+    assert torch.allclose(result["sem_seg"], whole["sem_seg"])
+    assert torch.allclose(result["sgr"].regions, whole["sgr"].regions)
+    assert torch.allclose(result["sgr"].tokens, whole["sgr"].tokens)
+    assert result["sgr"].extent == whole["sgr"].extent
+
+
+def test_output_has_the_size_of_the_file():
+    slide = SlidingWindow(PixelModel(), size=(16, 20), stride=(16, 20))
+    image = torch.full((3, 30, 41), 7, dtype=torch.uint8)
+    (result,) = slide([{"image": image, "height": 61, "width": 83}])
+    assert torch.allclose(result["sem_seg"], torch.full((3, 61, 83), 15.0))
+
+
+@pytest.mark.parametrize("head", ["SemSegFPNHead", "PointRendSemSegHead"])
+def test_one_window_is_the_model(head):
+    cfg = toy_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NAME = head
+    cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"]
+    model = build_model(cfg).eval()
+    randomize_zeros(model)
+    x = {"image": torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8), "height": 35, "width": 44}
+    with torch.no_grad():
+        (expected,) = model([x])
+        (result,) = SlidingWindow(model, size=(96, 96), stride=(64, 64))([x])
+        (several,) = SlidingWindow(model, size=(64, 64), stride=(32, 32))([x])
+    assert torch.allclose(result["sem_seg"], expected["sem_seg"], atol=1e-5)
+    assert torch.allclose(result["sgr"].regions, expected["sgr"].regions)
+    assert several["sem_seg"].shape == (5, 35, 44)
+    assert several["sgr"].regions.shape == expected["sgr"].regions.shape
+    assert several["sem_seg"].isfinite().all()
+
+
+def test_gaps_and_tiny_steps_are_refused():
+    with pytest.raises(ValueError, match=r"STRIDE = \[20, 8\].*at most.*SIZE = \[16, 16\]"):
+        SlidingWindow(PixelModel(), size=(16, 16), stride=(20, 8))
+    with pytest.raises(ValueError, match=r"multiples of 4 pixels"):
+        SlidingWindow(PixelModel(), size=(16, 16), stride=(2, 8))
