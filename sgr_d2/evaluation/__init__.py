@@ -1,17 +1,23 @@
 """Segmentation metrics and token semantics; see docs/metrics.md."""
 
 from sgr_d2.evaluation.build import EVALUATORS, build_evaluator, build_sem_seg_evaluators
+from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
+from sgr_d2.evaluation.coco_report import format_detection_table
+from sgr_d2.evaluation.coco_tokens import InstanceTokensEvaluator
 from sgr_d2.evaluation.exact_sum import ExactSum
 from sgr_d2.evaluation.label_files import LastFileCache, resize_nearest
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_meter import TokenSemanticsMeter
-from sgr_d2.evaluation.token_semantics import TokenSemantics, token_semantics
+from sgr_d2.evaluation.token_semantics import LabelMasses, TokenSemantics, label_masses, token_semantics
 from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
 
 __all__ = [
     "EVALUATORS",
+    "CityscapesEvaluator",
     "ExactSum",
+    "InstanceTokensEvaluator",
+    "LabelMasses",
     "LastFileCache",
     "StreamingSemSegEvaluator",
     "TokenSemantics",
@@ -19,7 +25,9 @@ __all__ = [
     "TokenSemanticsMeter",
     "build_evaluator",
     "build_sem_seg_evaluators",
+    "format_detection_table",
     "format_table",
+    "label_masses",
     "metrics_path",
     "resize_nearest",
     "token_semantics",

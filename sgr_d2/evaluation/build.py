@@ -1,20 +1,27 @@
 """Evaluators by the ``evaluator_type`` of a data set's metadata."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
+from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
+from sgr_d2.evaluation.context_evaluator import ContextEvaluator
 from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
+
+logger = logging.getLogger(__name__)
 
 
 def build_sem_seg_evaluators(
     dataset_name: str,
     *,
     read_label: Callable[[str], np.ndarray],
-    components_of: Callable[[np.ndarray], np.ndarray],
+    components_of: Callable[..., np.ndarray],
+    read_instances: Callable[[str], np.ndarray] | None = None,
     min_mass: float = 1e-4,
     full_size: bool = True,
     distributed: bool = True,
@@ -25,6 +32,7 @@ def build_sem_seg_evaluators(
     tokens = TokenSemanticsEvaluator(
         read_label=read_once,
         components_of=components_of,
+        read_instances=read_instances,
         label_files=sem_seg.input_file_to_gt_file,
         num_classes=sem_seg._num_classes,
         ignore_label=sem_seg._ignore_label,
@@ -35,11 +43,37 @@ def build_sem_seg_evaluators(
     return DatasetEvaluators([sem_seg, tokens])
 
 
+def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> DatasetEvaluators:
+    """The same, and Cityscapes' official IoU and iIoU where these can be had: at full size, with cityscapesScripts."""
+    evaluators = build_sem_seg_evaluators(dataset_name, full_size=full_size, **arguments)
+    if not full_size:
+        logger.warning("%s: TEST.FULL_SIZE is False: no official Cityscapes metrics.", dataset_name)
+        return evaluators
+    names = MetadataCatalog.get(dataset_name).stuff_classes
+    try:
+        official = CityscapesEvaluator(class_names=names, distributed=arguments.get("distributed", True))
+    except ImportError as error:
+        logger.warning("%s: no official IoU and iIoU. %s", dataset_name, error)
+        return evaluators
+    return DatasetEvaluators([*evaluators._evaluators, official])
+
+
+def build_context_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> DatasetEvaluators:
+    """The same as for other segmentation, and accuracy against distance (at full size) for ``shapes_context``."""
+    evaluators = build_sem_seg_evaluators(dataset_name, full_size=full_size, **arguments)
+    if not full_size:
+        logger.warning("%s: TEST.FULL_SIZE is False: no accuracy against distance.", dataset_name)
+        return evaluators
+    labels = MetadataCatalog.get(dataset_name).context_labels
+    context = ContextEvaluator(context_labels=labels, distributed=arguments.get("distributed", True))
+    return DatasetEvaluators([*evaluators._evaluators, context])
+
+
 # To evaluate another kind of data set, add its evaluator_type here; the factory takes the arguments above.
 EVALUATORS: dict[str, Callable[..., DatasetEvaluator]] = {
     "sem_seg": build_sem_seg_evaluators,
-    # Detectron2 registers Cityscapes' labelTrainIds files under this type: 19 classes, 255 ignored.
-    "cityscapes_sem_seg": build_sem_seg_evaluators,
+    "cityscapes_sem_seg": build_cityscapes_evaluators,
+    "shapes_context": build_context_evaluators,
 }
 
 

@@ -36,6 +36,10 @@ class ExactSum:
         self._units += other._units
         self.count += other.count
 
+    def total(self) -> float:
+        """The sum, correctly rounded."""
+        return self._units / _ONE
+
     def mean(self) -> float:
         """The mean, correctly rounded; NaN when nothing was added."""
         # True division of two Python integers is correctly rounded, however long they are.

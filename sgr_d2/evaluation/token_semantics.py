@@ -48,6 +48,27 @@ class TokenSemantics(NamedTuple):
         return self.S / self.label_entropy, self.D / self.label_entropy, self.I / self.label_entropy
 
 
+class LabelMasses(NamedTuple):
+    """What each token's region lies on, in one image.
+
+    Attributes:
+        ids: (N,) the labels present, ascending, without the ignored one.
+        pixels: (N,) how many pixels each has.
+        masses: (K, N) float64, the sum of each region over the pixels of each label.
+        num_pixels: H * W, ignored pixels included.
+    """
+
+    ids: np.ndarray
+    pixels: np.ndarray
+    masses: np.ndarray
+    num_pixels: int
+
+    def active(self, min_mass: float) -> np.ndarray:
+        """Which tokens have at least the share ``min_mass`` of the pixels as labelled mass, and any: (K,) bool."""
+        totals = self.masses.sum(axis=1)
+        return (totals > 0) & (totals >= min_mass * self.num_pixels)
+
+
 def token_semantics(
     regions: Tensor | np.ndarray,
     labels: Tensor | np.ndarray,
@@ -75,6 +96,31 @@ def token_semantics(
         ValueError: no token, no cell, no pixel, wrong dimensions or types, values or labels out of range, or an extent
             that is not positive or larger than the grid.
     """
+    found = label_masses(regions, labels, ignore_label=ignore_label, num_labels=num_labels, extent=extent)
+    num_tokens = len(found.masses)
+    if not found.ids.size:
+        return TokenSemantics(math.nan, math.nan, math.nan, math.nan, 0, num_tokens)
+    label_entropy = float(_entropy(found.pixels / found.pixels.sum()))
+
+    active = found.active(min_mass)
+    if not active.any():
+        return TokenSemantics(math.nan, math.nan, math.nan, label_entropy, 0, num_tokens)
+    distributions = found.masses[active] / found.masses[active].sum(axis=1, keepdims=True)
+    s = float(_entropy(distributions).mean())
+    d = float(_entropy(distributions.mean(axis=0)))
+    # Entropy is concave, so d >= s; rounding may leave it 1e-16 below.
+    return TokenSemantics(s, d, max(0.0, d - s), label_entropy, int(active.sum()), num_tokens)
+
+
+def label_masses(
+    regions: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    *,
+    ignore_label: int | None = None,
+    num_labels: int | None = None,
+    extent: tuple[float, float] | None = None,
+) -> LabelMasses:
+    """Sum each region over the pixels of each label; arguments and errors as in ``token_semantics``."""
     regions = _as_regions(regions)
     labels = _as_labels(labels)
     num_tokens, *grid = regions.shape
@@ -82,20 +128,10 @@ def token_semantics(
     index = index_labels(labels, ignore_label)
     _check_ids(index.ids, num_labels, ignore_label)
     if not index.ids.size:
-        return TokenSemantics(math.nan, math.nan, math.nan, math.nan, 0, num_tokens)
-    label_entropy = float(_entropy(index.pixels / index.pixels.sum()))
-
+        return LabelMasses(index.ids, index.pixels, np.zeros((num_tokens, 0)), labels.size)
     pairs = count_label_cells(index, cells, grid[0] * grid[1])
-    masses = _label_masses(regions.reshape(num_tokens, -1), pairs)  # (K, N)
-    token_masses = masses.sum(axis=1)
-    active = (token_masses > 0) & (token_masses >= min_mass * labels.size)
-    if not active.any():
-        return TokenSemantics(math.nan, math.nan, math.nan, label_entropy, 0, num_tokens)
-    distributions = masses[active] / token_masses[active, None]
-    s = float(_entropy(distributions).mean())
-    d = float(_entropy(distributions.mean(axis=0)))
-    # Entropy is concave, so d >= s; rounding may leave it 1e-16 below.
-    return TokenSemantics(s, d, max(0.0, d - s), label_entropy, int(active.sum()), num_tokens)
+    masses = _label_masses(regions.reshape(num_tokens, -1), pairs)
+    return LabelMasses(index.ids, index.pixels, masses, labels.size)
 
 
 def _entropy(probs: np.ndarray) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""Fill the token explorer: predict images with one or more models, measure them, hand all of it to the pages.
+
+Shape legend: H x W image, K tokens, C classes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+
+from sgr_d2.data.components import label_components
+from sgr_d2.data.datasets import SemanticMetadata
+from sgr_d2.data.reading import read_image, read_instances, read_label
+from sgr_d2.evaluation import StreamingSemSegEvaluator, TokenSemanticsEvaluator, label_masses
+from sgr_d2.modeling import SGR
+from sgr_d2.visualization.explorer import ExploredImage, ExploredRun, ExplorerWriter, Photograph
+
+from .attention import AttentionRecord, record_attention
+from .prediction import Prediction
+from .predictor import SGRPredictor
+
+TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
+
+
+class ExploreSettings(NamedTuple):
+    """How tokens are measured; the defaults and meaning are those of the config keys of the same name.
+
+    Attributes:
+        min_mass: TEST.TOKEN_SEMANTICS.MIN_MASS.
+        min_area, max_components: INPUT.COMPONENTS.
+    """
+
+    min_mass: float = 1e-4
+    min_area: int = 128
+    max_components: int = 256
+
+
+class NamedModel(NamedTuple):
+    """A run to explore: what the reader sees as its name and note, and the model."""
+
+    name: str
+    note: str
+    predictor: SGRPredictor
+
+
+def explore(
+    models: Sequence[NamedModel],
+    records: Sequence[dict[str, Any]],
+    output_dir: str | Path,
+    *,
+    title: str,
+    dataset_name: str | None = None,
+    settings: ExploreSettings | None = None,
+    progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
+) -> None:
+    """Write the explorer of ``models`` over the images of ``records`` into ``output_dir``.
+
+    Args:
+        models: they must have the same classes; at least the first one has SGR.
+        records: {"file_name"} and, for a data set, {"sem_seg_file_name"}.
+        output_dir: see `ExplorerWriter`.
+        title: head of the pages.
+        dataset_name: the registered data set of the records; None where there is no truth.
+        settings: None for the defaults.
+        progress: wraps the images, for a progress bar; gets them and what is done.
+
+    Raises:
+        ValueError: the models do not fit each other, or there is nothing to explore.
+    """
+    settings = settings or ExploreSettings()
+    _check(models, records)
+    info = models[0].predictor.metadata
+    writer = ExplorerWriter(
+        output_dir,
+        title=title,
+        class_names=info.classes,
+        class_colors=info.colors,
+        ignore_label=info.ignore_label,
+        has_truth=dataset_name is not None,
+    )
+    for record in progress(records, "photographs"):
+        writer.add_photo(
+            Photograph(Path(record["file_name"]).name, read_image(record["file_name"]), _truth(record, info))
+        )
+    for model in models:
+        _explore_model(model, records, writer, dataset_name, settings, progress)
+    writer.finish()
+
+
+def _explore_model(model: NamedModel, records, writer: ExplorerWriter, dataset_name, settings, progress) -> None:
+    predictor = model.predictor
+    meter = _Meter(predictor.metadata, records, dataset_name, settings)
+    sgr = next((part for part in predictor.model.modules() if isinstance(part, SGR)), None)
+    run = writer.start_run()
+    with record_attention(sgr) if sgr is not None else nullcontext(AttentionRecord()) as attention:
+        for record in progress(records, model.name):
+            prediction = predictor(record["file_name"])
+            run.add(meter.measure(record, prediction, attention.take()))
+    figures, class_iou = meter.total()
+    run.finish(ExploredRun(model.name, figures, class_iou, model.note))
+
+
+class _Meter:
+    """Measures image by image, and over all, with the evaluators of an evaluation.
+
+    Without truth the labels are the predicted ones: figures then tell how well tokens agree with the prediction.
+    """
+
+    def __init__(self, info: SemanticMetadata, records, dataset_name: str | None, settings: ExploreSettings):
+        self._info = info
+        self._settings = settings
+        self._has_truth = dataset_name is not None
+        self._labels = np.zeros((0, 0), np.uint8)
+        files = {record["file_name"]: record["file_name"] for record in records}
+        self._image, self._all = [self._evaluators(dataset_name, files) for _ in range(2)]
+
+    def _evaluators(self, dataset_name: str | None, files: dict[str, str]) -> list:
+        first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1) if dataset_name else 1
+        evaluators: list = [
+            TokenSemanticsEvaluator(
+                read_label=lambda _: self._labels,
+                components_of=self._components,
+                read_instances=partial(read_instances, first_id=first_id),
+                label_files=files,
+                num_classes=len(self._info.classes),
+                ignore_label=self._info.ignore_label,
+                min_mass=self._settings.min_mass,
+                distributed=False,
+            )
+        ]
+        if dataset_name is not None:
+            evaluators.append(
+                StreamingSemSegEvaluator(dataset_name, read_label=lambda _: self._labels, distributed=False)
+            )
+        for evaluator in evaluators:
+            evaluator.reset()
+        return evaluators
+
+    def measure(self, record: dict[str, Any], prediction: Prediction, attention: np.ndarray | None) -> ExploredImage:
+        """Everything the explorer shows about one image."""
+        truth = _truth(record, self._info) if self._has_truth else None
+        self._labels = prediction.labels if truth is None else truth
+        tokens = None if prediction.regions is None else prediction.image_tokens()
+        output = {"sem_seg": torch.from_numpy(prediction.scores), "sgr": tokens}
+        for evaluator in self._image:
+            evaluator.reset()
+        for evaluator in (*self._image, *self._all):
+            evaluator.process([record], [output])
+        figures, _ = _figures(self._image)
+        if tokens is None:
+            return ExploredImage(prediction.labels, figures)
+        num_classes = len(self._info.classes)
+        found = label_masses(
+            tokens.regions,
+            self._labels,
+            ignore_label=self._info.ignore_label,
+            num_labels=num_classes,
+            extent=tokens.extent,
+        )
+        masses = np.zeros((len(tokens.regions), num_classes))
+        masses[:, found.ids] = found.masses
+        active = found.active(self._settings.min_mass)
+        return ExploredImage(prediction.labels, figures, tokens, masses, active, attention)
+
+    def total(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Figures over all images, and the IoU of each class."""
+        return _figures(self._all)
+
+    def _components(self, labels: np.ndarray, instances: np.ndarray | None = None) -> np.ndarray:
+        return label_components(
+            labels,
+            instances=instances,
+            ignore_label=self._info.ignore_label,
+            min_area=self._settings.min_area,
+            max_components=self._settings.max_components,
+        ).ids
+
+
+def _figures(evaluators: list) -> tuple[dict[str, float], dict[str, float]]:
+    results: dict[str, dict[str, float]] = {}
+    for evaluator in evaluators:
+        results |= evaluator.evaluate() or {}
+    tokens, sem_seg = results.get("token_semantics", {}), results.get("sem_seg", {})
+    names = [*TOKEN_FIGURES, *(f"{name}_normalized" for name in TOKEN_FIGURES), "active_rate"]
+    figures = {name: sem_seg[name] for name in ("mIoU", "pACC") if name in sem_seg}
+    figures |= {name: tokens[name] for name in names if name in tokens}
+    iou = {name.removeprefix("IoU-"): value for name, value in sem_seg.items() if name.startswith("IoU-")}
+    return figures, iou
+
+
+def _truth(record: dict[str, Any], info: SemanticMetadata) -> np.ndarray | None:
+    path = record.get("sem_seg_file_name")
+    if path is None:
+        return None
+    return read_label(path, num_classes=len(info.classes), ignore_label=info.ignore_label)
+
+
+def _check(models: Sequence[NamedModel], records: Sequence[dict[str, Any]]) -> None:
+    if not records:
+        raise ValueError("There is no image to explore.")
+    if not models or not models[0].predictor.has_sgr:
+        raise ValueError(
+            "The first model has no SGR (MODEL.SGR.ENABLED: False), hence no tokens to explore; a baseline can only "
+            "stand beside a model with SGR (--compare)."
+        )
+    first = models[0]
+    for model in models[1:]:
+        if model.predictor.classes != first.predictor.classes:
+            raise ValueError(f"{first.name} and {model.name} have different classes; they cannot be compared.")

@@ -1,0 +1,113 @@
+"""What a checkpoint tells about its model: the config, and what the classes are called and look like.
+
+Plain text, lists and numbers beside the weights, so that a checkpoint needs nothing else to be used and is read
+without unpickling any object.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from detectron2.config import CfgNode
+
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.datasets import SemanticMetadata
+
+from .tasks import task_of
+
+# The entry of a checkpoint that holds the card.
+KEY = "model_card"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """
+    Attributes:
+        config: the whole config as yaml text.
+        classes: C names.
+        colors: C colours [R, G, B], 0..255.
+        ignore_label: label value of the pixels that are no class.
+    """
+
+    config: str
+    classes: list[str]
+    colors: list[list[int]]
+    ignore_label: int
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> "ModelCard":
+        """The card of a model with config ``cfg``, whose data sets are registered."""
+        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        info = task_of(names).metadata_of(names)
+        return cls(cfg.dump(), list(info.classes), [list(map(int, color)) for color in info.colors], info.ignore_label)
+
+    def cfg(self) -> CfgNode:
+        """The config, unfrozen.
+
+        Raises:
+            ValueError: it was written by another version, with keys or values that this one does not know.
+        """
+        cfg = get_sgr_cfg()
+        try:
+            cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(self.config)))
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"The config in the checkpoint does not fit this version of sgr_d2: {error.args[0]}. "
+                "Give the config of the run instead (--config-file), or use the version that wrote it."
+            ) from error
+        return cfg
+
+    def metadata(self) -> SemanticMetadata:
+        """Classes, colours and ignore label."""
+        return SemanticMetadata(list(self.classes), [tuple(color) for color in self.colors], self.ignore_label)
+
+
+class CardInCheckpoint:
+    """Puts a card into every checkpoint that a Checkpointer saves; give it as ``Checkpointer(..., model_card=...)``."""
+
+    def __init__(self, card: ModelCard):
+        self.card = card
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self.card)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """A resumed run keeps the card of its own config."""
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """Read the card of a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file carries no card (an older checkpoint, or another program's), or is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint.")
+    without = (
+        f"{path} carries no config and class names (written by an older version, or by another program). "
+        "Give the config of its run: --config-file, or config_file= of SGRPredictor.from_checkpoint."
+    )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for other files
+        raise ValueError(f"{without} It could not be read as a checkpoint of PyTorch: {_first_line(error)}") from error
+    card = state.get(KEY) if isinstance(state, dict) else None
+    if not isinstance(card, dict):
+        raise ValueError(without)
+    try:
+        return ModelCard(**card)
+    except TypeError as error:
+        raise ValueError(f"{path}: its {KEY} has other entries than this version of sgr_d2 knows: {error}.") from error
+
+
+def _is_zip(path: str | Path) -> bool:
+    """Whether it is in the format of torch >= 1.6, the only one that can be read without copying the weights."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,83 @@
+"""What a predictor returns for one image.
+
+Shape legend: H x W the image, C classes, K tokens, D token channels, h x w token grid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sgr_d2.data.datasets import SemanticMetadata
+from sgr_d2.structures import ImageTokens
+from sgr_d2.visualization.palette import class_colors, colorize
+from sgr_d2.visualization.regions import RegionMaps
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """
+    Attributes:
+        labels: (H, W) uint8, or uint16 for more than 256 classes: the class of each pixel.
+        scores: (C, H, W) float32 whose largest class is the label; logits of per-pixel heads, sums of probabilities
+            of mask-classification heads. None if they were not asked for.
+        regions: (K, h, w) float32 probabilities on the token grid; None for a model without SGR.
+        tokens: (K, D) float32; None for a model without SGR.
+        extent: (rows, columns) of the grid that the image covers, see `sgr_d2.structures.ImageTokens`.
+        metadata: names and colours of the classes.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray | None
+    regions: np.ndarray | None
+    tokens: np.ndarray | None
+    extent: tuple[float, float] | None
+    metadata: SemanticMetadata
+
+    @property
+    def classes(self) -> list[str]:
+        """C names."""
+        return self.metadata.classes
+
+    def class_areas(self) -> dict[str, float]:
+        """The share of the image that each class covers, 0..1; the classes that occur, largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        order = np.argsort(-counts, kind="stable")
+        return {self.classes[c]: float(counts[c] / self.labels.size) for c in order if counts[c]}
+
+    def color_map(self) -> np.ndarray:
+        """The labels in the colours of their classes: (H, W, 3) uint8 RGB."""
+        return colorize(self.labels, class_colors(len(self.classes), self.metadata.colors), self.metadata.ignore_label)
+
+    def overlay(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+        """Lay the colour map over ``image`` (H, W, 3) uint8 RGB; ``opacity`` 0 leaves the image, 1 the colours.
+
+        Raises:
+            ValueError: the image has another size.
+        """
+        if image.shape != (*self.labels.shape, 3):
+            raise ValueError(f"image is {image.shape}, the prediction is of an image {(*self.labels.shape, 3)}.")
+        mixed = (1 - opacity) * image.astype(np.float32) + opacity * self.color_map()
+        return np.rint(mixed).astype(np.uint8)
+
+    def region_map(self, token: int) -> np.ndarray:
+        """Region ``token`` at the size of the image, bilinear: (H, W) float32, 0..1.
+
+        Raises:
+            ValueError: the model has no SGR.
+            IndexError: there is no such token.
+        """
+        maps = self.region_maps()
+        if not 0 <= token < len(maps):
+            raise IndexError(f"token {token}: the model has the tokens 0..{len(maps) - 1}.")
+        return maps.map_of(token)
+
+    def region_maps(self) -> RegionMaps:
+        """All regions, to be read at the size of the image one by one. Raises ValueError without SGR."""
+        return RegionMaps(self.image_tokens(), self.labels.shape)
+
+    def image_tokens(self) -> ImageTokens:
+        """Regions and tokens as the metrics and pictures take them. Raises ValueError without SGR."""
+        if self.regions is None or self.tokens is None or self.extent is None:
+            raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no regions and no tokens.")
+        return ImageTokens(torch.from_numpy(self.regions), torch.from_numpy(self.tokens), self.extent)

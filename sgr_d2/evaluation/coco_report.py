@@ -1,0 +1,32 @@
+"""The results of a detector as a text table."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tabulate import tabulate
+
+from sgr_d2.evaluation.report import Results, format_table
+
+_TASKS = {"bbox": "boxes", "segm": "masks"}
+_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def format_detection_table(results: Results, class_names: Sequence[str]) -> str:
+    """Return COCO's average precision of boxes and masks, in percent, and token semantics; what is absent is left out.
+
+    The precision of each class is in the log of Detectron2's evaluator, and in ``metrics.json``.
+    """
+    found = {title: results[task] for task, title in _TASKS.items() if results.get(task)}
+    rows = [[title, *(_number(metrics, name) for name in _FIGURES)] for title, metrics in found.items()]
+    parts = []
+    if rows:
+        headers = ["", *_FIGURES]
+        parts.append(tabulate(rows, headers=headers, tablefmt="pipe", stralign="right", disable_numparse=True))
+    if tokens := results.get("token_semantics"):
+        parts.append(format_table({"token_semantics": tokens}, ()))
+    return "\n\n".join(parts)
+
+
+def _number(metrics: Mapping[str, float], name: str) -> str:
+    value = metrics.get(name, math.nan)
+    return "n/a" if math.isnan(value) else f"{value:.2f}"

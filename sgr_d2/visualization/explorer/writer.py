@@ -1,0 +1,230 @@
+"""Writes the explorer's folder while images come in; memory holds small maps of each image only.
+
+Shape legend: H x W image, K tokens, C classes.
+"""
+
+import shutil
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sgr_d2.visualization.palette import class_colors, token_colors
+from sgr_d2.visualization.panels import panel_size, resize_image, resize_labels
+from sgr_d2.visualization.regions import RegionMaps
+
+from .encode import coarsen, label_url, matrix, quantize, sprite, write_script
+from .structures import ExploredImage, ExploredRun, Photograph
+from .token_sums import TokenSums
+
+# Longest sides: of photographs, of label maps and of thumbnails in pixels; of regions and of small regions in cells.
+PHOTO_SIDE = 960
+THUMBNAIL_SIDE = 208
+REGION_CELLS = 80
+SMALL_REGION_CELLS = 30
+# Shades of small regions; they are only looked at.
+SMALL_REGION_LEVELS = 32
+# Regions that reach this probability nowhere in an image are not kept for it: they could not be seen.
+MIN_PROBABILITY = 0.02
+PAGES = (
+    "index.html",
+    "style.css",
+    "core.js",
+    "stage.js",
+    "tokens.js",
+    "images.js",
+    "matrix.js",
+    "compare.js",
+    "main.js",
+)
+
+
+class ExplorerWriter:
+    """One folder for the same images under one or more runs.
+
+    First ``add_photo`` for every image, then for each run ``start_run``, its ``add`` for every image in the same
+    order, and its ``finish``; at last ``finish``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        title: str,
+        class_names: Sequence[str],
+        class_colors: Sequence[Sequence[int]],
+        ignore_label: int,
+        has_truth: bool,
+    ):
+        """
+        Args:
+            output_dir: created if missing; files of the same names are replaced.
+            title: head of the pages.
+            class_names, class_colors: C names and RGB triples.
+            ignore_label: the label value that is no class.
+            has_truth: whether token classes are those of the truth; otherwise they are those of the prediction.
+        """
+        self.output_dir = Path(output_dir)
+        self.class_names = list(class_names)
+        self.class_colors = class_colors
+        self.ignore_label = ignore_label
+        self._title = title
+        self._has_truth = has_truth
+        self._photos: list[dict[str, Any]] = []
+        self._runs: list[dict[str, Any]] = []
+
+    def add_photo(self, photograph: Photograph) -> None:
+        """Write photograph, thumbnail and truth of the next image."""
+        size = display_size(photograph.pixels)
+        stem = f"{len(self._photos):04d}"
+        folder = self.output_dir / "photos"
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_photo(photograph.pixels, size, folder / f"{stem}.webp", quality=80)
+        thumbnail = panel_size(*photograph.pixels.shape[:2], THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+        _save_photo(photograph.pixels, thumbnail, folder / f"{stem}_small.webp", quality=72)
+        if photograph.truth is not None:
+            write_script(
+                self.output_dir / f"data/truth/{stem}.js",
+                f"truth/{stem}",
+                self.label_url(photograph.truth, size),
+            )
+        self._photos.append(
+            {"name": photograph.name, "size": size[::-1], "file": stem, "truth": photograph.truth is not None}
+        )
+
+    def label_url(self, labels: np.ndarray, size: tuple[int, int]) -> str:
+        """Labels (H_img, W_img) at display size, as the page reads them."""
+        return label_url(resize_labels(labels, size), len(self.class_names), self.ignore_label)
+
+    def start_run(self) -> "RunWriter":
+        """The writer of the next run."""
+        number = len(self._runs)
+        self._runs.append({})
+        return RunWriter(self, number, self._runs[number])
+
+    def finish(self) -> None:
+        """Write the index and the pages.
+
+        Raises:
+            ValueError: a run has not been finished, or there is no image.
+        """
+        if not self._photos or not all(self._runs):
+            raise ValueError("The explorer needs at least one image, and every run finished.")
+        number = len(self.class_names)
+        most_tokens = max(run["tokens"] for run in self._runs)
+        index = {
+            "title": self._title,
+            "hasTruth": self._has_truth,
+            "classes": self.class_names,
+            "classColors": class_colors(number, self.class_colors),
+            "clearColors": token_colors(number),
+            # those that classes do not have: a token and a class of one colour would seem to belong together
+            "tokenColors": token_colors(number + most_tokens)[number:],
+            "images": self._photos,
+            "runs": self._runs,
+        }
+        write_script(self.output_dir / "data/index.js", "index", index)
+        pages = resources.files("sgr_d2.visualization.explorer") / "page"
+        for name in PAGES:
+            with resources.as_file(pages / name) as source:
+                shutil.copyfile(source, self.output_dir / name)
+
+
+class RunWriter:
+    """Writes what one run made of the images."""
+
+    def __init__(self, explorer: ExplorerWriter, number: int, content: dict[str, Any]):
+        self._explorer = explorer
+        self._folder = explorer.output_dir / f"data/run{number}"
+        self._key = f"run{number}"
+        self._content = content
+        self._figures: list[dict[str, float]] = []
+        self._sums = TokenSums()
+        self._small: list[tuple[np.ndarray, tuple[float, float]]] = []  # (K, h, w) uint8 and extent an image
+        self._cover: list[np.ndarray] = []  # (K,) an image
+        self._classes: list[tuple[np.ndarray, np.ndarray]] = []  # (K,) class and share an image
+
+    def add(self, image: ExploredImage) -> None:
+        """Write the next image."""
+        stem = f"{len(self._figures):04d}"
+        size = display_size(image.prediction)
+        content: dict[str, Any] = {"prediction": self._explorer.label_url(image.prediction, size)}
+        if image.tokens is not None:
+            content |= self._add_tokens(image)
+        write_script(self._folder / f"{stem}.js", f"{self._key}/{stem}", content)
+        self._figures.append(dict(image.figures))
+
+    def finish(self, run: ExploredRun) -> None:
+        """Write the tokens over all images, and hand the run's figures to the index."""
+        self._content |= {
+            "name": run.name,
+            "note": run.note,
+            "figures": dict(run.figures),
+            "classIou": [run.class_iou.get(name) for name in self._explorer.class_names],
+            "images": self._figures,
+            "tokens": 0,
+        }
+        if self._sums.is_empty:
+            return
+        number = len(self._cover[0])
+        self._content |= {"tokens": number, **self._sums.content()}
+        for token in range(number):
+            self._write_token(token)
+
+    def _add_tokens(self, image: ExploredImage) -> dict[str, Any]:
+        regions = image.tokens.regions.detach().cpu().float().numpy()
+        cover = RegionMaps(image.tokens, (64, 64)).cover()
+        shares = image.masses / np.maximum(image.masses.sum(axis=1, keepdims=True), 1e-12)
+        means = np.where(image.masses.sum(axis=1) > 0, shares.argmax(axis=1), -1)
+        purity = shares.max(axis=1)
+        kept = np.flatnonzero(regions.reshape(len(regions), -1).max(axis=1) >= MIN_PROBABILITY)
+        kept = kept[np.argsort(-cover[kept], kind="stable")]
+        maps, extent = coarsen(regions[kept], image.tokens.extent, REGION_CELLS)
+        self._sums.add(image, cover)
+        small, small_extent = coarsen(regions, image.tokens.extent, SMALL_REGION_CELLS)
+        self._small.append((quantize(small, SMALL_REGION_LEVELS), small_extent))
+        self._cover.append(cover)
+        self._classes.append((means, purity))
+        sheet = sprite(quantize(maps))
+        content = {
+            "grid": maps.shape[1:],
+            "extent": extent,
+            "columns": sheet.columns,
+            "regions": sheet.url,
+            # token, share of the image, main class, its share
+            "tokens": [[k, cover[k], means[k], purity[k], int(image.active[k])] for k in kept],
+        }
+        if image.attention is not None:
+            content["attention"] = matrix(image.attention.mean(axis=0))
+        return content
+
+    def _write_token(self, token: int) -> None:
+        """The token in all images where it can be seen, largest first."""
+        order = sorted(range(len(self._cover)), key=lambda i: -self._cover[i][token])
+        seen = [i for i in order if self._small[i][0][token].max() >= 255 * MIN_PROBABILITY]
+        height = max((self._small[i][0].shape[1] for i in seen), default=1)
+        width = max((self._small[i][0].shape[2] for i in seen), default=1)
+        tiles = np.zeros((len(seen), height, width), np.uint8)
+        images = []
+        for tile, i in zip(tiles, seen, strict=True):
+            region = self._small[i][0][token]
+            tile[: region.shape[0], : region.shape[1]] = region
+            means, purity = self._classes[i]
+            images.append([i, self._cover[i][token], means[token], purity[token], *region.shape, *self._small[i][1]])
+        sheet = sprite(tiles)
+        content = {"tile": [height, width], "columns": sheet.columns, "regions": sheet.url, "images": images}
+        write_script(self._folder / f"token{token}.js", f"{self._key}/token{token}", content)
+
+
+def display_size(array: np.ndarray) -> tuple[int, int]:
+    """The size in which an image of this height and width is shown at most."""
+    height, width = array.shape[:2]
+    return (height, width) if max(height, width) <= PHOTO_SIDE else panel_size(height, width, PHOTO_SIDE, PHOTO_SIDE)
+
+
+def _save_photo(pixels: np.ndarray, size: tuple[int, int], path: Path, quality: int) -> None:
+    small = pixels if pixels.shape[:2] == tuple(size) else resize_image(pixels, size)
+    Image.fromarray(small).save(path, "WEBP", quality=quality, method=4)

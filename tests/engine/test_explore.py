@@ -1,0 +1,69 @@
+"""The explorer of a trained model holds the figures of an evaluation."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from sgr_d2.data.datasets import get_dataset_records
+from sgr_d2.engine import ExploreSettings, NamedModel, SGRPredictor, evaluate, explore, load_config
+
+
+def content(path):
+    return json.loads(re.fullmatch(r'explorer\.receive\("[^"]+",(.*)\);\n', path.read_text(encoding="utf-8"), re.S)[1])
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return SGRPredictor.from_checkpoint(trained.checkpoint, device="cpu")
+
+
+def test_figures_are_those_of_an_evaluation(trained, predictor, tmp_path):
+    cfg = load_config(str(trained.config), ["OUTPUT_DIR", str(tmp_path / "evaluated")])
+    expected = evaluate(cfg, predictor.model, "scenes_val")
+    settings = ExploreSettings(
+        cfg.TEST.TOKEN_SEMANTICS.MIN_MASS, cfg.INPUT.COMPONENTS.MIN_AREA, cfg.INPUT.COMPONENTS.MAX_COMPONENTS
+    )
+    records = get_dataset_records("scenes_val")
+    model = NamedModel("run", "model.pth", predictor)
+    explore([model], records, tmp_path / "out", title="t", dataset_name="scenes_val", settings=settings)
+    index = content(tmp_path / "out/data/index.js")
+    (run,) = index["runs"]
+    figures = {**expected["sem_seg"], **expected["token_semantics"]}
+    for name in ("mIoU", "pACC", "S_C", "S_I", "D_C", "D_I", "active_rate"):
+        assert run["figures"][name] == pytest.approx(figures[name], rel=1e-3), name
+    # over all images they are the means of the images' own
+    assert run["figures"]["S_C"] == pytest.approx(np.mean([figures["S_C"] for figures in run["images"]]), rel=1e-3)
+    assert len(run["images"]) == len(index["images"]) == 5 and index["images"][0]["truth"]
+    assert run["tokens"] == 6 and run["attention"]["layers"] == 1
+    active = np.array(run["active"]) > 0
+    assert np.sum(run["histogram"], axis=1)[active] == pytest.approx(1, abs=1e-3)
+    assert (tmp_path / "out/data/run0/token5.js").is_file()
+
+
+def test_without_truth_classes_are_the_predicted_ones(predictor, scenes, tmp_path):
+    records = [{"file_name": str(path)} for path in sorted((scenes / "val/images").glob("*.png"))[:2]]
+    explore([NamedModel("run", "", predictor)], records, tmp_path, title="t")
+    index = content(tmp_path / "data/index.js")
+    figures = index["runs"][0]["figures"]
+    assert not index["hasTruth"] and "mIoU" not in figures and figures["D_C"] >= figures["S_C"] >= 0
+    labels = predictor(records[0]["file_name"]).labels
+    means = {entry[2] for entry in content(tmp_path / "data/run0/0000.js")["tokens"]}
+    assert means <= set(np.unique(labels).tolist())
+    assert not (tmp_path / "data/truth").exists()
+
+
+def test_a_model_without_tokens_comes_second_only(trained, predictor, scenes, tmp_path):
+    baseline = SGRPredictor.from_checkpoint(trained.checkpoint, opts=["MODEL.SGR.ENABLED", "False"], device="cpu")
+    records = [{"file_name": str(scenes / "val/images/009.png")}]
+    models = [NamedModel("with", "", predictor), NamedModel("without", "", baseline)]
+    explore(models, records, tmp_path, title="t")
+    assert [run["tokens"] for run in content(tmp_path / "data/index.js")["runs"]] == [6, 0]
+    with pytest.raises(ValueError, match=r"The first model has no SGR"):
+        explore(models[::-1], records, tmp_path / "b", title="t")
+    with pytest.raises(ValueError, match=r"no image to explore"):
+        explore(models, [], tmp_path / "b", title="t")
+    other = SGRPredictor(model=predictor.model, metadata=predictor.metadata._replace(classes=["a", "b", "c"]))
+    with pytest.raises(ValueError, match=r"x and y have different classes"):
+        explore([NamedModel("x", "", predictor), NamedModel("y", "", other)], records, tmp_path / "b", title="t")

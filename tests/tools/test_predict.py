@@ -1,0 +1,157 @@
+import json
+
+import cv2
+import numpy as np
+import predict
+import pytest
+from PIL import Image
+from prediction.inputs import find_inputs
+from prediction.outputs import write_atomically
+from toy_checkpoint import CLASSES, write_checkpoint
+
+from sgr_d2.engine import SGRPredictor
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "model.pth")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two good images of odd sizes, one of them in a subfolder, and a broken one."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(rng.integers(0, 255, (45, 63, 3), np.uint8)).save(folder / "one.png")
+    Image.fromarray(rng.integers(0, 255, (64, 50, 3), np.uint8)).save(folder / "sub/two.jpg")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for index in range(7):
+        writer.write(np.full((48, 64, 3), 30 * index, np.uint8))
+    writer.release()
+    return path
+
+
+def run(checkpoint, output, *arguments):
+    return predict.main(
+        ["--weights", str(checkpoint), "--output", str(output), "--device", "cpu", *map(str, arguments)]
+    )
+
+
+def test_a_folder_with_a_broken_file(checkpoint, photos, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, photos, "--regions", 2, "--batch-size", 2) == 1
+    text = capsys.readouterr()
+    assert "broken.jpg" in text.err and "2 predicted, 1 failed" in text.out
+    predictor = SGRPredictor.from_checkpoint(checkpoint, device="cpu")
+    for name, source in (("one", "one.png"), ("sub/two", "sub/two.jpg")):
+        expected = predictor(photos / source)
+        labels = np.asarray(Image.open(output / "labels" / f"{name}.png"))
+        assert labels.dtype == np.uint8 and np.array_equal(labels, expected.labels)
+        areas = json.loads((output / "areas" / f"{name}.json").read_text())
+        assert areas["areas"] == {
+            CLASSES[c]: {"share": round(float((labels == c).mean()), 6), "pixels": int((labels == c).sum())}
+            for c in np.unique(labels)
+        }
+        assert (areas["height"], areas["width"]) == labels.shape
+        assert Image.open(output / "overlays" / f"{name}.jpg").size == labels.shape[::-1]
+        assert len(list((output / "regions" / name).glob("token_*.jpg"))) == 2
+    assert [c["name"] for c in json.loads((output / "classes.json").read_text())["classes"]] == CLASSES
+    assert not [path for path in output.rglob("*") if path.name.startswith(".") or "broken" in path.name]
+
+
+def test_results_are_kept_unless_overwrite_is_given(checkpoint, photos, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, photos / "one.png") == 0
+    label = output / "labels/one.png"
+    label.write_bytes(b"mine")
+    assert run(checkpoint, output, photos / "one.png") == 0
+    assert label.read_bytes() == b"mine" and "0 predicted, 1 kept" in capsys.readouterr().out
+    assert run(checkpoint, output, photos / "one.png", "--overwrite") == 0
+    assert label.read_bytes() != b"mine"
+
+
+def test_a_video_becomes_labels_areas_and_a_video(checkpoint, clip, tmp_path):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, clip, "--stride", 2) == 0
+    areas = json.loads((output / "areas/clip.json").read_text())
+    assert areas["num_frames"] == len(areas["frames"]) == 4 and areas["frames_per_second"] == 5
+    assert len(list((output / "labels/clip").glob("*.png"))) == 4
+    video = cv2.VideoCapture(str(output / "overlays/clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and video.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
+    assert run(checkpoint, tmp_path / "few", clip, "--max-frames", 1, "--no-overlays") == 0
+    assert json.loads((tmp_path / "few/areas/clip.json").read_text())["num_frames"] == 1
+    assert not (tmp_path / "few/overlays").exists()
+
+
+def test_a_damaged_video_and_a_missing_camera(checkpoint, tmp_path, capsys):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    assert run(checkpoint, tmp_path / "out", tmp_path / "bad.mp4") == 1
+    assert "OpenCV cannot open it" in capsys.readouterr().err
+    assert run(checkpoint, tmp_path / "out", "--webcam", 99) == 1
+    assert "camera 99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["nothing_here"], "nothing_here: no such file or folder"),
+        (["*.nothing"], "as a pattern it matches no file"),
+        (["--weights", "none.pth", "{photo}"], "none.pth: no such checkpoint"),
+        (["--device", "tpu9", "{photo}"], "give 'cpu', 'cuda'"),
+        (["{photo}", "--opts", "MODEL.NOTHING", "1"], "no config key MODEL.NOTHING"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(checkpoint, photos, tmp_path, capsys, arguments, text):
+    arguments = [a.replace("{photo}", str(photos / "one.png")) for a in arguments]
+    assert run(checkpoint, tmp_path / "out", *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert text in error[-1] and len([line for line in error if "Error" in line]) == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["x.png", "--webcam", "0"], ["x.png", "--opacity", "2"], ["x", "--stride", "0"]]
+)
+def test_arguments_that_contradict(checkpoint, tmp_path, arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(checkpoint, tmp_path / "out", *arguments)
+    assert stop.value.code == 2
+
+
+def test_regions_need_a_model_with_sgr(photos, tmp_path, capsys):
+    baseline = write_checkpoint(tmp_path / "baseline.pth", sgr=False)
+    assert run(baseline, tmp_path / "out", photos / "one.png") == 0
+    assert run(baseline, tmp_path / "out2", photos / "one.png", "--regions", 1) == 2
+    assert "this model has no SGR" in capsys.readouterr().err
+
+
+def test_names_of_outputs(photos, tmp_path):
+    (photos / "one.jpg").write_bytes(b"")
+    found = find_inputs([str(photos)], exclude=photos / "sub")
+    assert [item.name for item in found] == ["broken", "one_jpg", "one_png"]
+    found = find_inputs([str(photos / "**/*.jpg"), str(photos / "sub")], exclude=tmp_path / "out")
+    assert [item.name for item in found] == ["broken", "one", "sub/two"]  # each file once, by its first name
+    (photos / "sub/one.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"would write the same outputs \(one_png\)"):
+        find_inputs([str(photos / "one.png"), str(photos / "sub/one.png")], exclude=tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no image or video in this folder"):
+        find_inputs([str(tmp_path / "empty")], exclude=tmp_path / "out")
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a/file.txt", fail)
+    assert list((tmp_path / "a").iterdir()) == []

@@ -1,0 +1,27 @@
+"""A checkpoint of a toy model with random weights, as training writes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.modeling import build_model
+from toys import toy_cfg
+
+import sgr_d2.modeling  # noqa: F401  registers the models
+from sgr_d2.engine.model_card import KEY
+
+CLASSES = ["a", "b", "c", "d", "e"]
+
+
+def write_checkpoint(path: Path, *, sgr: bool = True, change: Callable[[dict], None] | None = None) -> Path:
+    """Write it with its card; ``change`` may edit the config in the card."""
+    cfg = toy_cfg(sgr=sgr)
+    torch.manual_seed(0)
+    config = yaml.safe_load(cfg.dump())
+    if change is not None:
+        change(config)
+    colors = [[40 * i, 0, 255 - 40 * i] for i in range(5)]
+    card = {"config": yaml.safe_dump(config), "classes": CLASSES, "colors": colors, "ignore_label": 255}
+    torch.save({"model": build_model(cfg).state_dict(), KEY: card}, path)
+    return path

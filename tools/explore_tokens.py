@@ -1,0 +1,154 @@
+"""Write a folder of web pages that shows what the tokens of a model mean; open its index.html, no server needed.
+
+python tools/explore_tokens.py --weights output/.../model_final.pth --dataset camvid_val --output explorer
+python tools/explore_tokens.py --weights output/.../model_final.pth --images photos/ --output explorer
+python tools/explore_tokens.py --weights a.pth --compare b.pth --names "with the loss" without --output explorer
+
+Without --dataset and --images the test set of the config is shown. Checkpoints carry their config; for older ones
+give --config-file (and --compare-config-file).
+"""
+
+import argparse
+import logging
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from prediction.inputs import find_inputs
+from tqdm import tqdm
+
+from sgr_d2 import SGRPredictor
+from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_all, register_folders
+from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, read_card
+
+FOLDERS = ("data", "photos")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.dataset and args.images:
+        parser.error("give --dataset or --images, not both")
+    if args.names and len(args.names) != 1 + bool(args.compare):
+        parser.error(f"--names: {1 + bool(args.compare)} wanted, one a checkpoint")
+    try:
+        write(args)
+    except (OSError, KeyError, ValueError) as error:
+        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of a model with SGR")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--dataset", metavar="NAME", help="registered data set to show")
+    parser.add_argument("--images", nargs="+", metavar="PATH", help="images, folders or patterns without truth")
+    parser.add_argument("--max-images", type=int, default=200, metavar="N", help="evenly spread; default 200, 0: all")
+    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that carry none")
+    parser.add_argument("--compare", metavar="FILE", help="a second checkpoint, to stand beside the first")
+    parser.add_argument("--compare-config-file", metavar="FILE", help="its config; default: --config-file")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="what the runs are called; default: their folders")
+    parser.add_argument("--title", help="head of the pages")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config of both")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace an explorer that is there")
+    return parser
+
+
+def write(args: argparse.Namespace) -> None:
+    """Load the models, find the images, write the folder."""
+    if not args.weights or not Path(args.weights).is_file():
+        raise FileNotFoundError(f"{args.weights}: no such checkpoint.")
+    cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg()
+    register_all()
+    register_folders(cfg)
+    dataset = None if args.images else chosen_dataset(args, cfg)
+    models = load_models(args)
+    if dataset is not None and metadata_of([dataset]).classes != models[0].predictor.classes:
+        raise ValueError(f"--dataset {dataset}: its classes are not those of the model; choose a data set of the run.")
+    records = find_records(args, dataset)
+    prepare(args.output, overwrite=args.overwrite)
+    explore(
+        models,
+        records,
+        args.output,
+        title=args.title or f"Tokens of {models[0].name}",
+        dataset_name=dataset,
+        settings=ExploreSettings(
+            min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
+            min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
+            max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+        ),
+        progress=progress_bar,
+    )
+    size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
+    print(f"{len(records)} images, {size / 1e6:.1f} MB. Open {args.output / 'index.html'} in a browser.")
+
+
+def chosen_dataset(args: argparse.Namespace, cfg) -> str:
+    """The data set that was asked for, or the test set of the config; only its name has been looked at."""
+    if not args.dataset and not cfg.DATASETS.TEST:
+        raise ValueError("The config names no test set (DATASETS.TEST): give --dataset or --images.")
+    dataset = args.dataset or cfg.DATASETS.TEST[0]
+    metadata_of([dataset])
+    return dataset
+
+
+def find_records(args: argparse.Namespace, dataset: str | None) -> list[dict]:
+    """The images to show: all, or --max-images of them, evenly spread."""
+    if args.max_images < 0:
+        raise ValueError(f"--max-images {args.max_images}: give 0 for all images.")
+    if dataset is not None:
+        records = get_dataset_records(dataset)
+    else:
+        found = [item for item in find_inputs(args.images, exclude=args.output) if not item.is_video]
+        records = [{"file_name": str(item.path)} for item in found]
+    number = min(args.max_images or len(records), len(records))
+    return [records[(2 * i + 1) * len(records) // (2 * number)] for i in range(number)]
+
+
+def load_models(args: argparse.Namespace) -> list[NamedModel]:
+    """The model, and the one beside it."""
+    files = [(args.weights, args.config_file)]
+    if args.compare:
+        files.append((args.compare, args.compare_config_file or args.config_file))
+    names = args.names or [Path(file).resolve().parent.name or Path(file).stem for file, _ in files]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({letter})" for name, letter in zip(names, "AB", strict=False)]
+    return [
+        NamedModel(
+            name,
+            Path(file).name,
+            SGRPredictor.from_checkpoint(file, config_file=config, opts=args.opts, device=args.device),
+        )
+        for name, (file, config) in zip(names, files, strict=True)
+    ]
+
+
+def prepare(folder: Path, *, overwrite: bool) -> None:
+    """Make room for the explorer; never remove anything but an explorer.
+
+    Raises:
+        FileExistsError: the folder holds something and ``overwrite`` is not given, or something else.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "data/index.js").is_file():
+        raise FileExistsError(f"--output {folder}: the folder holds other files; give a new one.")
+    if not overwrite:
+        raise FileExistsError(f"--output {folder}: there is an explorer already; give --overwrite to replace it.")
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def progress_bar(items: Iterable, what: str) -> Iterable:
+    return tqdm(items, desc=what, unit="image", disable=None)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.exit(main())

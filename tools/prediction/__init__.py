@@ -1,0 +1,1 @@
+"""The parts of tools/predict.py: what to read, and what to write."""

@@ -1,0 +1,88 @@
+"""From what the user names to the files to predict, each with the name of its outputs."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+
+class Input(NamedTuple):
+    """One file to predict.
+
+    Attributes:
+        path: the file.
+        name: of its outputs, without suffix; may hold folders.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find_inputs(arguments: Sequence[str], *, exclude: Path) -> list[Input]:
+    """Files as they are, all images and videos below folders, and what glob patterns match, in order.
+
+    Args:
+        arguments: files, folders, patterns ("shots/**/*.jpg").
+        exclude: a folder to leave out (that of the outputs).
+
+    Raises:
+        FileNotFoundError: an argument is or matches nothing.
+        ValueError: two files would write the same outputs.
+    """
+    found: dict[Path, str] = {}
+    for argument in arguments:
+        for path, name in _expand(argument, exclude.resolve()):
+            found.setdefault(path.resolve(), name)
+    return _named(found)
+
+
+def _expand(argument: str, exclude: Path) -> Iterator[tuple[Path, str]]:
+    path = Path(argument).expanduser()
+    if path.is_file():
+        yield path, path.name
+        return
+    if path.is_dir():
+        files = [file for file in _files_below(path) if exclude not in file.resolve().parents]
+        if not files:
+            raise FileNotFoundError(
+                f"{argument}: no image or video in this folder ({', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))})."
+            )
+        yield from ((file, file.relative_to(path).as_posix()) for file in files)
+        return
+    matches = sorted(Path(match) for match in glob.glob(os.path.expanduser(argument), recursive=True))
+    matches = [match for match in matches if match.is_file() and exclude not in match.resolve().parents]
+    if not matches:
+        raise FileNotFoundError(f"{argument}: no such file or folder, and as a pattern it matches no file.")
+    common = os.path.commonpath([match.parent for match in matches])
+    yield from ((match, Path(os.path.relpath(match, common)).as_posix()) for match in matches)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+                yield Path(parent, name)
+
+
+def _named(found: dict[Path, str]) -> list[Input]:
+    """Names without suffix; where two differ in nothing else, the suffix stays: a.jpg, a.png -> a_jpg, a_png."""
+    stems = [str(Path(name).with_suffix("")) for name in found.values()]
+    inputs: dict[str, Input] = {}
+    for (path, name), stem in zip(found.items(), stems, strict=True):
+        unique = stem if stems.count(stem) == 1 else f"{stem}_{Path(name).suffix.lstrip('.')}"
+        if unique in inputs:
+            raise ValueError(
+                f"{inputs[unique].path} and {path} would write the same outputs ({unique}). Name the folder above "
+                "both instead, or predict them into different --output folders."
+            )
+        inputs[unique] = Input(path, unique)
+    return list(inputs.values())

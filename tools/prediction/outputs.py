@@ -1,0 +1,91 @@
+"""The files that a prediction becomes: labels, overlay, regions, areas; each appears whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sgr_d2.engine import Prediction
+from sgr_d2.visualization.palette import token_colors
+from sgr_d2.visualization.panels import region_panel
+
+
+class OutputFolder:
+    """
+    labels/<name>.png      the class of each pixel, 8 bits (16 where there are more than 256 classes)
+    overlays/<name>.jpg    the classes' colours over the image
+    regions/<name>/        with ``num_regions``, the regions that cover most: token_017.png
+    areas/<name>.json      share and pixels of each class
+    classes.json           names and colours by label
+    """
+
+    def __init__(self, folder: Path, *, num_regions: int = 0, overlays: bool = True, opacity: float = 0.5):
+        self.folder = folder
+        self.num_regions = num_regions
+        self.overlays = overlays
+        self.opacity = opacity
+
+    def path(self, kind: str, name: str, suffix: str) -> Path:
+        return self.folder / kind / f"{name}{suffix}"
+
+    def exists(self, name: str) -> bool:
+        """Whether ``name`` is done: its areas are written last."""
+        return self.path("areas", name, ".json").is_file()
+
+    def write_classes(self, classes: list[str], colors: list, ignore_label: int) -> None:
+        entries = [
+            {"label": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(classes, colors, strict=True))
+        ]
+        write_json({"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json")
+
+    def write_image(self, name: str, source: Path, image: np.ndarray, prediction: Prediction) -> None:
+        """Write everything of one image (H, W, 3) RGB."""
+        self.write_labels(name, prediction)
+        if self.overlays:
+            overlay = Image.fromarray(prediction.overlay(image, self.opacity))
+            write_atomically(self.path("overlays", name, ".jpg"), lambda path: overlay.save(path, "JPEG", quality=92))
+        if self.num_regions:
+            self._write_regions(name, image, prediction)
+        height, width = prediction.labels.shape
+        head = {"file": str(source), "height": height, "width": width}
+        write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"))
+
+    def write_labels(self, name: str, prediction: Prediction) -> None:
+        picture = Image.fromarray(prediction.labels)
+        write_atomically(self.path("labels", name, ".png"), lambda path: picture.save(path, "PNG"))
+
+    def _write_regions(self, name: str, image: np.ndarray, prediction: Prediction) -> None:
+        maps = prediction.region_maps()
+        colors = token_colors(len(maps))
+        for summary in maps.strongest(self.num_regions, prediction.labels, len(prediction.classes)):
+            panel = Image.fromarray(region_panel(image, maps.map_of(summary.token), colors[summary.token]))
+            target = self.path("regions", f"{name}/token_{summary.token:03d}", ".jpg")
+            write_atomically(target, lambda path, panel=panel: panel.save(path, "JPEG", quality=90))
+
+
+def areas(prediction: Prediction) -> dict[str, dict[str, float]]:
+    """{class: {"share": 0..1, "pixels": count}}, largest first."""
+    size = prediction.labels.size
+    return {
+        name: {"share": round(share, 6), "pixels": round(share * size)}
+        for name, share in prediction.class_areas().items()
+    }
+
+
+def write_json(content: object, path: Path) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file beside ``path`` and move it there, so that an interruption leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""Videos and cameras by OpenCV: frames in, frames with the classes' colours out."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sgr_d2.engine import SGRPredictor
+
+from .outputs import OutputFolder, areas, write_json
+
+DEFAULT_RATE = 25.0
+
+
+class Frames:
+    """The frames of a video file or camera, (H, W, 3) uint8 RGB, every ``stride``-th, at most ``limit``.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+
+    def __init__(self, source: Path | int, *, stride: int = 1, limit: int | None = None):
+        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        if not self._capture.isOpened():
+            what = f"camera {source}" if isinstance(source, int) else str(source)
+            raise ValueError(f"{what}: OpenCV cannot open it. Is it there, not in use, and of a format it knows?")
+        self._source, self._stride, self._limit = source, stride, limit
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = (rate if 0 < rate < 1000 else DEFAULT_RATE) / stride
+        total = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if not isinstance(source, int) else 0
+        expected = -(-total // stride) if total > 0 else None
+        self.total = min(x for x in (expected, limit) if x is not None) if expected or limit else None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        number = taken = 0
+        while self._limit is None or taken < self._limit:
+            good, frame = self._capture.read()
+            if not good:
+                break
+            if number % self._stride == 0:
+                taken += 1
+                yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            number += 1
+        if number == 0:
+            raise ValueError(f"{self._source}: not a single frame could be read; the file is damaged or empty.")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class OverlayVideo:
+    """An .mp4 that appears under its name once it is whole."""
+
+    def __init__(self, path: Path, rate: float):
+        self._path, self._rate = path, rate
+        self._temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Append (H, W, 3) RGB; odd sizes lose their last row or column, which the codec cannot hold."""
+        frame = frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            code = cv2.VideoWriter_fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._temporary), code, self._rate, frame.shape[1::-1])
+            if not self._writer.isOpened():
+                raise ValueError(f"{self._path}: this OpenCV cannot write mp4 videos; use --no-overlays.")
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def finish(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            os.replace(self._temporary, self._path)
+
+    def drop(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        self._temporary.unlink(missing_ok=True)
+
+
+def predict_frames(
+    predictor: SGRPredictor, frames: Frames, source: str, name: str, output: OutputFolder, *, show: bool = False, tick
+) -> int:
+    """Predict all frames; Ctrl-C, or q in the window, ends a recording and keeps what there is. Returns their number.
+
+    Writes labels/<name>/<frame>.png, overlays/<name>.mp4 and areas/<name>.json with a list of frames.
+    """
+    video = OverlayVideo(output.path("overlays", name, ".mp4"), frames.rate)
+    found = []
+    try:
+        for frame in frames:
+            prediction = predictor(frame, scores=False)
+            output.write_labels(f"{name}/{len(found):06d}", prediction)
+            found.append(areas(prediction))
+            overlay = prediction.overlay(frame, output.opacity)
+            if output.overlays:
+                video.add(overlay)
+            tick()
+            if show and not _shown(overlay):
+                break
+    except KeyboardInterrupt:
+        if not found:
+            video.drop()
+            raise
+    except BaseException:
+        video.drop()
+        raise
+    finally:
+        frames.close()
+        if show:
+            cv2.destroyAllWindows()
+    video.finish()
+    head = {"file": source, "frames_per_second": frames.rate, "num_frames": len(found)}
+    write_json(head | {"frames": found}, output.path("areas", name, ".json"))
+    return len(found)
+
+
+def _shown(overlay: np.ndarray) -> bool:
+    """Show a frame; False when the user pressed q or Escape."""
+    cv2.imshow("sgr_d2", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
+    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
