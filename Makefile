@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test lint format clean FORCE
+.PHONY: help install lock demo test docs lint format clean FORCE
 
 UV_VERSION := 0.13.9
 UV = $(BIN)/uv pip
@@ -50,7 +50,7 @@ endif
 
 lock: $(STAMP) ## pin anew what requirements/*.in ask for; LOCK_OPTS=--upgrade takes newer versions
 	cd requirements && ../$(UV) compile --universal --python-version 3.10 --no-emit-index-url \
-	  --custom-compile-command "make lock" $(LOCK_OPTS) --output-file lock.txt runtime.in dev.in
+	  --custom-compile-command "make lock" --override overrides.txt $(LOCK_OPTS) --output-file lock.txt runtime.in dev.in
 
 demo: $(STAMP) ## train, evaluate and draw SGR on generated scenes, on the CPU, into output/demo
 	$(BIN)/python train_net.py --config-file configs/shapes/fpn_sgr.yaml --num-gpus 0 \
@@ -59,6 +59,10 @@ demo: $(STAMP) ## train, evaluate and draw SGR on generated scenes, on the CPU, 
 
 test: $(STAMP) ## run the tests; TEST_OPTS="-m slow" adds options of pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_OPTS)
+
+docs: $(STAMP) ## build the documentation as a web site into output/site
+	$(BIN)/python tools/list_keys.py
+	$(BIN)/mkdocs build --quiet
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["sgr_d2", "sgr_d2.*"]),
+    package_data={"sgr_d2": ["**/*.json", "**/*.html", "**/*.css", "**/*.js"]},
+    extras_require={"cityscapes": ["cityscapesscripts"], "coco_stuff_v1": ["h5py"], "export": ["onnx", "onnxscript"]},
     # Detectron2 is not listed: it is not on the package index under its own name (README, "Install").
     install_requires=(here / "requirements/runtime.in").read_text().split(),
 )
