@@ -4,12 +4,20 @@ Pure functions of arrays; all classes are labelled in one pass.
 """
 
 import cc3d
+import cv2
 import numpy as np
 
 from sgr_d2.structures import ComponentMap
 
 
-def label_components(labels: np.ndarray, *, ignore_label: int, min_area: int, max_components: int) -> ComponentMap:
+def label_components(
+    labels: np.ndarray,
+    *,
+    ignore_label: int,
+    min_area: int,
+    max_components: int,
+    instances: np.ndarray | None = None,
+) -> ComponentMap:
     """Find the 8-connected components of every class.
 
     Args:
@@ -17,25 +25,30 @@ def label_components(labels: np.ndarray, *, ignore_label: int, min_area: int, ma
         ignore_label: pixels of this value belong to no component.
         min_area: components with fewer pixels are dropped.
         max_components: of the others, so many are kept, largest first; ties go to the one that a scan meets first.
+        instances: (H, W) ids where the data set has real ones, 0 elsewhere. The labelled pixels of one id are one
+            component, in one piece or not; all other pixels (stuff, groups) go by connection.
 
     Returns:
         The map, numbered largest first, with what was dropped counted.
 
     Raises:
-        ValueError: ``labels`` is not a 2-D integer array, its values do not fit 16 bits, or a limit is negative.
+        ValueError: ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative, or
+            ``instances`` has another shape.
     """
     _check(labels, min_area, max_components)
     if labels.size == 0:
         return ComponentMap(np.zeros(labels.shape, np.int32), np.zeros(0, np.int64), 0, 0)
-    raw, total = cc3d.connected_components(_ignored_to_zero(labels, ignore_label), connectivity=8, return_N=True)
-    starts, lengths, owners = _runs(raw)
-    areas, firsts = _areas_and_first_pixels(starts, lengths, owners, total)
+    shifted = _ignored_to_zero(labels, ignore_label)
+    if instances is None:
+        raw, total = cc3d.connected_components(shifted, connectivity=8, return_N=True)
+    else:
+        raw, total = _connect_around(shifted, instances)
+    areas, firsts = _areas_and_first_pixels(raw.ravel(), total)
     large = np.flatnonzero(areas >= min_area)
-    kept = large[np.lexsort((firsts[large], -areas[large]))][:max_components]
-    renumbered = np.zeros(total + 1, np.int32)
-    renumbered[kept + 1] = np.arange(1, len(kept) + 1, dtype=np.int32)
+    order = np.lexsort((firsts[large], -areas[large]))[:max_components]
+    kept = large[order]
     return ComponentMap(
-        ids=np.repeat(renumbered[owners], lengths).reshape(labels.shape),
+        ids=_renumber(raw, total, kept + 1),
         classes=labels[np.unravel_index(firsts[kept], labels.shape)].astype(np.int64),
         num_small=total - len(large),
         num_cut=len(large) - len(kept),
@@ -65,22 +78,59 @@ def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:
     return np.subtract(labels.astype(np.uint16), np.uint16(ignore_label & 0xFFFF), order="C")
 
 
-def _runs(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return start, length and value of the runs of equal pixels of ``raw`` (H, W), in scan order.
+def _connect_around(shifted: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the components of ``shifted`` (H, W; 0 ignored) outside the instances, and after them the instances."""
+    if instances.shape != shifted.shape:
+        raise ValueError(
+            f"The instance map has {instances.shape[1]}x{instances.shape[0]} pixels (width x height), "
+            f"the label map {shifted.shape[1]}x{shifted.shape[0]}; they must agree."
+        )
+    owned = (instances != 0) & (shifted != 0)
+    raw, total = cc3d.connected_components(np.where(owned, 0, shifted), connectivity=8, return_N=True)
+    ids, numbers = np.unique(instances[owned], return_inverse=True)
+    raw = raw.astype(np.result_type(raw, np.min_scalar_type(total + len(ids))), copy=False)
+    raw[owned] = total + 1 + numbers
+    return raw, total + len(ids)
 
-    A street scene has some forty times fewer runs than pixels, so what follows works on them: a bincount and a
-    look-up of every pixel would take longer than cc3d itself.
+
+def _areas_and_first_pixels(flat: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return area and index of the first pixel, in scan order, of the components 1..total of ``flat`` (H*W,).
+
+    A street scene has some forty times fewer runs of equal pixels than pixels, so these are counted: a bincount of
+    every pixel would take longer than cc3d itself.
     """
-    flat = raw.ravel()
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    return starts, np.diff(starts, append=flat.size), flat[starts]
-
-
-def _areas_and_first_pixels(
-    starts: np.ndarray, lengths: np.ndarray, owners: np.ndarray, total: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return area and index of the first pixel, in scan order, of the components 1..total."""
-    areas = np.bincount(owners, weights=lengths, minlength=total + 1)  # float64: exact for counts
-    firsts = np.zeros(total + 1, np.int64)
+    starts = _run_starts(flat)
+    owners = flat.take(starts).astype(np.intp)
+    lengths = np.empty(len(starts))  # float64, exact for counts: what bincount adds
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1] = flat.size - starts[-1]
+    areas = np.bincount(owners, weights=lengths, minlength=total + 1)
+    firsts = np.zeros(total + 1, np.intp)
     firsts[owners[::-1]] = starts[::-1]  # of repeated indices, the last one written stays
-    return areas[1:].astype(np.int64), firsts[1:]
+    return areas[1:], firsts[1:]
+
+
+def _run_starts(flat: np.ndarray) -> np.ndarray:
+    """Return where the runs of equal values of ``flat`` (N,) start, ascending.
+
+    Eight comparisons at a time: words without a start, most of them, are passed over before their bytes are looked at.
+    """
+    is_start = np.zeros(-(-flat.size // 8) * 8, bool)
+    is_start[0] = True
+    np.not_equal(flat[1:], flat[:-1], out=is_start[1 : flat.size])
+    words = is_start.view(np.uint64)
+    hit = np.flatnonzero(words != 0)
+    starts = np.flatnonzero(words.take(hit).view(bool))  # as if there were no other words
+    starts += (8 * (hit - np.arange(len(hit)))).take(starts >> 3)
+    return starts
+
+
+def _renumber(raw: np.ndarray, total: int, kept: np.ndarray) -> np.ndarray:
+    """Map ``kept`` of the ids 0..total of ``raw`` (H, W) to 1.., in that order, and all others to 0: int32."""
+    table = np.empty(max(total + 1, 1 << 16), np.int32)  # OpenCV wants an entry for each 16-bit value
+    table[: total + 1] = 0
+    table[kept] = np.arange(1, len(kept) + 1, dtype=np.int32)
+    try:
+        return cv2.LUT(raw, table)  # less than half the time of take
+    except cv2.error:  # more than 16 bits of components, or an OpenCV that knows tables for 8 bits only
+        return table.take(raw)

@@ -2,7 +2,7 @@ import torch
 from torch.nn import functional as F
 
 from sgr_d2.modeling.padding import pad_to_batch
-from sgr_d2.modeling.sgr.grid import resize_valid, valid_cells
+from sgr_d2.modeling.sgr.grid import enlarge_valid, shrink_valid, valid_cells
 
 
 def test_cells_that_touch_the_image_are_valid():
@@ -11,27 +11,38 @@ def test_cells_that_touch_the_image_are_valid():
     assert valid[1, 0].tolist() == [[True, False], [True, False], [False, False]]
 
 
-def test_resize_of_a_padded_map_equals_the_resize_of_the_image_alone():
+def test_enlarging_a_padded_map_equals_enlarging_the_image_alone():
     image = torch.rand(1, 2, 3, 4)
     padded = F.pad(image, (0, 2, 0, 3), value=1e4)  # garbage in the padding
     valid = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
     valid[..., :3, :4] = True
-    for factor, mode in ((2, "bilinear"), (4, "bilinear")):
-        alone = F.interpolate(image, scale_factor=factor, mode=mode, align_corners=False)
-        resized = resize_valid(padded, valid, (6 * factor, 6 * factor))
+    for factor in (2, 4):
+        alone = F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
+        resized = enlarge_valid(padded, valid, (6 * factor, 6 * factor))
         torch.testing.assert_close(resized[..., : 3 * factor, : 4 * factor], alone)
 
 
 def test_shrinking_averages_the_valid_cells_only():
-    maps = torch.tensor([[1.0, 3.0, 5.0, 99.0]] * 2)[None, None]
+    maps = torch.tensor([[1.0, 3.0, 5.0, 0.0]] * 2)[None, None]
     valid = torch.tensor([[True, True, True, False]] * 2)[None, None]
-    assert resize_valid(maps, valid, (1, 2)).flatten().tolist() == [2.0, 5.0]
+    assert shrink_valid(maps, valid, (1, 2)).flatten().tolist() == [2.0, 5.0]
+
+
+def test_shrinking_to_a_size_that_does_not_divide():
+    maps = torch.tensor([[2.0, 4.0, 6.0]])[None, None]
+    assert shrink_valid(maps, torch.ones(1, 1, 1, 3, dtype=torch.bool), (1, 2)).flatten().tolist() == [3.0, 5.0]
+
+
+def test_a_map_of_the_size_wanted_is_left_alone():
+    maps, valid = torch.rand(1, 2, 3, 4), torch.ones(1, 1, 3, 4, dtype=torch.bool)
+    assert enlarge_valid(maps, valid, (3, 4)) is maps
+    assert shrink_valid(maps, valid, (3, 4)) is maps
 
 
 def test_no_valid_cell_gives_zero_not_nan():
     maps, valid = torch.rand(1, 1, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    assert resize_valid(maps, valid, (2, 2)).abs().max() == 0
-    assert resize_valid(maps, valid, (8, 8)).abs().max() == 0
+    assert shrink_valid(torch.zeros_like(maps), valid, (2, 2)).abs().max() == 0
+    assert enlarge_valid(maps, valid, (8, 8)).abs().max() == 0
 
 
 def test_pad_to_batch():

@@ -4,8 +4,10 @@ from torch.nn import functional as F
 from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
 
 from sgr_d2.modeling.sgr import SGR
+from sgr_d2.modeling.sgr.fusion import Fusion, reproject
+from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 from sgr_d2.modeling.sgr.position import add_sine_position
-from sgr_d2.modeling.sgr.sgr import Fusion, project, reproject
+from sgr_d2.modeling.sgr.sgr import project
 
 LEVELS = ("res2", "res3", "res5")
 
@@ -90,16 +92,57 @@ def test_reproject_against_loops():
             torch.testing.assert_close(pixels[1, :, y, x], total / regions[1, :, y, x].sum())
 
 
-def test_tokens_mixed_before_reprojection_equal_pixels_mixed_after():
-    fusion = Fusion(channels=5, token_dim=8)
-    randomize_zeros(fusion)
-    features, tokens, regions = torch.randn(2, 5, 4, 6), torch.randn(2, 3, 8), torch.rand(2, 3, 4, 6)
-    pixels = reproject(tokens, regions)
-    concatenated = torch.cat([features, pixels], dim=1)
+def fuse_by_definition(fusion, features, tokens, regions):
+    """F + conv(ReLU(norm(conv([F, Y])))) with torch's convolutions, everything kept for the gradient."""
+    concatenated = torch.cat([features, reproject(tokens, regions)], dim=1)
     weight = torch.cat([fusion.from_features.weight, fusion.from_tokens.weight[:, :, None, None]], dim=1)
-    hidden = F.conv2d(concatenated, weight, fusion.from_features.bias)
-    expected = features + fusion.out(F.relu(fusion.norm(hidden)))
-    torch.testing.assert_close(fusion(features, tokens, regions), expected)
+    hidden = F.relu(fusion.norm(F.conv2d(concatenated, weight, fusion.from_features.bias)))
+    return features + F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
+
+
+def fusion_and_inputs(dtype=torch.float32):
+    torch.manual_seed(0)
+    fusion = Fusion(channels=5, token_dim=8).to(dtype)
+    randomize_zeros(fusion)
+    shapes = ((2, 5, 4, 6), (2, 3, 8), (2, 3, 4, 6))
+    return fusion, [torch.rand(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_fusion_and_its_gradients_equal_the_definition(memory_format):
+    fusion, (features, tokens, regions) = fusion_and_inputs()
+    weights = torch.randn(2, 5, 4, 6)
+    sources = [features, tokens, regions, *fusion.parameters()]
+    actual = fusion(features.to(memory_format=memory_format), tokens, regions)
+    expected = fuse_by_definition(fusion, features, tokens, regions)
+    torch.testing.assert_close(actual, expected)
+    gradients = torch.autograd.grad((actual * weights).sum(), sources)
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * weights).sum(), sources))
+    with torch.no_grad():
+        assert torch.equal(fusion(features.to(memory_format=memory_format), tokens, regions), actual)
+
+
+def test_fusion_keeps_one_map_of_token_channels():
+    fusion, inputs = fusion_and_inputs()
+    inputs[0] = inputs[0].detach().to(memory_format=torch.channels_last).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        fusion(*inputs)
+    own = {t.untyped_storage().data_ptr() for t in [*inputs, *fusion.parameters()]}
+    made = {t.untyped_storage().data_ptr(): t.numel() for t in kept if t.untyped_storage().data_ptr() not in own}
+    assert sorted(made.values()) == [2 * 3 * 8, 2 * 8 * 4 * 6]  # the tokens and the first convolution
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_pointwise_convolution_is_torchs_own(memory_format):
+    torch.manual_seed(0)
+    ours, theirs = PointwiseConv2d(5, 3), torch.nn.Conv2d(5, 3, 1)
+    theirs.load_state_dict(ours.state_dict())
+    maps = torch.randn(2, 5, 4, 7).to(memory_format=memory_format).requires_grad_()
+    torch.testing.assert_close(ours(maps), theirs(maps))
+    results = [torch.autograd.grad(conv(maps).square().sum(), [maps, *conv.parameters()]) for conv in (ours, theirs)]
+    torch.testing.assert_close(*results)
+    assert ours(maps).is_contiguous(memory_format=memory_format)
 
 
 def test_empty_regions_give_finite_tokens_and_pixels():
@@ -143,6 +186,9 @@ def test_autocast_gives_finite_float32_regions_and_tokens(dtype):
         output = sgr(features, torch.tensor([[64, 64]]))
     assert output.region_logits.dtype == output.tokens.dtype == torch.float32
     torch.testing.assert_close(output.tokens, exact.tokens, rtol=0.1, atol=0.1)
+    (exact_gradient,) = torch.autograd.grad(exact.features["res3"].sum(), sgr.fusion["res3"].out.weight)
+    (gradient,) = torch.autograd.grad(output.features["res3"].sum(), sgr.fusion["res3"].out.weight)
+    torch.testing.assert_close(gradient, exact_gradient, rtol=0.1, atol=1.0)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ that cosine terms enforce diversity; the formulas are ours.
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sgr_d2.modeling.ranks import mean_over_ranks
 from sgr_d2.structures import SGROutput
 
 from .assignment import assign_tokens
@@ -132,11 +132,3 @@ def diversity_loss(weighted: Tensor) -> Tensor:
     every_pair = torch.bmm(scale[:, None], weighted).square().sum((1, 2))  # (B,)
     itself = (norms * scale).square().sum(1)
     return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).mean()
-
-
-def mean_over_ranks(value: int, device: torch.device) -> Tensor:
-    """The mean of ``value`` over all processes, at least 1, as a scalar on ``device``."""
-    total = torch.tensor(float(value), device=device)
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(total)
-    return (total / comm.get_world_size()).clamp(min=1.0)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EPS = 1e-6
+
 
 def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Tensor:
     """Mark the cells that touch the image.
@@ -23,16 +25,16 @@ def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Te
     return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).contiguous()
 
 
-def resize_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ``maps`` as if every image ended at its last valid cell.
+def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge ``maps`` bilinearly as if every image ended at its last valid cell.
 
-    Enlarging is bilinear, shrinking averages areas; both renormalise by the resized mask, which repeats the border
-    cells of the image outwards, just as the resize of the image alone would.
+    Renormalising by the resized mask repeats the border cells of the image outwards, just as the resize of the image
+    alone would.
 
     Args:
         maps: (B, N, H, W).
         valid: (B, 1, H, W) bool.
-        size: height and width wanted.
+        size: height and width wanted, at least those of ``maps``.
 
     Returns:
         (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.
@@ -40,7 +42,23 @@ def resize_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     weight = valid.to(maps.dtype)
-    shrink = size[0] < maps.shape[-2]
-    mode = {"mode": "area"} if shrink else {"mode": "bilinear", "align_corners": False}
-    resized = F.interpolate(maps * weight, size=size, **mode)
-    return resized / F.interpolate(weight, size=size, **mode).clamp(min=1e-6)
+    resized = F.interpolate(maps * weight, size=size, mode="bilinear", align_corners=False)
+    return resized / F.interpolate(weight, size=size, mode="bilinear", align_corners=False).clamp(min=EPS)
+
+
+def shrink_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average ``maps``, zero on the cells that are not valid, over the valid cells of larger ones.
+
+    Args:
+        maps: (B, N, H, W), 0 where ``valid`` is False: it is kept for the gradient as it is, and a product with the
+            mask would be kept beside it.
+        valid: (B, 1, H, W) bool.
+        size: height and width wanted, at most those of ``maps``.
+
+    Returns:
+        (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    share = F.adaptive_avg_pool2d(valid.to(maps.dtype), size)
+    return F.adaptive_avg_pool2d(maps, size) / share.clamp(min=EPS)

@@ -24,18 +24,17 @@ def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 1000
     """
     _, channels, height, width = pixels.shape
     half = channels // 2
-    code_y = _axis_code(height, extents[:, 0], half, temperature)  # (B, D/2, H)
-    code_x = _axis_code(width, extents[:, 1], half, temperature)  # (B, D/2, W)
-    code_y = code_y[:, :, :, None].expand(-1, -1, -1, width)
-    code_x = code_x[:, :, None, :].expand(-1, -1, height, -1)
-    return pixels + torch.cat([code_y, code_x], dim=1).to(pixels.dtype)
+    code_y = _axis_code(height, extents[:, 0], half, temperature)[:, :, None].expand(-1, -1, width, -1)
+    code_x = _axis_code(width, extents[:, 1], half, temperature)[:, None].expand(-1, height, -1, -1)
+    code = torch.cat([code_y, code_x], dim=3)  # (B, H, W, D)
+    return pixels + code.permute(0, 3, 1, 2).to(pixels.dtype)
 
 
 def _axis_code(length: int, extent: Tensor, channels: int, temperature: float) -> Tensor:
-    """(B,) extents in cells -> (B, channels, length) float32."""
+    """(B,) extents in cells -> (B, length, channels) float32."""
     cells = torch.arange(length, device=extent.device, dtype=torch.float32) + 0.5
     phase = cells[None] / extent[:, None] * (2 * math.pi)  # (B, length)
     order = torch.arange(channels // 2, device=extent.device, dtype=torch.float32)
     frequency = temperature ** (-2 * order / channels)
-    angle = phase[:, None, :] * frequency[None, :, None]  # (B, channels/2, length)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
+    angle = phase[:, :, None] * frequency  # (B, length, channels/2)
+    return torch.cat([angle.sin(), angle.cos()], dim=2)

@@ -9,12 +9,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sgr_d2.modeling.checks import check_features
 from sgr_d2.structures import SGROutput
 
-from .grid import resize_valid, valid_cells
+from .fusion import Fusion
+from .grid import enlarge_valid, shrink_valid, valid_cells
+from .pointwise import PointwiseConv2d
 from .position import add_sine_position
 
 EPS = 1e-6
@@ -62,9 +63,9 @@ class SGR(nn.Module):
         self.strides = [spec.stride for _, spec in levels]
         self._output_shape = dict(levels)
         self.reduce = nn.ModuleDict(
-            {name: nn.Sequential(nn.Conv2d(s.channels, token_dim, 1), LayerNorm2d(token_dim)) for name, s in levels}
+            {name: nn.Sequential(PointwiseConv2d(s.channels, token_dim), LayerNorm2d(token_dim)) for name, s in levels}
         )
-        self.region_predictor = nn.Conv2d(token_dim, num_tokens, 1)
+        self.region_predictor = PointwiseConv2d(token_dim, num_tokens)
         nn.init.constant_(self.region_predictor.bias, REGION_BIAS)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads)
@@ -112,11 +113,11 @@ class SGR(nn.Module):
         pixels = add_sine_position(self._reduce(features, valid), image_sizes / self.strides[0])
         region_logits = self.region_predictor(pixels).float()  # (B, K, H, W)
         with torch.autocast(pixels.device.type, enabled=False):
-            regions = region_logits.sigmoid() * valid[finest]
+            regions = torch.where(valid[finest], region_logits, -torch.inf).sigmoid()  # zero on the padding
             pooled = project(pixels.float(), regions)  # (B, K, D)
         tokens = self.encoder(self.value(pooled))
         refined = {
-            name: fuse(features[name], tokens, resize_valid(regions, valid[finest], features[name].shape[-2:]))
+            name: fuse(features[name], tokens, shrink_valid(regions, valid[finest], features[name].shape[-2:]))
             for name, fuse in self.fusion.items()
         }
         return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[0])
@@ -124,7 +125,8 @@ class SGR(nn.Module):
     def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
         """All levels in D channels, resized to the token grid and added: (B, D, H, W)."""
         size = features[self.in_features[0]].shape[-2:]
-        return sum(resize_valid(self.reduce[name](features[name]), valid[name], size) for name in self.in_features)
+        levels = (enlarge_valid(self.reduce[name](features[name]), valid[name], size) for name in self.in_features)
+        return sum(levels, start=next(levels))  # from the finest level, not from 0: one pass less
 
 
 def project(pixels: Tensor, regions: Tensor) -> Tensor:
@@ -138,47 +140,6 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
     """
     weights = regions.flatten(2)  # (B, K, H*W)
     return torch.bmm(weights, pixels.flatten(2).transpose(1, 2)) / (weights.sum(-1, keepdim=True) + EPS)
-
-
-def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
-    """Give every pixel the mean of the tokens whose regions hold it: Y(p) = sum_k P_kp T_k / (sum_k P_kp + eps).
-
-    Args:
-        tokens: (B, K, D). regions: (B, K, H, W). Both float32.
-
-    Returns:
-        (B, D, H, W).
-    """
-    weights = regions.flatten(2)  # (B, K, H*W)
-    weights = weights / (weights.sum(1, keepdim=True) + EPS)  # K maps to keep for the gradient, instead of D
-    pixels = torch.bmm(tokens.transpose(1, 2), weights)
-    return pixels.unflatten(2, regions.shape[-2:])
-
-
-class Fusion(nn.Module):
-    """F + conv(ReLU(norm(conv([F, Y])))) with the last convolution starting at zero.
-
-    All convolutions are 1 x 1. The part of the first one that reads Y is applied to the tokens before they are
-    re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
-    """
-
-    def __init__(self, channels: int, token_dim: int):
-        super().__init__()
-        self.from_features = nn.Conv2d(channels, token_dim, 1)
-        self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
-        self.norm = LayerNorm2d(token_dim)
-        self.out = nn.Conv2d(token_dim, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
-        mixed = self.from_tokens(tokens)
-        with torch.autocast(features.device.type, enabled=False):
-            pixels = reproject(mixed.float(), regions.float())
-        # in place: neither a convolution nor a norm needs its output for its gradient
-        hidden = F.relu(self.norm(self.from_features(features).add_(pixels)), inplace=True)
-        return features + self.out(hidden)
 
 
 def build_encoder(dim: int, layers: int, num_heads: int) -> nn.Module:

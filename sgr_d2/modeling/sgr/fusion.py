@@ -1,0 +1,65 @@
+"""From tokens back to the levels: re-projection, and the block that adds it.
+
+Shapes: B batch, K tokens, D token channels, C and H x W channels and size of the level. Source: arXiv 2212.03338 for
+the data flow; the formulas are ours.
+"""
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .pointwise import PointwiseConv2d
+
+EPS = 1e-6
+
+
+class Fusion(nn.Module):
+    """F + conv(ReLU(norm(conv([F, Y])))) with the last convolution starting at zero.
+
+    All convolutions are 1 x 1. The part of the first one that reads Y is applied to the tokens before they are
+    re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
+    """
+
+    def __init__(self, channels: int, token_dim: int):
+        super().__init__()
+        self.from_features = PointwiseConv2d(channels, token_dim)
+        self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
+        self.norm = LayerNorm2d(token_dim)
+        self.out = PointwiseConv2d(token_dim, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
+        """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
+        mixed = self.from_tokens(tokens)
+        pixels = self.from_features(features)  # (B, D, H, W)
+        if not torch.is_grad_enabled():
+            return features + self._correction(pixels, mixed, regions)
+        # Of the block only this map is kept for the gradient; the other D + D + K maps are made again: no convolution
+        # among them, since the last one needs its input and not its output.
+        correction = checkpoint(self._correction, pixels, mixed, regions, use_reentrant=False, preserve_rng_state=False)
+        return features + correction
+
+    def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
+        """(B, D, H, W) features, (B, K, D) tokens, both through the first convolution -> (B, C, H, W)."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            reprojected = reproject(mixed.float(), regions.float())
+        hidden = self.norm(pixels + reprojected)
+        return self.out(F.relu(hidden))
+
+
+def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
+    """Give every pixel the mean of the tokens whose regions hold it: Y(p) = sum_k P_kp T_k / (sum_k P_kp + eps).
+
+    Args:
+        tokens: (B, K, D). regions: (B, K, H, W). Both float32.
+
+    Returns:
+        (B, D, H, W).
+    """
+    weights = regions.flatten(2)  # (B, K, H*W)
+    weights = weights / (weights.sum(1, keepdim=True) + EPS)  # K maps to divide, instead of D
+    pixels = torch.bmm(weights.transpose(1, 2), tokens)  # (B, H*W, D), the memory order of channels-last features
+    return pixels.transpose(1, 2).unflatten(2, regions.shape[-2:])
