@@ -1,7 +1,27 @@
 """Set-up, training and evaluation of a run."""
 
+from .checkpoint import load_weights
 from .evaluate import evaluate
+from .explore import ExploreSettings, NamedModel, explore
+from .model_card import read_card
+from .prediction import Prediction
+from .predictor import SGRPredictor
 from .setup import load_config, setup
 from .trainer import Trainer, evaluate_checkpoint, limit_threads, train
 
-__all__ = ["Trainer", "evaluate", "evaluate_checkpoint", "limit_threads", "load_config", "setup", "train"]
+__all__ = [
+    "ExploreSettings",
+    "NamedModel",
+    "Prediction",
+    "SGRPredictor",
+    "Trainer",
+    "evaluate",
+    "evaluate_checkpoint",
+    "explore",
+    "limit_threads",
+    "load_config",
+    "load_weights",
+    "read_card",
+    "setup",
+    "train",
+]

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import logging
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -15,8 +16,11 @@ from detectron2.utils.logger import setup_logger
 
 import sgr_d2.modeling  # noqa: F401  registers backbones and heads
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.data.datasets import metadata_of, register_all, register_folders
+from sgr_d2.data.datasets import register_all, register_folders
 from sgr_d2.modeling.checks import check_registered
+
+from .scaling import scale_solver
+from .tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +39,21 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg.defrost()
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
-    use_machine(cfg, comm.get_world_size())
+    given = args.opts[::2]
+    use_machine(cfg, comm.get_world_size(), given=given)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
         logger.info("SEED was negative: drew %d. Give it to repeat this run.", cfg.SEED)
     cfg.freeze()
+    cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=_batch_of_file(args.config_file), given=given)
     default_setup(cfg, args)
     return cfg
+
+
+def _batch_of_file(config_file: str) -> int:
+    cfg = get_sgr_cfg()
+    cfg.merge_from_file(config_file)
+    return cfg.SOLVER.IMS_PER_BATCH
 
 
 def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
@@ -55,10 +67,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
         cfg.merge_from_file(config_file)
     except (KeyError, ValueError) as error:
         raise _explained(error, cfg, config_file) from error
-    try:
-        cfg.merge_from_list(list(opts or []))
-    except (AssertionError, KeyError, ValueError) as error:
-        raise _explained(error, cfg, f"command line {' '.join(opts)}") from error
+    merge_options(cfg, opts or [])
     check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
     check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
     check_registered("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY)
@@ -69,32 +78,42 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     return cfg
 
 
-def use_metadata(cfg: CfgNode) -> None:
-    """Set the number of classes and the ignore label from the data sets' metadata.
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Override keys of ``cfg`` by ["KEY", "value", ...].
 
     Raises:
-        ValueError: if the config names another number of classes.
+        KeyError, ValueError: a key is unknown (the message names those like it), or a value does not fit.
+    """
+    try:
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError, ValueError) as error:
+        raise _explained(error, cfg, f"command line {' '.join(opts)}") from error
+
+
+def use_metadata(cfg: CfgNode) -> None:
+    """Set the number of classes, and what else the task takes from the data sets' metadata.
+
+    Raises:
+        ValueError: if the config names another number of classes, or no data set.
     """
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one data set.")
-    info = metadata_of(names)
-    number = len(info.classes)
-    for node, key in ((cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD"), (cfg.MODEL.POINT_HEAD, "POINT_HEAD")):
-        if node.NUM_CLASSES not in (0, number):
-            raise ValueError(
-                f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
-                f"({', '.join(info.classes[:5])}, ...). Leave the key out (0) to take the number from the data set."
-            )
-        node.NUM_CLASSES = number
-    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = info.ignore_label
+    task = task_of(names)
+    task.use_classes(cfg, names, task.metadata_of(names))
 
 
-def use_machine(cfg: CfgNode, world_size: int) -> None:
-    """Run on the CPU where there is no GPU, and with plain BatchNorm where SyncBN cannot work; say so in the log."""
+def use_machine(cfg: CfgNode, world_size: int, *, given: Collection[str] = ()) -> None:
+    """Run on the CPU where there is no GPU, there without float16 unless it is asked for, and with plain BatchNorm
+    where SyncBN cannot work; say so in the log. ``given`` are the keys on the command line.
+    """
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU: MODEL.DEVICE becomes cpu.")
         cfg.MODEL.DEVICE = "cpu"
+    amp = cfg.SOLVER.AMP
+    if cfg.MODEL.DEVICE == "cpu" and amp.ENABLED and amp.DTYPE == "float16" and "SOLVER.AMP.ENABLED" not in given:
+        logger.info("No GPU: float32 instead of float16 (SOLVER.AMP.ENABLED True on the command line keeps it).")
+        amp.ENABLED = False
     if world_size == 1 or cfg.MODEL.DEVICE == "cpu":
         changed = _replace_norm(cfg.MODEL, "MODEL", "SyncBN", "BN")
         if changed:

@@ -43,7 +43,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     """The trainable parameters, grouped by learning rate and weight decay.
 
-    Backbone parameters get BASE_LR * BACKBONE_MULTIPLIER, norms WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
+    Backbone parameters, but not those of an SGR inside it, get BASE_LR * BACKBONE_MULTIPLIER; norms get
+    WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
     """
     solver = cfg.SOLVER
     groups, seen = [], set()
@@ -52,7 +53,8 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            is_backbone = module_name == "backbone" or module_name.startswith("backbone.")
+            path = module_name.split(".")
+            is_backbone = path[0] == "backbone" and "sgr" not in path
             groups.append(
                 {
                     "params": [parameter],

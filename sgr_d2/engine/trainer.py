@@ -14,13 +14,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import sgr_d2.modeling  # noqa: F401  registers the models
-from sgr_d2.data.loader import build_train_loader
 
 from .checkpoint import Checkpointer
 from .evaluate import evaluate
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
 from .loop import TrainLoop
+from .model_card import CardInCheckpoint, ModelCard
+from .scaling import scale_solver
 from .solver import build_optimizer
+from .tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +30,13 @@ logger = logging.getLogger(__name__)
 class Trainer(DefaultTrainer):
     """Detectron2's default trainer; its constructor alone is replaced, for it assumes a GPU a process.
 
-    ``SOLVER.REFERENCE_WORLD_SIZE`` scales batch, learning rate and schedule to the number of processes.
+    ``SOLVER.REFERENCE_WORLD_SIZE`` scales batch, learning rate and schedule to the number of processes, unless `setup`
+    has done so before, which also knows what the command line gave (`scale_solver`).
     """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = scale_solver(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         amp = cfg.SOLVER.AMP
         self._trainer = TrainLoop(
@@ -42,9 +45,11 @@ class Trainer(DefaultTrainer):
             device_type=torch.device(cfg.MODEL.DEVICE).type,
             amp_dtype=amp.DTYPE if amp.ENABLED else None,
             max_nonfinite_steps=cfg.SOLVER.MAX_NONFINITE_STEPS,
+            accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         )
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        card = CardInCheckpoint(ModelCard.of(cfg))
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), model_card=card)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -81,7 +86,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg, start_iter: int = 0):
-        return build_train_loader(cfg, start_iter=start_iter)
+        return task_of(cfg.DATASETS.TRAIN).build_train_loader(cfg, start_iter=start_iter)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

@@ -1,7 +1,18 @@
 """Pictures of what a model made of an image, and the curves of a run."""
 
 from sgr_d2.visualization.curves import plot_curves
+from sgr_d2.visualization.detection_pictures import DetectionPictureWriter, InstanceTruth
+from sgr_d2.visualization.detections import Detections, draw_detection_sheet
 from sgr_d2.visualization.pictures import PictureWriter
 from sgr_d2.visualization.sheet import Classes, draw_sheet
 
-__all__ = ["Classes", "PictureWriter", "draw_sheet", "plot_curves"]
+__all__ = [
+    "Classes",
+    "DetectionPictureWriter",
+    "Detections",
+    "InstanceTruth",
+    "PictureWriter",
+    "draw_detection_sheet",
+    "draw_sheet",
+    "plot_curves",
+]

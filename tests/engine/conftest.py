@@ -1,8 +1,12 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import yaml
 from toys import toy_cfg
+
+import train_net
 
 CLASSES = ["left", "right", "disc"]
 
@@ -34,6 +38,27 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def config_file(scenes, tmp_path):
     """A yaml of a small real model (no BatchNorm) on the scenes."""
+    return write_config(scenes, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(scenes, tmp_path_factory):
+    """Such a yaml (``config``), and the checkpoint of two training steps with it (``checkpoint``)."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = write_config(scenes, folder)
+    flags = {"eval_only": False, "resume": False, "num_gpus": 0}
+    train_net.main(SimpleNamespace(config_file=str(config), opts=["SOLVER.MAX_ITER", "2"], **flags))
+    return SimpleNamespace(config=config, checkpoint=folder / "output" / "model_final.pth")
+
+
+def write_config(scenes, folder):
+    path = folder / "scenes.yaml"
+    path.write_text(yaml.safe_dump(scenes_config(scenes, folder)))
+    return path
+
+
+def scenes_config(scenes, folder) -> dict:
+    """The content of that yaml; it writes below ``folder``."""
     folders = {
         f"scenes_{split}": {
             "IMAGE_DIR": str(scenes / split / "images"),
@@ -43,10 +68,10 @@ def config_file(scenes, tmp_path):
         for split in ("train", "val")
     }
     sgr = toy_cfg().MODEL.SGR
-    config = {
+    return {
         "VERSION": 2,
         "SEED": 7,
-        "OUTPUT_DIR": str(tmp_path / "output"),
+        "OUTPUT_DIR": str(folder / "output"),
         "DATASETS": {"FOLDERS": folders, "TRAIN": ["scenes_train"], "TEST": ["scenes_val"]},
         "DATALOADER": {"NUM_WORKERS": 0},
         "INPUT": {
@@ -80,6 +105,3 @@ def config_file(scenes, tmp_path):
             "CLIP_GRADIENTS": {"ENABLED": True, "CLIP_VALUE": 1.0},
         },
     }
-    path = tmp_path / "scenes.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path

@@ -70,3 +70,11 @@ def test_full_model_clipping_scales_all_gradients_by_one_factor(cfg):
     optimizer.step()
     torch.testing.assert_close(model.head[0].weight.grad, torch.full((2, 4), 1 / norm))
     torch.testing.assert_close(model.backbone[0].bias.grad, torch.full((4,), 1 / norm))
+
+
+def test_sgr_in_a_backbone_learns_as_fast_as_a_head(cfg):
+    model = Model()
+    model.backbone.add_module("sgr", nn.Linear(2, 2))
+    rates = {p: group["lr"] for group in parameter_groups(cfg, model) for p in group["params"]}
+    assert rates[model.backbone.sgr.weight] == 0.1
+    assert rates[model.backbone[0].weight] == 0.05

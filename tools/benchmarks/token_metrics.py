@@ -10,7 +10,7 @@ from sgr_d2.data.datasets import get_dataset_records, metadata_of
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import read_label
 from sgr_d2.engine import Trainer, load_config
-from sgr_d2.engine.evaluate import build_evaluators
+from sgr_d2.engine.semantic import build_evaluators
 from sgr_d2.evaluation import StreamingSemSegEvaluator
 
 from .measure import median, paired_ratio, time_runs

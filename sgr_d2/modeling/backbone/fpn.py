@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from torch import nn
 
 from sgr_d2.modeling.checks import check_features
 
@@ -22,8 +23,8 @@ def build_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     return build_fpn(cfg, build_swin_backbone(cfg, input_shape))
 
 
-def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """Detectron2's FPN on ``bottom_up``.
+def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
+    """Detectron2's FPN on ``bottom_up``; ``top_block`` makes the levels above p5, as Detectron2's own do.
 
     Raises:
         ValueError: if ``MODEL.FPN.IN_FEATURES`` are not among the features of ``bottom_up``.
@@ -36,5 +37,6 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
+        top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

@@ -1,0 +1,84 @@
+"""Detectron2's catalogs, for data sets of instances: register, look up, compare."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import load_coco_json
+
+from sgr_d2.data.datasets.catalog import SemanticMetadata, describe_root
+from sgr_d2.data.datasets.palette import generate_colors
+from sgr_d2.data.instance_maps import NO_INSTANCE
+
+
+def register_things(
+    name: str, load: Callable[[], list[dict[str, Any]]], *, owner: str, classes: Sequence[str], **metadata: Any
+) -> None:
+    """Register a data set of instances, evaluated by COCO's metrics; an earlier registration by ``owner`` is replaced.
+
+    Args:
+        name: of the data set.
+        load: returns its records, in Detectron2's format; called when the data set is used.
+        owner: who registers; a name keeps its owner.
+        classes: C names.
+        metadata: further entries of Detectron2's metadata ("json_file", "thing_colors", ...).
+
+    Raises:
+        ValueError: the name belongs to another data set.
+    """
+    if name in DatasetCatalog:
+        if MetadataCatalog.get(name).get("registered_by") != owner:
+            raise ValueError(f"The name {name!r} already belongs to another data set; choose another one.")
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(registered_by=owner, thing_classes=list(classes), evaluator_type="coco", **metadata)
+
+
+def load_coco(name: str, json_file: Path, image_root: Path) -> list[dict[str, Any]]:
+    """Read annotations in COCO's format with Detectron2's reader; category ids become 0..C-1.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the file is not of COCO's format, or has annotations of categories that it does not list.
+    """
+    for path in (json_file, image_root):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{name}: there is no {path.absolute()}. {describe_root()} datasets/README.md tells what belongs there."
+            )
+    try:
+        return load_coco_json(str(json_file), str(image_root), name)
+    except (KeyError, TypeError, AssertionError, json.JSONDecodeError) as error:
+        raise ValueError(f"{name}: {json_file} is not in COCO's format for instances: {error}") from error
+
+
+def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:
+    """Return names and colours of the instances' classes that the data sets share; pixels of none are NO_INSTANCE.
+
+    Raises:
+        ValueError: no names, a data set without such classes, or two that disagree.
+    """
+    if not names:
+        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
+    first, *others = (_metadata(name) for name in names)
+    for name, other in zip(names[1:], others, strict=True):
+        if other.classes != first.classes:
+            raise ValueError(
+                f"Data sets {names[0]!r} and {name!r} cannot be used together: they have {len(first.classes)} and "
+                f"{len(other.classes)} classes of instances, which are not the same."
+            )
+    return first
+
+
+def _metadata(name: str) -> SemanticMetadata:
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("thing_classes"):
+        DatasetCatalog.get(name)  # Detectron2's register_coco_instances learns the classes from the file
+    classes = list(metadata.get("thing_classes", ()))
+    if not classes:
+        raise ValueError(f"Data set {name!r} has no classes of instances (metadata key thing_classes).")
+    colors = metadata.get("thing_colors") or generate_colors(len(classes))
+    return SemanticMetadata(classes, [tuple(color) for color in colors], NO_INSTANCE)

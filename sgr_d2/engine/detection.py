@@ -1,0 +1,98 @@
+"""Detection and instance segmentation as a task: config, loaders, evaluators."""
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from torch.utils.data import DataLoader
+
+from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
+from sgr_d2.data.detection_mapper import DetectionMapper
+from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask
+from sgr_d2.data.loader import build_test_loader, build_train_loader
+from sgr_d2.data.reading import read_image
+from sgr_d2.evaluation import InstanceTokensEvaluator
+from sgr_d2.visualization import DetectionPictureWriter
+
+from .instance_truth import Truth
+
+logger = logging.getLogger(__name__)
+
+
+def use_thing_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata) -> None:
+    """Set the number of classes of all heads from the data sets' metadata.
+
+    Raises:
+        ValueError: if the config names another number of classes, or a key is for segmentation alone.
+    """
+    if not cfg.TEST.FULL_SIZE:
+        raise ValueError("TEST.FULL_SIZE False is for segmentation; detections are measured at the size of the file.")
+    number, defaults = len(info.classes), get_cfg().MODEL
+    for key in ("ROI_HEADS", "RETINANET"):
+        node = cfg.MODEL[key]
+        if node.NUM_CLASSES not in (defaults[key].NUM_CLASSES, number):
+            raise ValueError(
+                f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
+                f"({', '.join(info.classes[:5])}, ...). Leave the key out to take the number from the data set."
+            )
+        node.NUM_CLASSES = number
+
+
+def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
+    """The endless loader of DATASETS.TRAIN, of images with annotations alone if DATALOADER.FILTER_EMPTY_ANNOTATIONS.
+
+    Raises:
+        ValueError: nothing is left to train on, or MODEL.MASK_ON and no annotation has a mask.
+    """
+    names = ", ".join(cfg.DATASETS.TRAIN)
+    records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        raise ValueError(f"{names}: no image has an annotation (DATALOADER.FILTER_EMPTY_ANNOTATIONS is True).")
+    masks = any(has_mask(annotation) for record in records for annotation in record["annotations"])
+    if cfg.MODEL.MASK_ON and not masks:
+        raise ValueError(f"MODEL.MASK_ON is True, but no annotation of {names} has a mask. Set it to False.")
+    if cfg.MODEL.SGR.ENABLED and not masks:
+        logger.info("%s has boxes and no masks: the losses of SGR (component, diversity) are off.", names)
+    mapper = DetectionMapper(cfg, is_train=True, components=masks)
+    return build_train_loader(cfg, start_iter=start_iter, mapper=mapper, records=records)
+
+
+def build_detection_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    return build_test_loader(cfg, dataset_name, mapper=DetectionMapper(cfg, is_train=False))
+
+
+def build_detection_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
+    """COCO's metrics, those of the tokens, and pictures."""
+    folder = Path(cfg.OUTPUT_DIR) / "evaluation" / dataset_name
+    truth = Truth(get_dataset_records(dataset_name), cfg.INPUT.COMPONENTS)
+    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    evaluators = [
+        COCOEvaluator(dataset_name, tasks=tasks, output_dir=str(folder), allow_cached_coco=False),
+        InstanceTokensEvaluator(
+            truth_of=truth.maps_of,
+            components_of=truth.components_of,
+            num_classes=len(info.classes),
+            ignore_label=NO_INSTANCE,
+            min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
+        ),
+    ]
+    if cfg.TEST.NUM_PICTURES:
+        evaluators.append(
+            DetectionPictureWriter(
+                output_dir=folder / "pictures",
+                num_images=cfg.TEST.NUM_PICTURES,
+                read_image=read_image,
+                truth_of=truth.of,
+                file_names=list(truth.records),
+                class_names=info.classes,
+                class_colors=info.colors,
+                ignore_label=NO_INSTANCE,
+            )
+        )
+    return DatasetEvaluators(evaluators)

@@ -1,0 +1,276 @@
+"""A segmentor as one graph of tensors, for torch.export and ONNX.
+
+Shapes: C classes, H x W pixels, d the model's ``size_divisibility``.
+"""
+
+import copy
+import json
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+
+from sgr_d2.modeling import SGRSegmentor
+from sgr_d2.modeling.deeplab import WindowPool
+
+logger = logging.getLogger(__name__)
+
+Size = tuple[int, int]
+INPUT, OUTPUT = "images", "scores"
+SUFFIXES = (".onnx", ".pt2")
+# torch.export wants an upper bound for what is a multiple of something; 8192 pixels for d = 32.
+MAX_CELLS = 256
+# A length of one cell is a special case to torch.export, which it would fix.
+MIN_CELLS = 2
+# Without wrappers around the model, and without outputs beside the scores.
+PLAIN = (
+    *("TEST.SLIDING_WINDOW.ENABLED", False, "TEST.AUG.ENABLED", False, "MODEL.CHANNELS_LAST", False),
+    *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", False, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", False),
+)
+
+
+class ExportError(ValueError):
+    """torch.export or the ONNX exporter cannot make a graph of a model."""
+
+
+class ClassScores(nn.Module):
+    """(1, 3, H, W) RGB images of 0 to 255 -> (1, C, H, W) class scores; H and W multiples of ``divisor``.
+
+    The caller pads: the padding counts as image, so cells of it take part in SGR. Per-pixel heads give logits, a
+    Mask2Former head sums of probabilities, both as the model itself gives them.
+    """
+
+    def __init__(self, model: SGRSegmentor, *, image_format: str = "RGB"):
+        """
+        Args:
+            model: is copied.
+            image_format: the order of channels that the model was trained with, "RGB" or "BGR".
+        """
+        super().__init__()
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        fix_same_padding(self.model)
+        self.divisor = model.size_divisibility
+        self.image_format = image_format
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(1, 3, H, W) float32 -> (1, C, H, W) float32."""
+        model = self.model
+        pixels = images.flip(1) if self.image_format == "BGR" else images
+        features = model.backbone((pixels - model.pixel_mean) / model.pixel_std)
+        if model.sgr is not None:
+            # the sizes as `SGRSegmentor.features` gives them, were the image not padded
+            features = model.sgr(features, torch.tensor([images.shape[-2:]], device=images.device)).features
+        prediction, _ = model.sem_seg_head(features)
+        if isinstance(prediction, Tensor):
+            return prediction
+        return query_scores(prediction.class_logits[-1], prediction.of_image(0).masks(), images.shape[-2:])
+
+
+class FixedSameConv(nn.Module):
+    """timm's convolution with padding "same" for lengths that are multiples of the stride: the padding is constant.
+
+    What timm computes from the length makes torch.export simplify its formulas for ten minutes and more.
+    """
+
+    def __init__(self, conv: Conv2dSame):
+        super().__init__()
+        self.conv = conv
+        totals = [d * (k - 1) + 1 - s for k, s, d in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)]
+        self.padding = [side for total in map(_positive, reversed(totals)) for side in (total // 2, -(-total // 2))]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """As that of `Conv2dSame`."""
+        conv = self.conv
+        padded = F.pad(maps, self.padding)
+        return F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def fix_same_padding(module: nn.Module) -> None:
+    """Replace every `Conv2dSame` inside ``module`` by a `FixedSameConv` of the same weights."""
+    for name, child in module.named_children():
+        if type(child) is Conv2dSame:
+            setattr(module, name, FixedSameConv(child))
+        else:
+            fix_same_padding(child)
+
+
+def _positive(value: int) -> int:
+    return max(value, 0)
+
+
+def query_scores(class_logits: Tensor, masks: Tensor, size: Size) -> Tensor:
+    """Semantic scores of queries: sum of P(class) * P(mask), without the stripes that bound the memory elsewhere.
+
+    Args:
+        class_logits: (1, Q, C + 1). masks: (1, Q, h, w) logits. size: of the result.
+
+    Returns:
+        (1, C, *size).
+    """
+    probs = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False).sigmoid()
+    by_class = class_logits.float().softmax(-1)[..., :-1].transpose(1, 2)  # (1, C, Q)
+    return torch.bmm(by_class, probs.flatten(2)).unflatten(2, size)
+
+
+class Sizes(NamedTuple):
+    """Heights and widths in pixels.
+
+    Attributes:
+        traced: of the image that the graph is recorded with.
+        smallest, largest: that the graph takes; both ``traced`` where the size is fixed.
+    """
+
+    traced: Size
+    smallest: Size
+    largest: Size
+
+    def to_check(self) -> list[Size]:
+        """The size traced, the smallest, and one of another aspect ratio."""
+        turned = tuple(
+            min(max(a, b), c) for a, b, c in zip(self.smallest, self.traced[::-1], self.largest, strict=True)
+        )
+        return list(dict.fromkeys([self.traced, self.smallest, turned]))
+
+
+def choose_sizes(wrapper: ClassScores, size: Size | None = None, *, fixed: bool = False) -> Sizes:
+    """Which sizes a graph can take.
+
+    A head of the DeepLab family pools over a window of its training crops; for images smaller than it the graph would
+    be another one, so they are left out.
+
+    Args:
+        size: that of the fixed graph, or of the recording.
+
+    Raises:
+        ValueError: if ``size`` is no multiple of the divisor, or smaller than the smallest possible.
+    """
+    d = wrapper.divisor
+    smallest = (MIN_CELLS * d, MIN_CELLS * d) if fixed else _smallest(wrapper)
+    chosen = size or tuple(length + steps * d for length, steps in zip(smallest, (2, 4), strict=True))
+    for name, length, least in zip(("height", "width"), chosen, smallest, strict=True):
+        if length % d or length < least:
+            raise ValueError(f"{name} {length}: it must be a multiple of {d}, and at least {least}.")
+    if fixed:
+        return Sizes(chosen, chosen, chosen)
+    return Sizes(chosen, smallest, (MAX_CELLS * d, MAX_CELLS * d))
+
+
+@torch.no_grad()
+def _smallest(wrapper: ClassScores) -> Size:
+    d = wrapper.divisor
+    images = torch.zeros(1, 3, MIN_CELLS * d, MIN_CELLS * d, device=wrapper.model.device)
+    smallest = [MIN_CELLS * d, MIN_CELLS * d]
+
+    def look(pool: WindowPool, inputs: tuple[Tensor]) -> None:
+        for axis in (0, 1):
+            stride = images.shape[2 + axis] // inputs[0].shape[2 + axis]
+            smallest[axis] = max(smallest[axis], -(-pool.size[axis] * stride // d) * d)
+
+    hooks = [m.register_forward_pre_hook(look) for m in wrapper.modules() if isinstance(m, WindowPool)]
+    if hooks:
+        wrapper(images)
+    for hook in hooks:
+        hook.remove()
+    return tuple(smallest)
+
+
+@torch.no_grad()
+def to_program(wrapper: ClassScores, sizes: Sizes) -> ExportedProgram:
+    """Record the graph with torch.export, with symbolic height and width unless the size is fixed.
+
+    Raises:
+        ExportError: if torch.export cannot.
+    """
+    images = torch.zeros(1, 3, *sizes.traced, device=wrapper.model.device)
+    d = wrapper.divisor
+    dynamic = {
+        axis + 2: d * Dim(name, min=sizes.smallest[axis] // d, max=sizes.largest[axis] // d)
+        for axis, name in enumerate(("rows", "columns"))
+        if sizes.smallest != sizes.largest
+    }
+    try:
+        return torch.export.export(wrapper, (images,), dynamic_shapes={INPUT: dynamic})
+    except Exception as error:  # torch.export raises errors of many kinds
+        raise ExportError(_reason("torch.export", error, has_dynamic=bool(dynamic))) from error
+
+
+def save(program: ExportedProgram, path: Path, information: dict[str, str]) -> None:
+    """Write ``*.pt2`` (torch.export) or ``*.onnx``, with ``information`` inside.
+
+    Raises:
+        ExportError: if the ONNX exporter cannot. ModuleNotFoundError: it is not installed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".pt2":
+        torch.export.save(program, path, extra_files={"information.json": json.dumps(information)})
+        return
+    try:
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False, optimize=True
+        )
+    except ImportError:
+        raise
+    except Exception as error:  # the exporter raises errors of many kinds
+        raise ExportError(_reason("the ONNX exporter", error, has_dynamic=True)) from error
+    made.model.metadata_props.update(information)
+    made.save(path)
+
+
+def information_of(wrapper: ClassScores, sizes: Sizes, classes: list[str]) -> dict[str, str]:
+    """What a user of the file has to know, as text: JSON lists, or numbers."""
+    return {
+        "classes": json.dumps(classes),
+        "input": "float32 (1, 3, height, width), RGB, 0 to 255",
+        "multiple_of": str(wrapper.divisor),
+        "smallest_size": json.dumps(sizes.smallest),
+        "largest_size": json.dumps(sizes.largest),
+    }
+
+
+@torch.no_grad()
+def largest_difference(model: SGRSegmentor, wrapper: ClassScores, path: Path, sizes: Sizes) -> float:
+    """The largest difference between the scores of a file and of the model itself, on noise of several sizes.
+
+    Args:
+        model: that ``wrapper`` was made of.
+
+    Returns:
+        Infinity for scores of another shape, NaN where one of both is NaN.
+
+    Raises:
+        ModuleNotFoundError: an ONNX file needs onnxruntime.
+    """
+    run = _program_runner(path) if path.suffix == ".pt2" else _onnx_runner(path)
+    differences = []
+    for size in sizes.to_check():
+        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
+        pixels = images[0].flip(0) if wrapper.image_format == "BGR" else images[0]
+        expected = model([{"image": pixels}])[0]["sem_seg"][None].cpu()
+        found = run(images)
+        same = found.shape == expected.shape
+        differences.append(float((expected - found).abs().max()) if same else math.inf)
+        logger.info("%d x %d: largest difference %.2g", *size, differences[-1])
+    return math.nan if any(map(math.isnan, differences)) else max(differences)
+
+
+def _program_runner(path: Path):
+    return torch.export.load(path).module()
+
+
+def _onnx_runner(path: Path):
+    import onnxruntime  # optional
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+def _reason(what: str, error: Exception, *, has_dynamic: bool) -> str:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    advice = " A fixed size may work (--fixed)." if has_dynamic else ""
+    return f"{what} cannot make a graph of this model: {type(error).__name__}: {first[:300]}{advice}"

@@ -1,0 +1,65 @@
+"""The instance annotations of a data set as maps and pictures need them."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as coco_mask
+from detectron2.config import CfgNode
+from detectron2.structures import BoxMode
+
+from sgr_d2.data.components import label_components
+from sgr_d2.data.instance_maps import NO_INSTANCE, InstanceMaps, has_mask, paint_instances, to_rle
+from sgr_d2.visualization import Detections, InstanceTruth
+
+
+class Truth:
+    """Looks up the annotations of an image by its file name. Crowds do not count."""
+
+    def __init__(self, records: Sequence[dict[str, Any]], limits: CfgNode):
+        """
+        Args:
+            records: of Detectron2's format.
+            limits: INPUT.COMPONENTS, which instances are too small or too many.
+        """
+        self.records = {record["file_name"]: record for record in records}
+        self._components = partial(
+            label_components,
+            ignore_label=NO_INSTANCE,
+            min_area=limits.MIN_AREA,
+            max_components=limits.MAX_COMPONENTS,
+        )
+
+    def maps_of(self, file_name: str) -> InstanceMaps:
+        """Categories and ids (H, W) of the instances that have a mask."""
+        masked = [a for a in self._annotations(file_name) if has_mask(a)]
+        categories = [a["category_id"] for a in masked]
+        return paint_instances([a["segmentation"] for a in masked], categories, self._size(file_name))
+
+    def components_of(self, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """Those of the instances that count, (H, W) ids."""
+        return self._components(labels, instances=ids).ids
+
+    def of(self, file_name: str) -> InstanceTruth:
+        """What pictures show."""
+        maps = self.maps_of(file_name)
+        components = self._components(maps.labels, instances=maps.ids)
+        return InstanceTruth(self._detections(file_name), maps.labels, components)
+
+    def _detections(self, file_name: str) -> Detections:
+        annotations, size = self._annotations(file_name), self._size(file_name)
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        masks = [coco_mask.decode(to_rle(a.get("segmentation") or [], size)).astype(bool) for a in annotations]
+        return Detections(
+            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            classes=np.array([a["category_id"] for a in annotations], np.int64),
+            masks=np.array(masks, bool).reshape(-1, *size),
+        )
+
+    def _annotations(self, file_name: str) -> list[dict[str, Any]]:
+        return [a for a in self.records[file_name].get("annotations", ()) if not a.get("iscrowd", 0)]
+
+    def _size(self, file_name: str) -> tuple[int, int]:
+        record = self.records[file_name]
+        return record["height"], record["width"]

@@ -1,0 +1,154 @@
+"""Parameters and multiply-adds of a model, counted as in the published tables.
+
+fvcore's conventions: a multiply-add is one operation; convolutions, products of matrices, attention, norms and bilinear
+resizing count, elementwise operations, activations and softmax do not.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.utils.analysis import FlopCountAnalysis
+from fvcore.nn.jit_handles import get_shape
+from torch import Tensor, nn
+
+from sgr_d2.modeling.mask2former.deformable_attention import MSDeformAttn
+from sgr_d2.modeling.mask2former.structures import PixelFeatures
+from sgr_d2.modeling.mask2former.transformer_decoder import MultiScaleMaskedTransformerDecoder
+
+
+class ModelCost(NamedTuple):
+    """
+    Attributes:
+        parameters: of the whole model.
+        sgr_parameters: of SGR, 0 without it.
+        operations: of one image, multiply-adds; None where they were not counted.
+        sgr_operations: those of SGR.
+        saved_operations: what the published code of Mask2Former spends more for the same result. It multiplies queries
+            and mask features at full resolution after every decoder layer and shrinks the masks for the attention; here
+            the mask features are shrunk first. ``operations`` plus this is what the published tables count.
+    """
+
+    parameters: int
+    sgr_parameters: int
+    operations: float | None = None
+    sgr_operations: float | None = None
+    saved_operations: float | None = None
+
+    @property
+    def published_operations(self) -> float | None:
+        """To compare with published tables."""
+        return None if self.operations is None else self.operations + self.saved_operations
+
+
+def count_parameters(model: nn.Module) -> ModelCost:
+    """The parameters alone; works for a model on the meta device, too."""
+    named = dict(model.named_parameters())
+    of_sgr = sum(p.numel() for name, p in named.items() if "sgr" in name.split("."))
+    return ModelCost(sum(p.numel() for p in named.values()), of_sgr)
+
+
+def count_cost(model: nn.Module, size: tuple[int, int]) -> ModelCost:
+    """Run ``model`` on a black image of ``size`` (height, width) and count.
+
+    The scores are returned at the size of the image, and what that takes counts. Not counted is the sampling of
+    deformable attention, the four reads of each sample (its projections are): in the published tables it is a compiled
+    operator, which fvcore passes over.
+
+    Args:
+        model: an `SGRSegmentor`, not on the meta device.
+    """
+    image = torch.zeros(3, *size, device=next(model.parameters()).device)
+    was_training = model.training
+    model.eval()
+    saved: list[int] = []
+    with torch.no_grad(), _without_fused_encoder(), _without_sampling(model), _quiet_fvcore(), _steering(model, saved):
+        analysis = FlopCountAnalysis(model, [{"image": image}])
+        analysis.set_op_handle(**_HANDLES).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        operations = analysis.total()
+        of_sgr = sum(count for name, count in analysis.by_module().items() if name.rsplit(".", 1)[-1] == "sgr")
+    model.train(was_training)
+    return count_parameters(model)._replace(
+        operations=float(operations), sgr_operations=float(of_sgr), saved_operations=float(sum(saved))
+    )
+
+
+def _mm(inputs: list[Any], outputs: list[Any]) -> int:
+    """(n, k) x (k, m), also with an output given."""
+    (n, k), (_, m) = (get_shape(value) for value in inputs[:2])
+    return n * k * m
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Both products of attention: (..., Q, d), (..., T, d), (..., T, e)."""
+    query, key, value = (get_shape(x) for x in inputs[:3])
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+_HANDLES = {"aten::mm": _mm, "aten::scaled_dot_product_attention": _attention}
+
+
+@contextmanager
+def _steering(model: nn.Module, saved: list[int]) -> Iterator[None]:
+    """Append `ModelCost.saved_operations` of every Mask2Former decoder that runs."""
+
+    def note(decoder: MultiScaleMaskedTransformerDecoder, inputs: tuple[PixelFeatures]) -> None:
+        (features,) = inputs
+        queries, channels = decoder.query_feat.num_embeddings, features.mask_features.shape[1]
+        layers = len(decoder.transformer_ffn_layers)
+        fine = math.prod(map(int, features.mask_features.shape[-2:]))
+        coarse = [math.prod(map(int, level.shape[-2:])) for level in features.levels]
+        pixels = sum(fine - coarse[layer % len(coarse)] for layer in range(layers))
+        saved.append(int(queries * channels * pixels))
+
+    decoders = [m for m in model.modules() if isinstance(m, MultiScaleMaskedTransformerDecoder)]
+    handles = [decoder.register_forward_pre_hook(note) for decoder in decoders]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _without_sampling(model: nn.Module) -> Iterator[None]:
+    """Deformable attention passes its values on unsampled: tracing cannot look into an autograd function."""
+    layers = [module for module in model.modules() if isinstance(module, MSDeformAttn)]
+    for layer in layers:
+        layer.forward = partial(_projections, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _projections(layer: MSDeformAttn, query: Tensor, source: Tensor, grid: Any) -> Tensor:
+    unread = layer.sampling_offsets(query).sum() + layer.attention_weights(query).sum()
+    return layer.output_proj(layer.value_proj(source) + 0 * unread)
+
+
+@contextmanager
+def _without_fused_encoder() -> Iterator[None]:
+    """torch's one operator for a whole encoder layer hides what is in it."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _quiet_fvcore() -> Iterator[None]:
+    """fvcore logs every operator that it passes over."""
+    logger = logging.getLogger("fvcore")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled

@@ -1,0 +1,84 @@
+"""Semantic segmentation as a task: config, loaders, evaluators."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
+from torch.utils.data import DataLoader
+
+from sgr_d2.data.components import label_components
+from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
+from sgr_d2.data.loader import build_test_loader
+from sgr_d2.data.mapper import SemanticMapper
+from sgr_d2.data.reading import read_image, read_instances, read_label
+from sgr_d2.evaluation import build_evaluator
+from sgr_d2.visualization import PictureWriter
+
+from .protocol import loader_config
+
+
+def use_semantic_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata) -> None:
+    """Set the number of classes and the ignore label from the data sets' metadata.
+
+    Raises:
+        ValueError: if the config names another number of classes.
+    """
+    number = len(info.classes)
+    for node, key in ((cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD"), (cfg.MODEL.POINT_HEAD, "POINT_HEAD")):
+        if node.NUM_CLASSES not in (0, number):
+            raise ValueError(
+                f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
+                f"({', '.join(info.classes[:5])}, ...). Leave the key out (0) to take the number from the data set."
+            )
+        node.NUM_CLASSES = number
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = info.ignore_label
+
+
+def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    mapper = SemanticMapper(loader_config(cfg), is_train=False)
+    return build_test_loader(
+        cfg, dataset_name, mapper=mapper if cfg.TEST.FULL_SIZE else partial(_at_input_size, mapper)
+    )
+
+
+def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
+    """The evaluator of the data set's type, and the one that draws pictures."""
+    read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)
+    components_of = partial(
+        label_components,
+        ignore_label=info.ignore_label,
+        min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
+        max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+    )
+    metadata = MetadataCatalog.get(dataset_name)
+    metrics = build_evaluator(
+        metadata.evaluator_type,
+        dataset_name,
+        read_label=read,
+        components_of=lambda labels, instances=None: components_of(labels, instances=instances).ids,
+        read_instances=partial(read_instances, first_id=metadata.get("first_instance_id", 1)),
+        min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
+        full_size=cfg.TEST.FULL_SIZE,
+    )
+    if not cfg.TEST.NUM_PICTURES:
+        return metrics
+    pictures = PictureWriter(
+        output_dir=Path(cfg.OUTPUT_DIR) / "evaluation" / dataset_name / "pictures",
+        num_images=cfg.TEST.NUM_PICTURES,
+        read_image=read_image,
+        read_label=read,
+        components_of=components_of,
+        label_files={r["file_name"]: r["sem_seg_file_name"] for r in get_dataset_records(dataset_name)},
+        class_names=info.classes,
+        class_colors=info.colors,
+        ignore_label=info.ignore_label,
+    )
+    return DatasetEvaluators([metrics, pictures])
+
+
+def _at_input_size(mapper: SemanticMapper, record: dict) -> dict:
+    """Without the size of the file the model's output keeps the size of its input."""
+    return {key: value for key, value in mapper(record).items() if key not in ("height", "width")}

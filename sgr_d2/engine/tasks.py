@@ -1,0 +1,71 @@
+"""What differs between tasks, by the ``evaluator_type`` of the data sets' metadata: segmentation, detection."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
+from torch.utils.data import DataLoader
+
+from sgr_d2.data.datasets import SemanticMetadata, metadata_of, thing_metadata_of
+from sgr_d2.data.loader import build_train_loader
+from sgr_d2.evaluation import format_detection_table, format_table
+
+from . import detection, semantic
+
+
+class Task(NamedTuple):
+    """
+    Attributes:
+        metadata_of: names of data sets -> what their classes are.
+        use_classes: (cfg, names, metadata) writes numbers of classes into the config.
+        build_train_loader: (cfg, start_iter=...) -> the loader of DATASETS.TRAIN.
+        build_test_loader: (cfg, name) -> the loader of a data set.
+        build_evaluators: (cfg, name, metadata) -> metrics and pictures.
+        format_table: (results, class names) -> text.
+    """
+
+    metadata_of: Callable[[Sequence[str]], SemanticMetadata]
+    use_classes: Callable[[CfgNode, Sequence[str], SemanticMetadata], None]
+    build_train_loader: Callable[..., DataLoader]
+    build_test_loader: Callable[[CfgNode, str], DataLoader]
+    build_evaluators: Callable[[CfgNode, str, SemanticMetadata], DatasetEvaluators]
+    format_table: Callable[[dict[str, Any], Sequence[str]], str]
+
+
+SEMANTIC = Task(
+    metadata_of=metadata_of,
+    use_classes=semantic.use_semantic_classes,
+    build_train_loader=build_train_loader,
+    build_test_loader=semantic.build_semantic_test_loader,
+    build_evaluators=semantic.build_evaluators,
+    format_table=format_table,
+)
+DETECTION = Task(
+    metadata_of=thing_metadata_of,
+    use_classes=detection.use_thing_classes,
+    build_train_loader=detection.build_detection_train_loader,
+    build_test_loader=detection.build_detection_test_loader,
+    build_evaluators=detection.build_detection_evaluators,
+    format_table=format_detection_table,
+)
+# All other types are of segmentation.
+TASKS = {"coco": DETECTION}
+
+
+def task_of(names: Sequence[str]) -> Task:
+    """The task of these data sets.
+
+    Raises:
+        ValueError: they are of several tasks.
+    """
+    tasks = {name: TASKS.get(_evaluator_type(name), SEMANTIC) for name in names}
+    if len(set(tasks.values())) > 1:
+        kinds = ", ".join(f"{name} ({_evaluator_type(name)})" for name in tasks)
+        raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST mix segmentation and detection: {kinds}.")
+    return next(iter(tasks.values()), SEMANTIC)
+
+
+def _evaluator_type(name: str) -> str:
+    return MetadataCatalog.get(name).get("evaluator_type", "") if name in DatasetCatalog else ""

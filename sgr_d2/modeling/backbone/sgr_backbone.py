@@ -1,0 +1,139 @@
+"""SGR inside a backbone, for models that know nothing of it: Detectron2's detectors.
+
+Shape legend: B batch, C_l and H_l x W_l channels and size of level l.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from detectron2.utils.logger import log_first_n
+from torch import Tensor, nn
+
+from sgr_d2.modeling.checks import check_features
+from sgr_d2.modeling.sgr import SGR
+from sgr_d2.structures import SGROutput
+
+WRAPPED = "wrapped."
+
+
+class SGRBackbone(Backbone):
+    """Any backbone with SGR behind it: the same feature names, shapes and strides come out.
+
+    Wrap the bottom-up network of an FPN (SGR on res2 to res5) or the FPN itself (SGR on p2 to p6).
+
+    A backbone is given the padded batch alone. Who knows the sizes of the images sets ``image_sizes`` before the
+    forward pass, as the models of `sgr_d2.modeling.detection` do; they hold for one pass. Otherwise padding counts as
+    image. What SGR returned beside the features stays in ``output`` until the next pass or `take_output`.
+
+    In a state dict the tensors of the wrapped backbone keep their own names, and SGR's begin with ``sgr.``; so the
+    weights of a model without SGR load into one with it, and the other way round, by any checkpointer.
+    """
+
+    def __init__(self, backbone: Backbone, sgr: SGR):
+        """
+        Args:
+            backbone: images (B, 3, H, W) -> {name: (B, C_l, H_l, W_l)}.
+            sgr: built for some of these levels.
+        """
+        super().__init__()
+        self.wrapped = backbone
+        self.sgr = sgr
+        self.image_sizes: Iterable[tuple[int, int]] | None = None
+        self.output: SGROutput | None = None
+        self.register_state_dict_post_hook(_hide_wrapper)
+        self.register_load_state_dict_pre_hook(_restore_wrapper)
+        self.register_load_state_dict_post_hook(_hide_wrapper_in_report)
+
+    def __getattr__(self, name: str) -> object:
+        """What is not here is the wrapped backbone's: ``backbone.bottom_up`` is there, as in its tensors' names."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "wrapped":
+                raise
+            return getattr(self.wrapped, name)
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.wrapped.size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        return self.wrapped.padding_constraints
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return self.wrapped.output_shape()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) -> {name: (B, C_l, H_l, W_l)}, the levels of SGR refined."""
+        sizes, self.image_sizes = self.image_sizes, None
+        if sizes is None:
+            sizes = [images.shape[-2:]] * len(images)
+            log_first_n(
+                logging.WARNING,
+                "SGRBackbone does not know the sizes of the images: padding counts as image, and there is no component "
+                "loss. Use a meta-architecture of sgr_d2 (MODEL.META_ARCHITECTURE SGRGeneralizedRCNN, SGRRetinaNet).",
+            )
+        sizes = torch.tensor([tuple(size) for size in sizes], device=images.device)
+        self.output = self.sgr(self.wrapped(images), sizes)
+        return self.output.features
+
+    def take_output(self) -> SGROutput | None:
+        """What SGR returned in the last pass; forgotten here, so that its memory is free after the backward pass."""
+        output, self.output = self.output, None
+        return output
+
+
+def find_sgr_backbone(backbone: nn.Module) -> SGRBackbone | None:
+    """The SGRBackbone that ``backbone`` is or holds, or None."""
+    return next((module for module in backbone.modules() if isinstance(module, SGRBackbone)), None)
+
+
+def insert_sgr(cfg: CfgNode, bottom_up: Backbone, build_pyramid: Callable[[Backbone], Backbone]) -> Backbone:
+    """A pyramid on ``bottom_up`` with SGR where ``MODEL.SGR.IN_FEATURES`` says: on the levels of either of the two.
+
+    With ``MODEL.SGR.ENABLED`` False the pyramid alone.
+
+    Raises:
+        ValueError: if the levels are not all of one of the two.
+    """
+    if not cfg.MODEL.SGR.ENABLED:
+        return build_pyramid(bottom_up)
+    names, below = cfg.MODEL.SGR.IN_FEATURES, bottom_up.output_shape()
+    if set(names) <= set(below):
+        check_features("MODEL.SGR.IN_FEATURES", names, below, cfg.MODEL.BACKBONE.NAME)
+        return build_pyramid(SGRBackbone(bottom_up, SGR(cfg, below, refined=cfg.MODEL.FPN.IN_FEATURES)))
+    pyramid = build_pyramid(bottom_up)
+    above = pyramid.output_shape()
+    if not set(names) <= set(above):
+        raise ValueError(
+            f"MODEL.SGR.IN_FEATURES = {list(names)}: choose from {list(above)} of the pyramid, or from {list(below)} "
+            f"below it ({cfg.MODEL.BACKBONE.NAME})."
+        )
+    return SGRBackbone(pyramid, SGR(cfg, above))
+
+
+def name_in_state_dict(name: str) -> str:
+    """How a state dict calls a module or tensor of a model that may have an SGRBackbone in it."""
+    return re.sub(rf"(^|\.){re.escape(WRAPPED)}", r"\1", name)
+
+
+def _hide_wrapper(module: SGRBackbone, state: dict, prefix: str, _metadata: dict) -> None:
+    for key in [key for key in state if key.startswith(prefix + WRAPPED)]:
+        state[prefix + key.removeprefix(prefix + WRAPPED)] = state.pop(key)
+
+
+def _restore_wrapper(module: SGRBackbone, state: dict, prefix: str, *_: object) -> None:
+    for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}sgr.")]:
+        state[prefix + WRAPPED + key.removeprefix(prefix)] = state.pop(key)
+
+
+def _hide_wrapper_in_report(module: SGRBackbone, incompatible: NamedTuple) -> None:
+    for keys in incompatible:
+        keys[:] = [name_in_state_dict(key) for key in keys]

@@ -1,0 +1,91 @@
+"""Detectron2's detectors over a backbone with SGR: the sizes of the images go in, losses and tokens come out.
+
+The detectors themselves are untouched; what SGR needs is added around the two places where all of them pass:
+``preprocess_image``, which pads and knows the sizes, and ``forward``.
+"""
+
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, PanopticFPN, RetinaNet
+from detectron2.structures import ImageList
+from torch import Tensor
+
+from sgr_d2.structures import SGROutput
+
+from .backbone import find_sgr_backbone
+from .monitor import log_regions
+from .padding import pad_to_batch
+from .segmentor import image_tokens
+from .sgr import SGRCriterion
+
+
+class SGRDetection:
+    """Mix-in before a meta-architecture of Detectron2 that has ``backbone`` and ``preprocess_image``.
+
+    With a backbone that holds an `SGRBackbone` (``build_sgr_resnet_fpn_backbone`` and the like) inputs may have, in
+    training, "components" (H, W) ids and "component_classes" (L,), which make the losses of SGR; and outputs have
+    "sgr", the ImageTokens of the image. With any other backbone nothing is changed.
+    """
+
+    @configurable
+    def __init__(self, *, criterion: SGRCriterion | None, **options):
+        """
+        Args:
+            criterion: the losses of SGR; None for none.
+            options: of the meta-architecture.
+        """
+        super().__init__(**options)
+        self.criterion = criterion
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        return {"criterion": SGRCriterion(cfg) if cfg.MODEL.SGR.ENABLED else None} | super().from_config(cfg)
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalise, pad and batch the images, and tell SGR where they end."""
+        images = super().preprocess_image(batched_inputs)
+        holder = find_sgr_backbone(self.backbone)
+        if holder is not None:
+            holder.image_sizes = images.image_sizes
+        return images
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """As the meta-architecture's own; see the class for what is added."""
+        result = super().forward(batched_inputs)
+        holder = find_sgr_backbone(self.backbone)
+        output = holder.take_output() if holder is not None else None
+        if output is None:
+            return result
+        if self.training:
+            return result | self._sgr_losses(output, batched_inputs)
+        for index, (item, x) in enumerate(zip(result, batched_inputs, strict=True)):
+            item["sgr"] = image_tokens(output, index, tuple(x["image"].shape[-2:]))
+        return result
+
+    def _sgr_losses(self, output: SGROutput, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        """None without components: all batches of a run have them, or none has (`sgr_d2.data.detection_mapper`)."""
+        if self.criterion is None or "components" not in batched_inputs[0]:
+            return {}
+        log_regions(output, batched_inputs)
+        rows, columns = output.region_logits.shape[-2:]
+        components = pad_to_batch(
+            [x["components"].to(self.device) for x in batched_inputs],
+            divisor=output.stride,
+            value=0,
+            min_size=(rows * output.stride, columns * output.stride),
+        )
+        return self.criterion(output, components, [len(x["component_classes"]) for x in batched_inputs])
+
+
+@META_ARCH_REGISTRY.register()
+class SGRGeneralizedRCNN(SGRDetection, GeneralizedRCNN):
+    """Faster, Mask and Cascade R-CNN with SGR in the backbone."""
+
+
+@META_ARCH_REGISTRY.register()
+class SGRPanopticFPN(SGRDetection, PanopticFPN):
+    """Panoptic FPN with SGR in the backbone."""
+
+
+@META_ARCH_REGISTRY.register()
+class SGRRetinaNet(SGRDetection, RetinaNet):
+    """RetinaNet with SGR in the backbone."""

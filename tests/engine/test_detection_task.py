@@ -1,0 +1,171 @@
+"""Real training of a small detector on generated instances: losses, metrics, pictures, resume, data that is poor."""
+
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from toy_detectors import detector_cfg
+
+import train_net
+from sgr_d2.data.datasets import register_things
+from sgr_d2.engine import load_config
+from sgr_d2.engine.tasks import DETECTION, SEMANTIC, task_of
+
+CLASSES = ["red", "green"]
+
+
+def make_records(folder, number: int, size=(72, 96)) -> list[dict]:
+    """Images with a red and a green rectangle; the third has none."""
+    records = []
+    for index in range(number):
+        rng = np.random.default_rng(index)
+        image = rng.integers(90, 110, (*size, 3), np.uint8)
+        annotations = []
+        for category in range(2 if index != 2 else 0):
+            left, top = int(rng.integers(2, 20)) + 48 * category, int(rng.integers(2, 30))
+            width, height = int(rng.integers(16, 24)), int(rng.integers(20, 36))
+            image[top : top + height, left : left + width] = [(220, 30, 30), (30, 220, 30)][category]
+            right, bottom = left + width, top + height
+            annotations.append(
+                {
+                    "bbox": [left, top, width, height],
+                    "bbox_mode": BoxMode.XYWH_ABS,
+                    "category_id": category,
+                    "iscrowd": 0,
+                    "segmentation": [[float(v) for v in (left, top, right, top, right, bottom, left, bottom)]],
+                }
+            )
+        file = folder / f"{index:03d}.png"
+        cv2.imwrite(str(file), image[..., ::-1])
+        size_keys = {"height": size[0], "width": size[1]}
+        records.append({"file_name": str(file), "image_id": index, "annotations": annotations, **size_keys})
+    return records
+
+
+@pytest.fixture
+def records(tmp_path):
+    (tmp_path / "images").mkdir()
+    return make_records(tmp_path / "images", 6)
+
+
+@pytest.fixture
+def config_file(records, tmp_path):
+    """A yaml of a small Mask R-CNN with SGR; data sets toy_things_train, toy_things_val on ``records``."""
+    names = ["toy_things_train", "toy_things_val"]
+    for name in names:
+        register_things(name, lambda: records, owner="test", classes=CLASSES, image_root=str(tmp_path))
+    cfg = detector_cfg()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 80
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = cfg.MODEL.POINT_HEAD.NUM_CLASSES = 0
+    cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = [127.5] * 3
+    model = yaml.safe_load(cfg.MODEL.dump())
+    path = tmp_path / "toy.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "VERSION": 2,
+                "SEED": 3,
+                "OUTPUT_DIR": str(tmp_path / "output"),
+                "DATASETS": {"TRAIN": names[:1], "TEST": names[1:]},
+                "DATALOADER": {"NUM_WORKERS": 0},
+                "INPUT": {"FORMAT": "RGB", "MIN_SIZE_TRAIN": [72], "MIN_SIZE_TEST": 0, "COMPONENTS": {"MIN_AREA": 16}},
+                "MODEL": model,
+                "SOLVER": {"OPTIMIZER": "ADAMW", "BASE_LR": 1e-3, "IMS_PER_BATCH": 2, "MAX_ITER": 4, "WARMUP_ITERS": 0},
+                "TEST": {"BEST_METRIC": "segm/AP"},
+            }
+        )
+    )
+    yield path
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def run(config_file, *opts, **flags):
+    args = {"eval_only": False, "resume": False, "num_gpus": 0, **flags}
+    return train_net.main(SimpleNamespace(config_file=str(config_file), opts=[str(o) for o in opts], **args))
+
+
+def test_training_evaluates_resumes_and_draws(config_file, tmp_path):
+    output = tmp_path / "output"
+    whole = run(config_file, "TEST.NUM_PICTURES", 2, "SOLVER.CHECKPOINT_PERIOD", 2)
+    rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    losses = {"loss_rpn_cls", "loss_box_reg", "loss_mask", "loss_component", "loss_diversity"}
+    assert losses <= set(rows[0]) and rows[0]["loss_component"] > 0
+    written = json.loads((output / "evaluation/toy_things_val/metrics.json").read_text())
+    assert set(written) == {"bbox", "segm", "token_semantics"}
+    assert {"S_C", "S_I", "D_C", "D_I"} <= set(written["token_semantics"])
+    assert written["token_semantics"]["num_unlabelled_C"] == 1  # the image without instances
+    pictures = sorted((output / "evaluation/toy_things_val/pictures").glob("*.png"))
+    assert len(pictures) == 2 and cv2.imread(str(pictures[0])).shape[1] > 900
+    expected = torch.load(output / "model_final.pth", weights_only=True)["model"]
+    # on from the middle, and an evaluation alone
+    (output / "last_checkpoint").write_text("model_0000001.pth")
+    run(config_file, resume=True)
+    resumed = torch.load(output / "model_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+    again = run(config_file, "MODEL.WEIGHTS", output / "model_final.pth", eval_only=True)
+    assert json.dumps(again) == json.dumps(whole)
+
+
+def test_classes_come_from_the_data_set(config_file):
+    cfg = load_config(str(config_file))
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
+    with pytest.raises(ValueError, match=r"ROI_HEADS.NUM_CLASSES = 7.*toy_things_train.*2 classes \(red, green"):
+        load_config(str(config_file), ["MODEL.ROI_HEADS.NUM_CLASSES", "7"])
+    with pytest.raises(ValueError, match=r"TEST.FULL_SIZE False is for segmentation"):
+        load_config(str(config_file), ["TEST.FULL_SIZE", "False"])
+
+
+def test_boxes_alone_switch_the_losses_of_sgr_off(config_file, records, tmp_path, caplog):
+    for record in records:
+        for annotation in record["annotations"]:
+            del annotation["segmentation"]
+    with pytest.raises(ValueError, match=r"MODEL.MASK_ON is True, but no annotation of toy_things_train has a mask"):
+        run(config_file)
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        results = run(config_file, "MODEL.MASK_ON", False, "SOLVER.MAX_ITER", 2)
+    assert "toy_things_train has boxes and no masks: the losses of SGR (component, diversity) are off" in caplog.text
+    rows = [json.loads(line) for line in (tmp_path / "output/metrics.json").read_text().splitlines()]
+    assert "loss_box_reg" in rows[0] and "loss_component" not in rows[0]
+    assert set(results) == {"bbox", "token_semantics"}
+
+
+def test_images_without_annotations(config_file, records, caplog):
+    cfg = load_config(str(config_file))
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        DETECTION.build_train_loader(cfg)
+    assert "Training on 5 of 5 images" in caplog.text
+    cfg.defrost()
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        DETECTION.build_train_loader(cfg)
+    assert "Training on 6 of 6 images" in caplog.text
+    for record in records:
+        record["annotations"] = []
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+    with pytest.raises(ValueError, match=r"toy_things_train: no image has an annotation"):
+        DETECTION.build_train_loader(cfg)
+
+
+def test_tasks_are_told_by_the_data_sets(config_file):
+    assert task_of(["toy_things_train", "coco_2017_val"]) is DETECTION
+    assert task_of(["ade20k_sem_seg_val"]) is task_of([]) is task_of(["unknown"]) is SEMANTIC
+    with pytest.raises(ValueError, match=r"mix segmentation and detection: toy_things_val \(coco\), ade20k"):
+        task_of(["toy_things_val", "ade20k_sem_seg_val"])
+
+
+@pytest.mark.slow
+def test_it_learns_boxes_and_masks(config_file):
+    """On its own training images, from random weights."""
+    options = ("SOLVER.MAX_ITER", 250, "SOLVER.IMS_PER_BATCH", 3, "SOLVER.BASE_LR", 0.003, "MODEL.BACKBONE.FREEZE_AT", 0)
+    results = run(config_file, *options)
+    assert results["bbox"]["AP50"] > 80
+    assert results["segm"]["AP50"] > 80
+    assert results["token_semantics"]["I_I"] > 0.1

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_sem_seg_head
+from torch.nn import functional as F
+
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.modeling.deeplab import WindowPool
+from sgr_d2.modeling.postprocessing import class_scores, predict
+
+SHAPE = {"a": ShapeSpec(channels=6, stride=4), "b": ShapeSpec(channels=8, stride=16)}
+NAMES = ["DeepLabV3Head", "DeepLabV3PlusHead"]
+
+
+def build(name: str) -> torch.nn.Module:
+    """A head whose training crops, 32x64 pixels, are 2x4 cells of its coarse level."""
+    cfg = get_sgr_cfg()
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.NAME, head.NUM_CLASSES, head.CONVS_DIM, head.NORM = name, 3, 5, ""
+    head.ASPP_CHANNELS, head.ASPP_DILATIONS, head.PROJECT_FEATURES, head.PROJECT_CHANNELS = 5, [1, 2, 3], ["a"], [4]
+    plus = name.endswith("PlusHead")
+    head.IN_FEATURES, head.COMMON_STRIDE = (["a", "b"], 4) if plus else (["b"], 16)
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [32, 64]
+    return build_sem_seg_head(cfg, {key: SHAPE[key] for key in head.IN_FEATURES}).eval()
+
+
+def features(rows: int, columns: int) -> dict[str, torch.Tensor]:
+    return {"a": torch.randn(2, 6, 4 * rows, 4 * columns), "b": torch.randn(2, 8, rows, columns)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_as_detectron2_where_that_runs_and_any_size_where_not(name):
+    theirs, ours = build(name), build(f"AnySize{name}")
+    ours.load_state_dict(theirs.state_dict())
+    for size in ((2, 4), (4, 8), (6, 4)):
+        x = features(*size)
+        assert torch.equal(ours(x)[0], theirs(x)[0])
+    for rows, columns in ((3, 5), (1, 9), (1, 1)):
+        x = features(rows, columns)
+        with pytest.raises(ValueError, match=r"pool_kernel_size"):
+            theirs(x)
+        assert ours(x)[0].shape == (2, 3, 16 * rows, 16 * columns)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_classes_are_enlarged_in_chunks(name):
+    head = build(f"AnySize{name}")
+    x = features(3, 5)
+    _, factor = class_scores(head, x)
+    assert factor == head.common_stride
+    result = predict(head, x)(0, (45, 70), 45, 70)["sem_seg"]
+    assert torch.allclose(result, head(x)[0][0, :, :45, :70])
+
+
+def test_the_window_slides_and_shrinks():
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    assert torch.equal(WindowPool((3, 2))(x), torch.tensor([[[[4.5, 5.5, 6.5]]]]))
+    assert torch.equal(WindowPool((8, 9))(x), F.adaptive_avg_pool2d(x, 1))
+
+
+def test_without_crops_the_pooling_is_global():
+    cfg = get_sgr_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = "AnySizeDeepLabV3Head", 3
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = ["b"], 16
+    head = build_sem_seg_head(cfg, {"b": SHAPE["b"]})
+    assert not any(isinstance(module, WindowPool) for module in head.modules())

@@ -1,0 +1,72 @@
+"""tools/transfer_to_detector.py as a user runs it."""
+
+import pytest
+import torch
+import transfer_to_detector as script
+import yaml
+from detectron2.modeling import build_model
+from toy_detectors import detector_cfg
+
+
+@pytest.fixture
+def segmentor(tmp_path):
+    """A checkpoint of a segmentation model with an FPN and SGR; its path and its tensors."""
+    cfg = detector_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME = "SGRSegmentor", "build_timm_fpn_backbone"
+    state = build_model(cfg).state_dict()
+    torch.save({"model": state, "iteration": 5}, tmp_path / "seg.pth")
+    return tmp_path / "seg.pth", state
+
+
+def model_of(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_there_and_back_again(segmentor, tmp_path, capsys):
+    path, state = segmentor
+    assert script.main([str(path), str(tmp_path / "new/detector.pth")]) == 0
+    out = capsys.readouterr().out
+    shared = {key: value for key, value in state.items() if key.startswith(("backbone.", "sgr."))}
+    assert f"{len(shared)} tensors of a segmentation model, named for a detector" in out
+    assert f"Left out, {len(state) - len(shared)} tensors: sem_seg_head." in out
+    detector = build_model(detector_cfg())
+    report = detector.load_state_dict(model_of(tmp_path / "new/detector.pth"), strict=False)
+    assert not report.unexpected_keys
+    assert all(key.startswith(("proposal_generator.", "roi_heads.")) for key in report.missing_keys)
+    assert torch.equal(detector.backbone.sgr.value.weight, state["sgr.value.weight"])
+
+    assert script.main([str(tmp_path / "new/detector.pth"), str(tmp_path / "back.pth")]) == 0
+    assert "tensors of a detector, named for a segmentation model" in capsys.readouterr().out
+    back = model_of(tmp_path / "back.pth")
+    assert back.keys() == shared.keys() and all(torch.equal(back[key], shared[key]) for key in back)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["detector.pth"]
+
+
+def test_a_config_tells_what_is_loaded(segmentor, tmp_path, capsys):
+    path, state = segmentor
+    cfg = detector_cfg()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 80
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = cfg.MODEL.POINT_HEAD.NUM_CLASSES = 0
+    config = {"VERSION": 2, "DATASETS": {"TRAIN": ["tiny_coco_train"], "TEST": []}, "INPUT": {"FORMAT": "RGB"}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(config | {"MODEL": yaml.safe_load(cfg.MODEL.dump())}))
+    assert script.main([str(path), str(tmp_path / "out.pth"), "--config-file", str(tmp_path / "toy.yaml")]) == 0
+    out = capsys.readouterr().out
+    number = sum(key.startswith(("backbone.", "sgr.")) and "num_batches" not in key for key in state)
+    assert f"{number} tensors loaded, 0 skipped for their shape" in out
+    assert "Missing in the file: proposal_generator" in out and "Not used: sem_seg_head" in out
+
+
+def test_wrong_input(segmentor, tmp_path, capsys):
+    path, _ = segmentor
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"model": {"head.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    for arguments, message in (
+        ([tmp_path / "nowhere.pth", tmp_path / "o.pth"], "nowhere.pth: no such file"),
+        ([tmp_path / "text.pth", tmp_path / "o.pth"], "text.pth"),
+        ([tmp_path / "other.pth", tmp_path / "o.pth"], "other.pth: no tensor is named backbone.*"),
+        ([path, path], "is the checkpoint itself"),
+        ([path, tmp_path / "o.pth", "--config-file", tmp_path / "no.yaml"], "no.yaml: no such file"),
+    ):
+        assert script.main([str(argument) for argument in arguments]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "o.pth").exists()

@@ -1,0 +1,46 @@
+"""Compare finished runs: metrics, IoU by class, token metrics, time and memory, paired by seed.
+
+python tools/compare_runs.py output/fpn_seed0 output/fpn_seed1 output/fpn_sgr_seed0 output/fpn_sgr_seed1
+python tools/compare_runs.py results/main/baseline results/main/sgr --output comparison
+
+A run is the OUTPUT_DIR of a training or evaluation with train_net.py, or a result of tools/run_experiment.py; a folder
+stands for all runs below it. Runs whose settings differ in the seed alone (or in where and how fast they ran) are one
+variant, and the others are compared with the variant of the first run. What a run did not measure and seeds that only
+other variants have are shown as missing; a training that did not reach its last step is left out, and listed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from comparison.grouping import compare
+from comparison.page import write_page
+from comparison.reading import find_runs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    try:
+        text = write_page(compare(find_runs(args.runs), args.metrics), args.output)
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
+        return 2
+    print(text)
+    print(f"{args.output / 'comparison.html'} holds this page with its pictures.", file=sys.stderr)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, its result, or of several")
+    parser.add_argument("--output", type=Path, default=Path("comparison"), metavar="DIR", help="default: comparison")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="instead of the usual ones: sem_seg/mIoU ..."
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

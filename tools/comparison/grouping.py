@@ -1,0 +1,115 @@
+"""Runs of the same settings, apart from the seed, are one variant; the first one is what others are compared with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.plan import Plan, Run, Variant
+from experiments.resolved import NOT_COMPARED, detectron2_defaults, differences, flat
+from experiments.summary import Collected
+
+from sgr_d2.config import get_sgr_cfg
+
+from .reading import FoundRun
+
+# Of what a run may have measured, in this order; class figures have tables of their own.
+METRICS = (
+    *("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC", "cityscapes/IoU", "bbox/AP", "segm/AP"),
+    *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate")),
+)
+MAX_DIFFERENCES = 12
+
+
+def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
+    """The runs as tools/run_experiment.py tabulates them. A seed that another variant has counts as planned.
+
+    Args:
+        metrics: "task/name" or "data set/task/name"; by default those of ``METRICS`` that there are.
+
+    Raises:
+        ValueError: two runs of the same settings and seed; no run has metrics; none has one of ``metrics``.
+    """
+    groups = _groups(runs)
+    names = _names(groups)
+    seeds = sorted({run.seed for run in runs})
+    base = complete(groups[0][0].settings)
+    variants, results, states = [], {}, {}
+    for name, group in zip(names, groups, strict=True):
+        found = {run.seed: run for run in group}
+        changed = differences(base, complete(group[0].settings))
+        more = [f"and {len(changed) - MAX_DIFFERENCES} more"] if len(changed) > MAX_DIFFERENCES else []
+        note = "; ".join([f"`{line}`" for line in changed[:MAX_DIFFERENCES]] + more)
+        planned = [Run(name, seed, "", {}) for seed in seeds]
+        variants.append(Variant(name, planned, [] if name == names[0] else [names[0]], note))
+        for run in planned:
+            one = found.get(run.seed)
+            if one is not None and one.result is not None:
+                results[run.name] = one.result
+            states[run.name] = _state(one)
+    plan = Plan("comparison", f"{names[0]} and others" if names[1:] else names[0], variants, names[0], [])
+    plan.metrics.extend(_metrics(results, metrics))
+    return Collected(plan, results, states)
+
+
+def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the defaults of what they leave out, but for what is not compared."""
+    every = flat(get_sgr_cfg()) | detectron2_defaults() | dict(settings)
+    return json.loads(json.dumps({key: value for key, value in every.items() if key not in {*NOT_COMPARED, "SEED"}}))
+
+
+def _groups(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
+    groups: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        group = groups.setdefault(json.dumps(complete(run.settings), sort_keys=True), [])
+        same = next((other for other in group if other.seed == run.seed), None)
+        if same is not None:
+            raise ValueError(f"{same.path} and {run.path}: the same settings and SEED {run.seed}; name one of them.")
+        group.append(run)
+    return list(groups.values())
+
+
+def _names(groups: list[list[FoundRun]]) -> list[str]:
+    """A name a group: that of its first run, with a number where others have it, too."""
+    names: list[str] = []
+    for group in groups:
+        name = group[0].name
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{group[0].name}-{number}"
+        names.append(name)
+    return names
+
+
+def _state(run: FoundRun | None) -> tuple[str, str]:
+    if run is None:
+        return "missing", ""
+    return ("done", "") if run.result is not None else ("incomplete", run.problem)
+
+
+def _metrics(results: Mapping[str, dict[str, Any]], wanted: Sequence[str]) -> list[str]:
+    """The metrics to tabulate, with the name of the data set where there are several."""
+    sets = data_sets(results)
+    if not sets:
+        raise ValueError("None of the runs has metrics of a finished evaluation: there is nothing to compare.")
+    measured = {
+        f"{data_set}/{task}/{name}"
+        for result in results.values()
+        for data_set, tasks in result["metrics"].items()
+        for task, figures in tasks.items()
+        for name in figures
+    }
+    if wanted:
+        for metric in wanted:
+            if not any(name in (metric, f"{name.split('/')[0]}/{metric}") for name in measured):
+                known = sorted(name for name in measured if "IoU-" not in name and "ACC-" not in name)
+                raise ValueError(f"--metrics {metric}: no run has it; there are {', '.join(known)}.")
+        return list(wanted)
+    short = len(sets) == 1
+    names = [(s, metric) for s in sets for metric in METRICS if f"{s}/{metric}" in measured]
+    return [metric if short else f"{s}/{metric}" for s, metric in names]
+
+
+def data_sets(results: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Names of all data sets that were evaluated."""
+    return sorted({name for result in results.values() for name in result["metrics"]})

@@ -1,0 +1,121 @@
+"""Runs as they lie on the disk, whoever started them: folders of train_net.py, results of tools/run_experiment.py."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from experiments.outcome import gather, training_rows
+from experiments.plan import Run
+from experiments.records import read_json
+from experiments.resolved import flat, settings_of
+
+TOTAL_TIME = re.compile(r"Total training time: (?:(\d+) days?, )?(\d+):(\d+):(\d+)")
+SEED_IN_NAME = re.compile(r"[-_.]?seed[-_]?\d+$")
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """
+    Attributes:
+        path: the folder, or the file of the result.
+        name: what the run may be called, without its seed.
+        seed: SEED of its config.
+        settings: {key: value} where it differs from Detectron2's defaults, without SEED.
+        result: as tools/run_experiment.py keeps it; None for a run without metrics.
+        problem: why there is no result.
+    """
+
+    path: Path
+    name: str
+    seed: int
+    settings: dict[str, Any]
+    result: dict[str, Any] | None
+    problem: str = ""
+
+
+def find_runs(paths: Sequence[Path]) -> list[FoundRun]:
+    """The runs that the paths are or hold, in order, each once.
+
+    Raises:
+        FileNotFoundError: there is no such path. ValueError: it holds no run, or a file cannot be read.
+    """
+    found: dict[Path, FoundRun] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: there is no such folder or file.")
+        runs = [_read(place) for place in _places(path)]
+        if not runs:
+            raise ValueError(
+                f"{path}: no run. Name the OUTPUT_DIR of a training (it holds config.yaml), a result of "
+                "tools/run_experiment.py (seed0.json), or a folder of these."
+            )
+        found |= {run.path.resolve(): run for run in runs}
+    return list(found.values())
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """The run that a path is, or those below it."""
+    if path.is_file() or (path / "config.yaml").is_file():
+        yield path
+        return
+    for below in sorted(path.iterdir()):
+        if below.is_dir() or re.fullmatch(r"seed\d+\.json", below.name):
+            yield from _places(below)
+
+
+def _read(path: Path) -> FoundRun:
+    return _read_folder(path) if path.is_dir() else _read_result(path)
+
+
+def _read_result(path: Path) -> FoundRun:
+    result = read_json(path)
+    missing = sorted({"variant", "seed", "config", "metrics"} - set(result))
+    if missing:
+        raise ValueError(f"{path}: not a result of tools/run_experiment.py, it lacks {', '.join(missing)}.")
+    settings = {key: value for key, value in result["config"].items() if key != "SEED"}
+    return FoundRun(path, result["variant"], result["seed"], settings, result)
+
+
+def _read_folder(path: Path) -> FoundRun:
+    try:
+        config = flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
+        seed = config.pop("SEED")
+    except (yaml.YAMLError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path / 'config.yaml'}: not the config of a run ({error!r}).") from error
+    settings = settings_of(config)
+    name = SEED_IN_NAME.sub("", path.resolve().name) or path.resolve().parent.name
+    problem = _unfinished(path, config)
+    result = None
+    if not problem:
+        try:
+            result = gather(Run(name, seed, path.name, {}), path, _progress(path, settings), ["sem_seg/mIoU"])
+        except (FileNotFoundError, ValueError) as error:
+            problem = str(error)
+    return FoundRun(path, name, seed, settings, result, problem)
+
+
+def _unfinished(path: Path, config: dict[str, Any]) -> str:
+    """Nothing for a finished training and for an evaluation alone."""
+    done = max((row["iteration"] + 1 for row in training_rows(path) if "total_loss" in row), default=None)
+    steps = config.get("SOLVER.MAX_ITER")
+    return f"stopped after {done} of {steps} steps" if done is not None and done < steps else ""
+
+
+def _progress(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What tools/run_experiment.py notes of a run; of other runs what their log tells."""
+    noted = read_json(path / "run.json")
+    if noted is not None:
+        return noted
+    log = path / "log.txt"
+    times = TOTAL_TIME.findall(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
+    seconds = [int(d or 0) * 86400 + int(h) * 3600 + int(m) * 60 + int(s) for d, h, m, s in times]
+    return {
+        "seconds": sum(seconds) if seconds else None,
+        "peak_memory_mib": None,
+        "attempts": max(1, len(seconds)),
+        "environment": {},
+        "config": settings,
+    }

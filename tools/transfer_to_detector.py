@@ -1,0 +1,74 @@
+"""Take backbone and SGR out of a segmentation checkpoint, under the names of a detector; or the other way round.
+
+python tools/transfer_to_detector.py output/camvid/fpn_sgr_effnet_lite0/model_final.pth detector_init.pth
+python tools/transfer_to_detector.py SEGMENTATION.pth detector_init.pth \\
+    --config-file configs/detection/mask_rcnn_sgr_effnet_lite0_camvid_instances.yaml
+python tools/transfer_to_detector.py DETECTOR.pth segmentation_init.pth
+
+Give the result as MODEL.WEIGHTS. The checkpoint itself can be given there as well: the names are found when it is
+loaded. The file is for programs that load weights by their names alone, as Detectron2's own train_net.py does.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.logger import setup_logger
+
+from sgr_d2.engine import load_config, load_weights
+from sgr_d2.engine.checkpoint_file import read_checkpoint
+from sgr_d2.engine.detector_keys import is_detector, transfer_keys
+from sgr_d2.engine.load_report import summary
+from sgr_d2.engine.trainer import without_initial_weights
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="SEG_CHECKPOINT", help="of a segmentation model (or of a detector)")
+    parser.add_argument("out", metavar="OUT", type=Path, help="file to write (.pth)")
+    parser.add_argument("--config-file", help="of the model it is for: tells what will be loaded, skipped and missing")
+    args = parser.parse_args(arguments)
+    try:
+        if not Path(args.checkpoint).is_file():
+            raise FileNotFoundError(f"{args.checkpoint}: no such file. Give a checkpoint that train_net.py wrote.")
+        if args.config_file:
+            compare(args.checkpoint, args.config_file)
+        transfer(args.checkpoint, args.out)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def transfer(checkpoint: str, out: Path) -> None:
+    """Write ``out`` and print what is in it and what was left out."""
+    if out.exists() and out.samefile(checkpoint):
+        raise ValueError(f"{out} is the checkpoint itself. Give another name for the result.")
+    state = read_checkpoint(checkpoint)["model"]
+    try:
+        names = transfer_keys(state)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
+    source, target = ("detector", "segmentation model")[:: 1 if is_detector(state) else -1]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.tmp")
+    torch.save({"model": {new: state[old] for old, new in names.items()}}, temporary)
+    os.replace(temporary, out)
+    print(f"{out}: {len(names)} tensors of a {source}, named for a {target}: {summary(sorted(names.values()))}")
+    left = sorted(set(state) - set(names))
+    if left:
+        print(f"Left out, {len(left)} tensors: {summary(left)}")
+
+
+def compare(checkpoint: str, config_file: str) -> None:
+    """Load the checkpoint into the model of a config; the log tells what was loaded, skipped, missing and not used."""
+    setup_logger(name="sgr_d2")
+    cfg = without_initial_weights(load_config(config_file, ["MODEL.DEVICE", "cpu"]))
+    load_weights(build_model(cfg), checkpoint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
