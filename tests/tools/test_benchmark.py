@@ -221,6 +221,20 @@ def test_quick_run(name, no_data, tmp_path):
     assert plot.is_file() == (name == "sweep")
 
 
+@pytest.mark.slow
+def test_quick_run_of_mask2former(no_data):
+    """Ours and HF's in processes of their own, one for each setting of the allocator."""
+    pytest.importorskip("transformers")
+    result = BENCHMARKS["mask2former"](QUICK)
+    assert {(row["allocator"], row["mode"], row["model"]) for row in result.rows} == {
+        (allocator, mode, model)
+        for allocator in ("default", "kept")
+        for mode in ("inference", "training")
+        for model in ("HF", "ours", "ours + SGR")
+    }
+    assert all(0 < value < math.inf for ratio in result.ratios.values() for value in ratio[:3])
+
+
 def test_command_line(no_data, tmp_path, capsys):
     path = tmp_path / "results.json"
     assert script.main(["components", "--quick", "--rounds", "1", "--json", str(path)]) == 0
