@@ -55,17 +55,14 @@ TASKS = {"coco": DETECTION}
 
 
 def task_of(names: Sequence[str]) -> Task:
-    """The task of these data sets.
+    """The task of these data sets; names that nobody registered do not count (`Task.metadata_of` refuses them).
 
     Raises:
         ValueError: they are of several tasks.
     """
-    tasks = {name: TASKS.get(_evaluator_type(name), SEMANTIC) for name in names}
+    types = {name: MetadataCatalog.get(name).get("evaluator_type", "") for name in names if name in DatasetCatalog}
+    tasks = {name: TASKS.get(kind, SEMANTIC) for name, kind in types.items()}
     if len(set(tasks.values())) > 1:
-        kinds = ", ".join(f"{name} ({_evaluator_type(name)})" for name in tasks)
+        kinds = ", ".join(f"{name} ({kind})" for name, kind in types.items())
         raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST mix segmentation and detection: {kinds}.")
     return next(iter(tasks.values()), SEMANTIC)
-
-
-def _evaluator_type(name: str) -> str:
-    return MetadataCatalog.get(name).get("evaluator_type", "") if name in DatasetCatalog else ""

@@ -167,4 +167,4 @@ def test_real_camvid(name, count):
     for record in records:
         output = mapper(record)
         assert output["image"].shape == (3, 360, 480)
-        assert output["components"].max() == len(output["component_classes"]) > 5
+        assert output["components"].max() == len(output["component_classes"]) > 1

@@ -5,17 +5,19 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pycocotools.mask as rle
 import pytest
 import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.structures import BitMasks, BoxMode, Instances
 from toy_detectors import detector_cfg
 
 import train_net
-from sgr_d2.data.datasets import register_things
+from sgr_d2.data.datasets import register_all, register_things
 from sgr_d2.engine import load_config
 from sgr_d2.engine.tasks import DETECTION, SEMANTIC, task_of
+from sgr_d2.structures import ImageTokens
 
 CLASSES = ["red", "green"]
 
@@ -159,12 +161,57 @@ def test_tasks_are_told_by_the_data_sets(config_file):
     assert task_of(["ade20k_sem_seg_val"]) is task_of([]) is task_of(["unknown"]) is SEMANTIC
     with pytest.raises(ValueError, match=r"mix segmentation and detection: toy_things_val \(coco\), ade20k"):
         task_of(["toy_things_val", "ade20k_sem_seg_val"])
+    with pytest.raises(ValueError, match=r"Unknown data set 'toy_things_trian'. Did you mean 'toy_things_train'"):
+        load_config(str(config_file), ["DATASETS.TRAIN", "('toy_things_trian',)"])
+
+
+def test_the_truth_as_prediction_is_perfect(tmp_path, monkeypatch):
+    """On camvid_instances, made from labels: masks come as run lengths, and there is no annotation file."""
+    labels = np.full((80, 120), 3, np.uint8)
+    labels[20:50, 10:40] = labels[50:75, 80:110] = 8
+    labels[5:45, 60:70] = 9
+    for kind, pixels in (("images", np.zeros((80, 120, 3), np.uint8)), ("labels", labels)):
+        (tmp_path / "camvid" / kind / "val").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "camvid" / kind / "val" / "a.png"), pixels)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    register_all()
+    name = "camvid_instances_val"
+    cfg = detector_cfg(classes=4)
+    cfg.OUTPUT_DIR, cfg.DATASETS.TEST, cfg.DATALOADER.NUM_WORKERS = str(tmp_path / "output"), (name,), 0
+    cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TEST, cfg.TEST.NUM_PICTURES = "RGB", 0, 1
+    info = DETECTION.metadata_of([name])
+    evaluators = DETECTION.build_evaluators(cfg, name, info)
+    evaluators.reset()
+    for batch in DETECTION.build_test_loader(cfg, name):
+        masks = np.stack([rle.decode(a["segmentation"]) for a in DatasetCatalog.get(name)[0]["annotations"]])
+        found = Instances((80, 120), pred_masks=torch.from_numpy(masks), scores=torch.tensor([0.9, 0.8, 0.7]))
+        found.pred_boxes = BitMasks(found.pred_masks).get_bounding_boxes()
+        found.pred_classes = torch.tensor([labels[mask > 0][0] - 8 for mask in masks])
+        # a region for each instance: every token means one thing
+        tokens = ImageTokens(torch.from_numpy(masks).float(), torch.zeros(3, 8), (80.0, 120.0))
+        evaluators.process(batch, [{"instances": found, "sgr": tokens}])
+    results = evaluators.evaluate()
+    assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
+    assert results["token_semantics"]["S_I"] == results["token_semantics"]["S_C"] == 0
+    assert results["token_semantics"]["D_I"] == pytest.approx(np.log(3))
+    assert (tmp_path / "output/evaluation" / name / "pictures/a.png").is_file()
+    monkeypatch.undo()
+    register_all()
 
 
 @pytest.mark.slow
 def test_it_learns_boxes_and_masks(config_file):
     """On its own training images, from random weights."""
-    options = ("SOLVER.MAX_ITER", 250, "SOLVER.IMS_PER_BATCH", 3, "SOLVER.BASE_LR", 0.003, "MODEL.BACKBONE.FREEZE_AT", 0)
+    options = (
+        "SOLVER.MAX_ITER",
+        250,
+        "SOLVER.IMS_PER_BATCH",
+        3,
+        "SOLVER.BASE_LR",
+        0.003,
+        "MODEL.BACKBONE.FREEZE_AT",
+        0,
+    )
     results = run(config_file, *options)
     assert results["bbox"]["AP50"] > 80
     assert results["segm"]["AP50"] > 80

@@ -1,5 +1,6 @@
 """Detectron2's catalogs, for data sets of instances: register, look up, compare."""
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:
     """Return names and colours of the instances' classes that the data sets share; pixels of none are NO_INSTANCE.
 
     Raises:
-        ValueError: no names, a data set without such classes, or two that disagree.
+        ValueError: no names, an unknown one, a data set without such classes, or two that disagree.
     """
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
@@ -74,6 +75,9 @@ def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:
 
 
 def _metadata(name: str) -> SemanticMetadata:
+    if name not in DatasetCatalog:
+        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=1)
+        raise ValueError(f"Unknown data set {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes"):
         DatasetCatalog.get(name)  # Detectron2's register_coco_instances learns the classes from the file

@@ -1,0 +1,39 @@
+"""The scripts of examples/ run as a user runs them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "examples/ten_images.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+
+def test_ten_images_needs_labels(tmp_path):
+    done = run("--images", tmp_path, "--output", tmp_path / "out")
+    assert done.returncode == 2 and "--images needs --labels" in done.stderr
+
+
+@pytest.mark.slow
+def test_ten_images(tmp_path):
+    done = run("--steps", 4, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"4 steps: mIoU \d+\.\d", done.stdout)
+    assert len(re.findall(r"S_C \d\.\d\d  D_C \d\.\d\d nats", done.stdout)) == 10
+    pictures = sorted((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == 10 and Image.open(pictures[0]).width > 500
+    # the same folder, named by hand
+    folders = ["--images", tmp_path / "shapes/images/train", "--labels", tmp_path / "shapes/labels/train"]
+    classes = ["--classes", *"abcdefgh"]
+    again = run("--steps", 1, "--output", tmp_path / "own", *folders, *classes)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert (tmp_path / "own/pictures/0000.png").is_file() and "1 steps: mIoU" in again.stdout
