@@ -62,7 +62,7 @@ test: $(STAMP) ## run the tests; TEST_OPTS="-m slow" adds options of pytest
 
 docs: $(STAMP) ## build the documentation as a web site into output/site
 	$(BIN)/python tools/list_keys.py
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .

@@ -15,7 +15,11 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["sgr_d2", "sgr_d2.*"]),
     package_data={"sgr_d2": ["**/*.json", "**/*.html", "**/*.css", "**/*.js"]},
-    extras_require={"cityscapes": ["cityscapesscripts"], "coco_stuff_v1": ["h5py"], "export": ["onnx", "onnxscript"]},
+    extras_require={
+        "cityscapes": ["cityscapesscripts"],
+        "coco_stuff_v1": ["h5py"],
+        "export": ["onnx", "onnxscript", "onnxruntime"],
+    },
     # Detectron2 is not listed: it is not on the package index under its own name (README, "Install").
     install_requires=(here / "requirements/runtime.in").read_text().split(),
 )

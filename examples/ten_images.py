@@ -5,7 +5,6 @@ python examples/ten_images.py --images photos --labels labels --classes soil cro
 
 The parts between "# %%" are cells for editors that know them (VS Code, PyCharm, Spyder, Jupytext).
 """
-# ruff: noqa: T201
 
 # %% What to train on: ten images and, under the same names, PNGs with the class of each pixel (255: unknown).
 import argparse

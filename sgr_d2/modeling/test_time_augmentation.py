@@ -5,6 +5,8 @@ import torch
 from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor, nn
 
+ROWS = 64  # that are summed at a time
+
 
 class TestTimeAugmentation(nn.Module):
     """The mean of the class probabilities over scales and, if asked, mirror images.
@@ -50,12 +52,17 @@ class TestTimeAugmentation(nn.Module):
             for flipped in (False, True) if self.flip else (False,):
                 image = view.flip(-1) if flipped else view
                 (result,) = self.model([{**wanted, "image": image}])
-                scores = result["sem_seg"].flip(-1) if flipped else result["sem_seg"]
-                scores = scores if self.probabilities else scores.softmax(0)
-                total = scores if total is None else total.add_(scores)
+                total = torch.zeros_like(result["sem_seg"]) if total is None else total
+                self._add(total, result["sem_seg"], flipped)
                 if view is nearest and not flipped and "sgr" in result:
                     results["sgr"] = result["sgr"]
         return results | {"sem_seg": total.div_(len(views) * (1 + self.flip))}
+
+    def _add(self, total: Tensor, scores: Tensor, flipped: bool) -> None:
+        """Add the probabilities of a view to the sum (C, height, width), some rows at a time: no third map that big."""
+        for part, goal in zip(scores.split(ROWS, dim=1), total.split(ROWS, dim=1), strict=True):
+            part = part.flip(-1) if flipped else part
+            goal.add_(part if self.probabilities else part.softmax(0))
 
 
 def resize_shortest(image: Tensor, min_size: int, max_size: int) -> Tensor:

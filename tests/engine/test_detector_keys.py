@@ -69,9 +69,7 @@ def test_a_detector_without_sgr_gives_all_it_has(tmp_path):
 def test_another_backbone_is_an_error(tmp_path):
     source = segmentor(0, timm="mobilenetv3_small_050")
     torch.save({"model": source.state_dict()}, tmp_path / "other.pth")  # its FPN would fit in part
-    with pytest.raises(
-        ValueError, match=r"MODEL.WEIGHTS: the file has another backbone: of its \d+ tensors"
-    ):
+    with pytest.raises(ValueError, match=r"MODEL.WEIGHTS: the file has another backbone: of its \d+ tensors"):
         load_weights(detector(1), str(tmp_path / "other.pth"))
     # from one detector to another, and where it does fit, nothing is said
     check_backbone([], {"backbone.x": 1, "roi_heads.x": 1}, {"roi_heads.x": 1})

@@ -69,13 +69,13 @@ def test_a_step_and_an_evaluation(path, data, tmp_path):
     cfg = small_config(path, tmp_path)
     trainer = Trainer(cfg)
     trainer._trainer.data_loader = Trainer.build_train_loader(cfg)
-    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    before = [float(parameter.sum()) for parameter in trainer.model.parameters()]  # no second Swin-L in memory
     with EventStorage() as storage:
         trainer.run_step()
         assert math.isfinite(storage.latest()["total_loss"][0])
     parameters = dict(trainer.model.named_parameters())
     assert [key for key, parameter in parameters.items() if parameter.grad is None] == []
-    moved = [not torch.equal(old, new) for old, new in zip(before, parameters.values(), strict=True)]
+    moved = [old != float(new.sum()) for old, new in zip(before, parameters.values(), strict=True)]
     assert sum(moved) > len(moved) / 2
     check(Trainer.test(cfg, trainer.model), cfg)
 
