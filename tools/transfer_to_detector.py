@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.utils.logger import setup_logger
 
 from sgr_d2.engine import load_config, load_weights
 from sgr_d2.engine.checkpoint_file import read_checkpoint
@@ -64,10 +63,15 @@ def transfer(checkpoint: str, out: Path) -> None:
 
 
 def compare(checkpoint: str, config_file: str) -> None:
-    """Load the checkpoint into the model of a config; the log tells what was loaded, skipped, missing and not used."""
-    setup_logger(name="sgr_d2")
+    """Load the checkpoint into the model of a config and print what was loaded, skipped, missing and not used."""
     cfg = without_initial_weights(load_config(config_file, ["MODEL.DEVICE", "cpu"]))
-    load_weights(build_model(cfg), checkpoint)
+    report = load_weights(build_model(cfg), checkpoint)
+    print(f"{config_file}: {report}")
+    for key, in_file, in_model in report.skipped:
+        print(f"Skipped {key}: {in_file} in the file, {in_model} in the model")
+    for what, keys in (("Missing in the file", report.missing), ("Not used", report.unused)):
+        if keys:
+            print(f"{what}: {summary(keys)}")
 
 
 if __name__ == "__main__":
