@@ -55,6 +55,20 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.COMPONENT_WEIGHT = 1.0
     # Weight of the diversity loss (mean cosine between the regions of an image).
     cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.2
+    # Weight of the class loss (each token against the class of its component), which is ours; 0 leaves it out.
+    cfg.MODEL.SGR.CLASS_WEIGHT = 0.0
+    # Add the sine code of the place in the image to what regions and tokens are made of.
+    cfg.MODEL.SGR.POSITION = True
+    # "sigmoid" regions; "softmax" over the tokens; "fixed" random functions of the place, a control without losses.
+    cfg.MODEL.SGR.REGIONS = "sigmoid"
+    # 3 x 3 convolutions before the regions are predicted.
+    cfg.MODEL.SGR.REGION_LAYERS = 0
+    # "hungarian_then_best": each component gets a token, the others join their best component; or one of the two alone.
+    cfg.MODEL.SGR.ASSIGNMENT = "hungarian_then_best"
+    # Union of regions: "noisy_or" or the clamped "sum".
+    cfg.MODEL.SGR.UNION = "noisy_or"
+    # Last layer of the fusion blocks: "zero", so that SGR starts as the identity, or "normal".
+    cfg.MODEL.SGR.FUSION_INIT = "zero"
     # Keep SGR's parameters fixed (to transfer its tokens).
     cfg.MODEL.SGR.FREEZE = False
 

@@ -17,6 +17,12 @@ def check_features(key: str, names: Iterable[str], available: Iterable[str], own
         )
 
 
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError unless ``value``, that of config key ``key``, is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{key} = {value!r}: choose from {list(choices)}.")
+
+
 def check_registered(key: str, name: str, registry: Registry) -> None:
     """Raise ValueError unless ``name``, the value of config key ``key``, is in a registry of Detectron2."""
     if name in registry:

@@ -38,7 +38,13 @@ class SGRDetection:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        return {"criterion": SGRCriterion(cfg) if cfg.MODEL.SGR.ENABLED else None} | super().from_config(cfg)
+        criterion = SGRCriterion(cfg, cls.num_classes(cfg)) if cfg.MODEL.SGR.ENABLED else None
+        return {"criterion": criterion} | super().from_config(cfg)
+
+    @classmethod
+    def num_classes(cls, cfg: CfgNode) -> int:
+        """Categories of the detector, which are the classes of the components."""
+        return cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise, pad and batch the images, and tell SGR where they end."""
@@ -73,7 +79,7 @@ class SGRDetection:
             value=0,
             min_size=(rows * output.stride, columns * output.stride),
         )
-        return self.criterion(output, components, [len(x["component_classes"]) for x in batched_inputs])
+        return self.criterion(output, components, [x["component_classes"] for x in batched_inputs])
 
 
 @META_ARCH_REGISTRY.register()
@@ -89,3 +95,7 @@ class SGRPanopticFPN(SGRDetection, PanopticFPN):
 @META_ARCH_REGISTRY.register()
 class SGRRetinaNet(SGRDetection, RetinaNet):
     """RetinaNet with SGR in the backbone."""
+
+    @classmethod
+    def num_classes(cls, cfg: CfgNode) -> int:
+        return cfg.MODEL.RETINANET.NUM_CLASSES

@@ -5,9 +5,12 @@ from detectron2.utils import comm
 from torch import Tensor
 
 
-def mean_over_ranks(value: int, device: torch.device) -> Tensor:
+def mean_over_ranks(value: int | Tensor, device: torch.device) -> Tensor:
     """The mean of ``value`` over all processes, at least 1, as a scalar on ``device``; every process must call it."""
-    total = torch.full((), float(value), device=device)  # no copy from the host
+    if isinstance(value, Tensor):
+        total = value.detach().clone().to(device, torch.float32)
+    else:
+        total = torch.full((), float(value), device=device)  # no copy from the host
     if comm.get_world_size() > 1:
         torch.distributed.all_reduce(total)
     return (total / comm.get_world_size()).clamp(min=1.0)

@@ -71,7 +71,7 @@ class SGRSegmentor(nn.Module):
         return {
             "backbone": backbone,
             "sgr": sgr,
-            "criterion": SGRCriterion(cfg) if enabled else None,
+            "criterion": SGRCriterion(cfg, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES) if enabled else None,
             "sem_seg_head": build_sem_seg_head(cfg, shape | sgr.output_shape() if enabled else shape),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -102,9 +102,8 @@ class SGRSegmentor(nn.Module):
         with naming_images([x.get("file_name", "?") for x in batched_inputs]):
             losses = self._head_losses(features, targets)
         if output is not None:
-            counts = [len(x["component_classes"]) for x in batched_inputs]
             components = self._batch(batched_inputs, "components", 0)
-            losses.update(self.criterion(output, components, counts))
+            losses.update(self.criterion(output, components, [x["component_classes"] for x in batched_inputs]))
             log_regions(output, batched_inputs)
         return losses
 

@@ -161,10 +161,20 @@ def test_position_depends_on_the_place_in_the_image_and_on_nothing_else():
     assert code[0, 4, 0, 0].item() == pytest.approx(top_left[0, 1].sin().item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("layers", [0, 2])
-@pytest.mark.parametrize("tokens", [1, 7])
-def test_every_parameter_gets_a_gradient(layers, tokens):
-    sgr = make(encoder_layers=layers, num_tokens=tokens)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_tokens": 1},
+        {"encoder_layers": 0},
+        {"encoder_layers": 0, "num_tokens": 1},
+        {"region_layers": 2},
+        {"regions": "softmax"},
+        {"regions": "fixed"},
+    ],
+)
+def test_every_parameter_gets_a_gradient(options):
+    sgr = make(**options)
     randomize_zeros(sgr)
     output = sgr(toy_features(1, 64, 64, *LEVELS), torch.tensor([[64, 64]]))
     sum(f.square().sum() for f in output.features.values()).backward()
@@ -213,3 +223,70 @@ def test_unknown_features_list_the_choices():
     cfg.MODEL.SGR.IN_FEATURES = []
     with pytest.raises(ValueError, match="an empty list"):
         SGR(cfg, toy_shape())
+
+
+# what can be varied
+
+
+def test_softmax_regions_add_up_to_one():
+    output = make(regions="softmax")(toy_features(1, 64, 64), torch.tensor([[64, 64]]))
+    torch.testing.assert_close(output.region_logits.sigmoid().sum(1), torch.ones(1, 16, 16))
+
+
+def test_fixed_regions_are_discs_that_do_not_see_the_image():
+    sgr = make(regions="fixed")
+    sgr.region_predictor.centres[0], sgr.region_predictor.radii[0] = torch.tensor([0.5, 0.25]), 0.25
+    sizes = torch.tensor([[64, 64]])
+    first, second = sgr(toy_features(1, 64, 64), sizes), sgr(toy_features(1, 64, 64), sizes)
+    assert torch.equal(first.region_logits, second.region_logits)
+    # cell (7, 3) of 16: half a cell off the centre, 1/32 of the image along each axis, an eighth of the radius
+    assert first.region_logits[0, 0, 7, 3].item() == pytest.approx(4 - 8 * 2 / 64, abs=1e-5)
+    assert not any(name.startswith("region_predictor") for name, _ in sgr.named_parameters())
+    # twice the image: the same discs
+    large = sgr(toy_features(1, 128, 128), torch.tensor([[128, 128]]))
+    torch.testing.assert_close(F.avg_pool2d(large.region_logits, 2), first.region_logits, rtol=0.01, atol=0.1)
+
+
+@pytest.mark.parametrize("options", [{"region_layers": 2}, {"regions": "softmax"}, {"regions": "fixed"}])
+def test_padding_has_no_say_in_other_regions(options):
+    sgr = make(**options)
+    randomize_zeros(sgr)
+    features = toy_features(1, 64, 64, *LEVELS)
+    sizes = torch.tensor([[32, 32]])
+    before = sgr(features, sizes)
+    for f in features.values():
+        f[..., f.shape[-2] // 2 :, :] = -1e3
+        f[..., :, f.shape[-1] // 2 :] = 1e3
+    torch.testing.assert_close(sgr(features, sizes).tokens, before.tokens)
+
+
+def test_without_position_pixels_of_equal_features_are_equal():
+    features = {"res2": torch.ones(1, toy_shape("res2")["res2"].channels, 8, 8)}
+    sizes = torch.tensor([[32, 32]])
+
+    def spread(**options):
+        torch.manual_seed(0)
+        sgr = SGR(toy_shape("res2"), num_tokens=7, token_dim=16, num_heads=2, **options)
+        return sgr(features, sizes).region_logits.std(dim=(2, 3)).max().item()
+
+    assert spread(position=False) < 1e-6 < 1e-2 < spread(position=True)
+
+
+def test_normal_fusion_gives_up_the_identity():
+    features = toy_features(1, 64, 64)
+    output = make(fusion_init="normal")(features, torch.tensor([[64, 64]]))
+    assert not any(torch.equal(output.features[name], features[name]) for name in LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"regions": "hard"}, r"MODEL.SGR.REGIONS = 'hard'.*softmax"),
+        ({"region_layers": -1}, "MODEL.SGR.REGION_LAYERS = -1"),
+        ({"regions": "fixed", "region_layers": 1}, "MODEL.SGR.REGION_LAYERS = 1"),
+        ({"fusion_init": "one"}, r"MODEL.SGR.FUSION_INIT = 'one'.*normal"),
+    ],
+)
+def test_unknown_variants_name_their_key(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)

@@ -3,11 +3,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
+from toys import toy_cfg
 
 from sgr_d2.modeling.sgr import SGRCriterion
 from sgr_d2.modeling.sgr.assignment import assign_tokens, cosine_affinity
-from sgr_d2.modeling.sgr.criterion import component_loss, dice_loss, diversity_loss
+from sgr_d2.modeling.sgr.criterion import component_loss, dice_loss, diversity_loss, join_regions
 from sgr_d2.modeling.sgr.targets import GridTargets, components_to_grid
+from sgr_d2.modeling.sgr.token_classes import TokenClassLoss
 from sgr_d2.structures import SGROutput
 
 
@@ -19,6 +22,10 @@ def output_of(logits: torch.Tensor, stride: int = 1) -> SGROutput:
 
 def logits_of(regions: torch.Tensor) -> torch.Tensor:
     return torch.logit(regions.clamp(1e-6, 1 - 1e-6))
+
+
+def classes_of(*counts: int) -> list[torch.Tensor]:
+    return [torch.arange(count) % 3 for count in counts]
 
 
 def over_labelled(regions: torch.Tensor, targets: GridTargets) -> torch.Tensor:
@@ -58,7 +65,7 @@ def test_components_to_grid_of_nothing():
 def test_two_thousand_components_cost_no_mask_each():
     ids = torch.arange(1, 2001).view(1, 40, 50).repeat_interleave(2, 1).repeat_interleave(2, 2)
     criterion = SGRCriterion()
-    losses = criterion(output_of(torch.zeros(1, 16, 20, 25), stride=4), ids, [2000])
+    losses = criterion(output_of(torch.zeros(1, 16, 20, 25), stride=4), ids, classes_of(2000))
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert components_to_grid(ids, [2000], 4, 16).masks.shape[1] == 16
 
@@ -139,11 +146,11 @@ def test_perfect_regions_cost_nothing_and_swapped_ones_are_matched():
     ids = torch.zeros(1, 16, 16, dtype=torch.int32)
     ids[0, :8], ids[0, 8:, 8:] = 1, 2
     regions = torch.stack([(ids[0] == 2).float(), (ids[0] == 1).float()])[None]
-    losses = SGRCriterion()(output_of(logits_of(regions)), ids, [2])
+    losses = SGRCriterion()(output_of(logits_of(regions)), ids, classes_of(2))
     assert losses["loss_component"].item() < 1e-3
     assert losses["loss_diversity"].item() < 1e-3
-    half = SGRCriterion(component_weight=0.5)(output_of(torch.zeros(1, 2, 16, 16)), ids, [2])
-    full = SGRCriterion(component_weight=1.0)(output_of(torch.zeros(1, 2, 16, 16)), ids, [2])
+    half = SGRCriterion(component_weight=0.5)(output_of(torch.zeros(1, 2, 16, 16)), ids, classes_of(2))
+    full = SGRCriterion(component_weight=1.0)(output_of(torch.zeros(1, 2, 16, 16)), ids, classes_of(2))
     assert full["loss_component"].item() == pytest.approx(2 * half["loss_component"].item())
 
 
@@ -153,9 +160,9 @@ def test_the_mean_is_over_components_not_images():
     ids = torch.zeros(2, 8, 8, dtype=torch.int32)
     ids[0, :4], ids[1, :2], ids[1, 2:5], ids[1, 5:] = 1, 3, 1, 2
     criterion = SGRCriterion(diversity_weight=0.0)
-    both = criterion(output_of(logits), ids, [1, 3])["loss_component"].item()
-    one = criterion(output_of(logits[:1]), ids[:1], [1])["loss_component"].item()
-    three = criterion(output_of(logits[1:]), ids[1:], [3])["loss_component"].item()
+    both = criterion(output_of(logits), ids, classes_of(1, 3))["loss_component"].item()
+    one = criterion(output_of(logits[:1]), ids[:1], classes_of(1))["loss_component"].item()
+    three = criterion(output_of(logits[1:]), ids[1:], classes_of(3))["loss_component"].item()
     assert both == pytest.approx((one + 3 * three) / 4, rel=1e-5)
 
 
@@ -179,15 +186,15 @@ def test_ignored_pixels_and_padding_take_no_part():
     logits = torch.randn(1, 4, 8, 8)
     ids = torch.zeros(1, 8, 8, dtype=torch.int32)
     ids[0, :3, :6], ids[0, 3:5, :6] = 1, 2
-    before = SGRCriterion()(output_of(logits), ids, [2])
+    before = SGRCriterion()(output_of(logits), ids, classes_of(2))
     logits[..., 5:, :], logits[..., 6:] = 9.0, -9.0
-    after = SGRCriterion()(output_of(logits), ids, [2])
+    after = SGRCriterion()(output_of(logits), ids, classes_of(2))
     torch.testing.assert_close(before, after)
 
 
 def test_no_component_is_a_zero_loss_with_gradients():
     logits = torch.randn(2, 4, 8, 8, requires_grad=True)
-    losses = SGRCriterion()(output_of(logits), torch.zeros(2, 8, 8, dtype=torch.int32), [0, 0])
+    losses = SGRCriterion()(output_of(logits), torch.zeros(2, 8, 8, dtype=torch.int32), classes_of(0, 0))
     assert {name: loss.item() for name, loss in losses.items()} == {"loss_component": 0, "loss_diversity": 0}
     sum(losses.values()).backward()
     assert logits.grad is not None and not logits.grad.any()
@@ -201,7 +208,7 @@ def test_training_the_logits_finds_the_components():
     optimizer = torch.optim.Adam([logits], lr=0.3)
     for _ in range(60):
         optimizer.zero_grad()
-        losses = SGRCriterion()(output_of(logits), ids, [3])
+        losses = SGRCriterion()(output_of(logits), ids, classes_of(3))
         sum(losses.values()).backward()
         optimizer.step()
     assert losses["loss_component"].item() < 0.02
@@ -209,17 +216,73 @@ def test_training_the_logits_finds_the_components():
 
 def test_huge_logits_stay_finite():
     logits = torch.tensor([1e4, -1e4]).view(1, 2, 1, 1).expand(1, 2, 4, 4).clone().requires_grad_()
-    losses = SGRCriterion()(output_of(logits), torch.ones(1, 4, 4, dtype=torch.int32), [1])
+    losses = SGRCriterion()(output_of(logits), torch.ones(1, 4, 4, dtype=torch.int32), classes_of(1))
     sum(losses.values()).backward()
     assert torch.isfinite(logits.grad).all()
 
 
 def test_no_weights_no_losses():
     criterion = SGRCriterion(component_weight=0, diversity_weight=0)
-    assert criterion(output_of(torch.zeros(1, 2, 4, 4)), torch.ones(1, 4, 4, dtype=torch.int32), [1]) == {}
+    assert criterion(output_of(torch.zeros(1, 2, 4, 4)), torch.ones(1, 4, 4, dtype=torch.int32), classes_of(1)) == {}
 
 
-@pytest.mark.parametrize("key", ["component_weight", "diversity_weight"])
+def test_clamped_sum_and_tokens_without_a_component():
+    regions = torch.tensor([[[0.5, 0.2], [0.7, 0.3], [0.9, 0.1]]]).view(1, 3, 1, 2)
+    unions = join_regions(logits_of(regions), torch.tensor([[0, 0, -1]]), 2, "sum")
+    torch.testing.assert_close(unions, torch.tensor([[[1.0, 0.5], [0.0, 0.0]]]))
+    unions = join_regions(logits_of(regions), torch.tensor([[0, -1, 1]]), 2, "noisy_or")
+    torch.testing.assert_close(unions, torch.tensor([[[0.5, 0.2], [0.9, 0.1]]]))
+
+
+def test_modes_of_assignment():
+    masks = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]]).view(1, 2, 1, 6)
+    regions = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [1, 0.8, 0, 0, 0, 0], [0.1, 0, 0, 0, 1, 1]]]).view(1, 3, 1, 6)
+    targets = GridTargets(masks, torch.ones(1, 1, 1, 6), [2])
+    rows = over_labelled(regions, targets)
+    assert assign_tokens(rows, targets, "best").tolist() == [[0, 0, 0]]
+    regions[0, 2, 0, 2] = 0.2
+    rows = over_labelled(regions, targets)
+    assert assign_tokens(rows, targets, "hungarian").tolist() == [[0, -1, 1]]
+
+
+def test_class_loss_against_each_token():
+    torch.manual_seed(0)
+    loss = TokenClassLoss(token_dim=4, num_classes=3)
+    tokens = torch.randn(2, 3, 4)
+    component_of = torch.tensor([[1, 0, -1], [0, 0, 0]])
+    classes = [torch.tensor([2, 0]), torch.tensor([1])]
+    scores = loss.predictor(tokens)
+    each = [
+        F.cross_entropy(scores[b, k], torch.tensor(c))
+        for b, k, c in ((0, 0, 0), (0, 1, 2), *((1, k, 1) for k in range(3)))
+    ]
+    torch.testing.assert_close(loss(tokens, component_of, classes), torch.stack(each).mean())
+
+
+def test_class_loss_of_an_image_without_components_is_zero_with_gradients():
+    criterion = SGRCriterion(class_weight=0.4, token_dim=4, num_classes=3)
+    losses = criterion(output_of(torch.randn(1, 2, 4, 4)), torch.zeros(1, 4, 4, dtype=torch.int32), classes_of(0))
+    assert losses["loss_token_class"].item() == 0
+    losses["loss_token_class"].backward()
+    assert all(p.grad is not None for p in criterion.parameters())
+
+
+@pytest.mark.parametrize(("option", "key"), [("assignment", "ASSIGNMENT"), ("union", "UNION")])
+def test_unknown_choices_name_their_key(option, key):
+    with pytest.raises(ValueError, match=f"MODEL.SGR.{key} = 'x'"):
+        SGRCriterion(**{option: "x"})
+
+
+def test_fixed_regions_refuse_losses():
+    cfg = toy_cfg()
+    cfg.MODEL.SGR.REGIONS = "fixed"
+    with pytest.raises(ValueError, match="COMPONENT_WEIGHT"):
+        SGRCriterion(cfg, num_classes=3)
+    cfg.MODEL.SGR.COMPONENT_WEIGHT = cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.0
+    SGRCriterion(cfg, num_classes=3)
+
+
+@pytest.mark.parametrize("key", ["component_weight", "diversity_weight", "class_weight"])
 def test_a_negative_weight_is_refused(key):
     with pytest.raises(ValueError, match=f"{key.upper()} = -1"):
         SGRCriterion(**{key: -1})

@@ -47,7 +47,9 @@ def test_the_key_reaches_the_rings_only_with_sgr(with_sgr, low, high):
         logits, output = predict(appearance)
         loss = F.cross_entropy(logits, keys[:, None, None].expand(-1, ROWS, COLUMNS), reduction="none")
         rings = appearance[:, RING]
-        total = (loss * rings).sum() / rings.sum() + sum(criterion(output, components, [5] * 16).values())
+        total = (loss * rings).sum() / rings.sum() + sum(
+            criterion(output, components, [torch.zeros(5, dtype=torch.int64)] * 16).values()
+        )
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

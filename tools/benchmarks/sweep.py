@@ -93,13 +93,13 @@ class Step:
         self.sizes = torch.tensor([[point.height, point.width]] * BATCH, device=device)
         maps = [voronoi_map(seed, point.components, point.height, point.width) for seed in range(BATCH)]
         self.components = torch.from_numpy(np.stack(maps)).to(device)
-        self.counts = [point.components] * BATCH
+        self.classes = [torch.zeros(point.components, dtype=torch.int64)] * BATCH
         self.device = device
 
     def __call__(self, _: int) -> None:
         self.clear()
         output = self.sgr(self.features, self.sizes)
-        losses = self.criterion(output, self.components, self.counts)
+        losses = self.criterion(output, self.components, self.classes)
         refined = sum(output.features[name].mean() for name in STRIDES)
         (sum(losses.values()) + refined).backward()
 

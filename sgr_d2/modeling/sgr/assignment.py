@@ -8,10 +8,11 @@ from torch import Tensor
 from .targets import GridTargets
 
 EPS = 1e-6
+MODES = ("hungarian_then_best", "hungarian", "best")
 
 
 @torch.no_grad()
-def assign_tokens(weighted: Tensor, targets: GridTargets) -> Tensor:
+def assign_tokens(weighted: Tensor, targets: GridTargets, mode: str = MODES[0]) -> Tensor:
     """Give every component one token (Hungarian matching), then every token left over its best component.
 
     The affinity is the cosine between region and component over the labelled part of the cells. An image has at
@@ -20,13 +21,15 @@ def assign_tokens(weighted: Tensor, targets: GridTargets) -> Tensor:
     Args:
         weighted: (B, K, H*W) float32, regions times the labelled share of their cells.
         targets: GridTargets with L components at most.
+        mode: "hungarian_then_best" as above; "hungarian" leaves the tokens left over without a component; "best"
+            gives every token its best component, so that some components may get none.
 
     Returns:
-        (B, K) int64 on the device of ``weighted``: the component of each token, 0-based, or -1 in an image
-        without components. Each of the first ``counts[b]`` components appears at least once in row b.
+        (B, K) int64 on the device of ``weighted``: the component of each token, 0-based, or -1 for none, as in an
+        image without components. But for "best", the first ``counts[b]`` components all appear in row b.
     """
     affinity = cosine_affinity(weighted, targets).cpu().numpy()  # the one copy to the host
-    rows = [_assign_image(affinity[b, :, :count]) for b, count in enumerate(targets.counts)]
+    rows = [_assign_image(affinity[b, :, :count], mode) for b, count in enumerate(targets.counts)]
     return torch.from_numpy(np.stack(rows)).to(weighted.device)
 
 
@@ -38,13 +41,15 @@ def cosine_affinity(weighted: Tensor, targets: GridTargets) -> Tensor:
     return dots / (norms + EPS)
 
 
-def _assign_image(affinity: np.ndarray) -> np.ndarray:
-    """(K, L) affinities -> (K,) int64 component of each token, or -1 where L = 0."""
+def _assign_image(affinity: np.ndarray, mode: str) -> np.ndarray:
+    """(K, L) affinities -> (K,) int64 component of each token, or -1 for none."""
     num_tokens, num_components = affinity.shape
     if num_components == 0:
         return np.full(num_tokens, -1, dtype=np.int64)
     affinity = np.nan_to_num(affinity, nan=-1.0)  # a diverged run is stopped by its loss, not here
-    component_of = affinity.argmax(axis=1)
+    component_of = affinity.argmax(axis=1) if mode != "hungarian" else np.full(num_tokens, -1, dtype=np.int64)
+    if mode == "best":
+        return component_of
     tokens, components = linear_sum_assignment(affinity, maximize=True)
     component_of[tokens] = components
     return component_of

@@ -9,97 +9,158 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sgr_d2.modeling.checks import check_choice
 from sgr_d2.modeling.ranks import mean_over_ranks
 from sgr_d2.structures import SGROutput
 
-from .assignment import assign_tokens
+from .assignment import MODES, assign_tokens
 from .targets import GridTargets, components_to_grid
+from .token_classes import TokenClassLoss
 
 EPS = 1e-6
+UNIONS = ("noisy_or", "sum")
 
 
 class SGRCriterion(nn.Module):
-    """Matches tokens to components, weighs the two losses and names them."""
+    """Matches tokens to components, weighs the losses and names them."""
 
     @configurable
-    def __init__(self, *, component_weight: float = 1.0, diversity_weight: float = 0.2):
+    def __init__(
+        self,
+        *,
+        component_weight: float = 1.0,
+        diversity_weight: float = 0.2,
+        class_weight: float = 0.0,
+        token_dim: int = 0,
+        num_classes: int = 0,
+        assignment: str = MODES[0],
+        union: str = "noisy_or",
+    ):
         """
         Args:
             component_weight: factor on the component loss; 0 leaves it out.
             diversity_weight: factor on the diversity loss; 0 leaves it out.
+            class_weight: factor on the class loss of the tokens; 0 leaves it out.
+            token_dim, num_classes: for the class loss.
+            assignment: mode of `assign_tokens`.
+            union: how the regions of a component are joined, see `join_regions`.
 
         Raises:
-            ValueError: for a negative weight.
+            ValueError: for a negative weight, or an unknown assignment or union.
         """
         super().__init__()
-        for key, value in (("COMPONENT_WEIGHT", component_weight), ("DIVERSITY_WEIGHT", diversity_weight)):
+        weights = {"COMPONENT_WEIGHT": component_weight, "DIVERSITY_WEIGHT": diversity_weight}
+        for key, value in (weights | {"CLASS_WEIGHT": class_weight}).items():
             if value < 0:
                 raise ValueError(f"MODEL.SGR.{key} = {value}: a loss weight must not be negative.")
+        check_choice("MODEL.SGR.ASSIGNMENT", assignment, MODES)
+        check_choice("MODEL.SGR.UNION", union, UNIONS)
         self.component_weight = component_weight
         self.diversity_weight = diversity_weight
+        self.class_weight = class_weight
+        self.assignment = assignment
+        self.union = union
+        self.token_classes = TokenClassLoss(token_dim, num_classes) if class_weight else None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
+    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict:
+        sgr = cfg.MODEL.SGR
+        if sgr.REGIONS == "fixed" and (sgr.COMPONENT_WEIGHT or sgr.DIVERSITY_WEIGHT):
+            raise ValueError(
+                'MODEL.SGR.REGIONS = "fixed": such regions learn nothing. Set MODEL.SGR.COMPONENT_WEIGHT and '
+                "MODEL.SGR.DIVERSITY_WEIGHT to 0."
+            )
         return {
-            "component_weight": cfg.MODEL.SGR.COMPONENT_WEIGHT,
-            "diversity_weight": cfg.MODEL.SGR.DIVERSITY_WEIGHT,
+            "component_weight": sgr.COMPONENT_WEIGHT,
+            "diversity_weight": sgr.DIVERSITY_WEIGHT,
+            "class_weight": sgr.CLASS_WEIGHT,
+            "token_dim": sgr.TOKEN_DIM,
+            "num_classes": num_classes,
+            "assignment": sgr.ASSIGNMENT,
+            "union": sgr.UNION,
         }
 
-    def forward(self, output: SGROutput, components: Tensor, counts: list[int]) -> dict[str, Tensor]:
+    def forward(self, output: SGROutput, components: Tensor, component_classes: list[Tensor]) -> dict[str, Tensor]:
         """
         Args:
             output: what SGR returned for the batch.
             components: (B, H*stride, W*stride) integer ids, 0 ignored (padding too), largest component first.
-            counts: components of each image.
+            component_classes: (L,) int64 class of each component, an image.
 
         Returns:
-            {"loss_component": scalar, "loss_diversity": scalar}, weighted, float32. Without a component the
-            losses are zero and still have a gradient for every parameter.
+            {"loss_component", "loss_diversity", "loss_token_class"}: scalars, weighted, float32; those of weight 0
+            are left out. Without a component they are zero and still have a gradient for every parameter.
         """
         losses = {}
-        if not (self.component_weight or self.diversity_weight):
+        if not (self.component_weight or self.diversity_weight or self.class_weight):
             return losses
         with torch.autocast(components.device.type, enabled=False):
             logits = output.region_logits.float()
+            counts = [len(classes) for classes in component_classes]
             targets = components_to_grid(components, counts, output.stride, max_components=logits.shape[1])
             weighted = (logits.sigmoid() * targets.labelled).flatten(2)  # (B, K, H*W), zero on the padding
+            if self.component_weight or self.class_weight:
+                component_of = assign_tokens(weighted, targets, self.assignment)
             if self.component_weight:
-                component_of = assign_tokens(weighted, targets)
-                losses["loss_component"] = self.component_weight * component_loss(logits, component_of, targets)
+                loss = component_loss(logits, component_of, targets, self.union)
+                losses["loss_component"] = self.component_weight * loss
+            if self.class_weight:
+                loss = self.token_classes(output.tokens, component_of, component_classes)
+                losses["loss_token_class"] = self.class_weight * loss
             if self.diversity_weight:
                 losses["loss_diversity"] = self.diversity_weight * diversity_loss(weighted)
         return losses
 
 
-def component_loss(region_logits: Tensor, component_of: Tensor, targets: GridTargets) -> Tensor:
+def component_loss(
+    region_logits: Tensor, component_of: Tensor, targets: GridTargets, union: str = "noisy_or"
+) -> Tensor:
     """Mean dice loss between each component and the union of its tokens' regions, over all components of all ranks.
-
-    The union is a noisy-or, 1 - prod_k (1 - P_k), as a sum of logarithms.
 
     Args:
         region_logits: (B, K, H, W) float32.
         component_of: (B, K) int64, component of each token, -1 for none.
         targets: GridTargets with L components.
+        union: see `join_regions`.
 
     Returns:
         Scalar. With several ranks, the mean over ranks of this value is the mean over all components.
     """
-    batch = component_of.shape[0]
+    device = component_of.device
     num = max(targets.masks.shape[1], 1)
-    image = torch.arange(batch, device=component_of.device)[:, None] * num
-    row = (image + component_of.clamp(min=0)).flatten()  # (B*K,)
-    log_outside = F.softplus(region_logits.flatten(2)).flatten(0, 1)  # -log(1 - P): (B*K, H*W)
-    summed = log_outside.new_zeros(batch * num, log_outside.shape[1]).index_add(0, row, log_outside)
-    unions = -torch.expm1(-summed).view(batch, num, -1)  # (B, L, H*W)
+    unions = join_regions(region_logits, component_of, num, union)  # (B, L, H*W)
     # every rank takes part in this exchange, also one whose images have no component
-    normaliser = mean_over_ranks(sum(targets.counts), row.device)
+    normaliser = mean_over_ranks(sum(targets.counts), device)
     if targets.masks.shape[1] == 0:
         return 0.0 * unions.sum()
     present = torch.tensor(
-        [[index < count for index in range(num)] for count in targets.counts], device=row.device, dtype=torch.float32
+        [[index < count for index in range(num)] for count in targets.counts], device=device, dtype=torch.float32
     )
     losses = dice_loss(unions, targets.masks.flatten(2), targets.labelled.flatten(2))  # (B, L)
     return (losses * present).sum() / normaliser
+
+
+def join_regions(region_logits: Tensor, component_of: Tensor, num_components: int, union: str) -> Tensor:
+    """The union of the regions of each component's tokens.
+
+    Args:
+        region_logits: (B, K, H, W) float32.
+        component_of: (B, K) int64, component of each token, -1 for none.
+        num_components: L.
+        union: "noisy_or", 1 - prod_k (1 - P_k), as a sum of logarithms; or "sum", min(1, sum_k P_k).
+
+    Returns:
+        (B, L, H*W) float32; 0 for a component without a token.
+    """
+    batch = component_of.shape[0]
+    image = torch.arange(batch, device=component_of.device)[:, None] * num_components
+    nowhere = batch * num_components  # one row more, for the tokens without a component
+    row = torch.where(component_of >= 0, image + component_of, nowhere).flatten()  # (B*K,)
+    flat = region_logits.flatten(2).flatten(0, 1)  # (B*K, H*W)
+    maps = F.softplus(flat) if union == "noisy_or" else flat.sigmoid()  # softplus is -log(1 - P)
+    summed = maps.new_zeros(nowhere + 1, maps.shape[1]).index_add(0, row, maps)[:nowhere]
+    unions = -torch.expm1(-summed) if union == "noisy_or" else summed.clamp(max=1)
+    return unions.view(batch, num_components, -1)
 
 
 def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:

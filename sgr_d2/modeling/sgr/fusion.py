@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from sgr_d2.modeling.checks import check_choice
+
 from .pointwise import PointwiseConv2d
 
 EPS = 1e-6
@@ -22,14 +24,27 @@ class Fusion(nn.Module):
     re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
     """
 
-    def __init__(self, channels: int, token_dim: int):
+    def __init__(self, channels: int, token_dim: int, init: str = "zero"):
+        """
+        Args:
+            channels: C. token_dim: D.
+            init: of the last convolution: "zero", or "normal", which gives up the start as the identity.
+
+        Raises:
+            ValueError: for another ``init``.
+        """
+        check_choice("MODEL.SGR.FUSION_INIT", init, ("zero", "normal"))
         super().__init__()
         self.from_features = PointwiseConv2d(channels, token_dim)
         self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
         self.norm = LayerNorm2d(token_dim)
         self.out = PointwiseConv2d(token_dim, channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        if init == "zero":
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+        else:
+            nn.init.kaiming_normal_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
         """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""

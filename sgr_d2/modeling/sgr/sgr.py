@@ -17,10 +17,9 @@ from .fusion import Fusion
 from .grid import enlarge_valid, shrink_valid, valid_cells
 from .pointwise import PointwiseConv2d
 from .position import add_sine_position
+from .regions import build_region_predictor
 
 EPS = 1e-6
-# Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not full before anything is learnt.
-REGION_BIAS = -2.0
 
 
 class SGR(nn.Module):
@@ -41,6 +40,10 @@ class SGR(nn.Module):
         num_heads: int = 4,
         refined: list[str] | None = None,
         freeze: bool = False,
+        position: bool = True,
+        regions: str = "sigmoid",
+        region_layers: int = 0,
+        fusion_init: str = "zero",
     ):
         """
         Args:
@@ -52,6 +55,9 @@ class SGR(nn.Module):
             refined: the levels to change, None for all that are read. A level that nobody reads afterwards must not
                 be among them: its parameters would never get a gradient, which stops training in several processes.
             freeze: keep all parameters of this module fixed.
+            position: add the sine code of the place in the image to what regions and tokens are made of.
+            regions, region_layers: kind and layers of `build_region_predictor`.
+            fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
 
         Raises:
             ValueError: if a number does not fit; the message names the config key.
@@ -65,18 +71,23 @@ class SGR(nn.Module):
         self.reduce = nn.ModuleDict(
             {name: nn.Sequential(PointwiseConv2d(s.channels, token_dim), LayerNorm2d(token_dim)) for name, s in levels}
         )
-        self.region_predictor = PointwiseConv2d(token_dim, num_tokens)
-        nn.init.constant_(self.region_predictor.bias, REGION_BIAS)
+        self.position = position
+        self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads)
         self.fusion = nn.ModuleDict(
-            {name: Fusion(s.channels, token_dim) for name, s in levels if refined is None or name in refined}
+            {
+                name: Fusion(s.channels, token_dim, fusion_init)
+                for name, s in levels
+                if refined is None or name in refined
+            }
         )
         if not self.fusion:
             raise ValueError(
                 f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
-        self.requires_grad_(not freeze)
+        if freeze:
+            self.requires_grad_(False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], refined: list[str] | None = None) -> dict:
@@ -90,6 +101,10 @@ class SGR(nn.Module):
             "num_heads": cfg.MODEL.SGR.NUM_HEADS,
             "refined": refined,
             "freeze": cfg.MODEL.SGR.FREEZE,
+            "position": cfg.MODEL.SGR.POSITION,
+            "regions": cfg.MODEL.SGR.REGIONS,
+            "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
+            "fusion_init": cfg.MODEL.SGR.FUSION_INIT,
         }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -110,8 +125,11 @@ class SGR(nn.Module):
             for name, stride in zip(self.in_features, self.strides, strict=True)
         }
         finest = self.in_features[0]
-        pixels = add_sine_position(self._reduce(features, valid), image_sizes / self.strides[0])
-        region_logits = self.region_predictor(pixels).float()  # (B, K, H, W)
+        extents = image_sizes / self.strides[0]
+        pixels = self._reduce(features, valid)
+        if self.position:
+            pixels = add_sine_position(pixels, extents)
+        region_logits = self.region_predictor(pixels, valid[finest], extents)  # (B, K, H, W)
         with torch.autocast(pixels.device.type, enabled=False):
             regions = torch.where(valid[finest], region_logits, -torch.inf).sigmoid()  # zero on the padding
             pooled = project(pixels.float(), regions)  # (B, K, D)

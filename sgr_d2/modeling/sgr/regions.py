@@ -1,0 +1,79 @@
+"""From pixels to the logits of the K regions.
+
+Shapes: B batch, K tokens, D token channels, H x W the token grid. What is not the default is there to measure what the
+default is worth.
+"""
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from sgr_d2.modeling.checks import check_choice
+
+from .pointwise import PointwiseConv2d
+
+KINDS = ("sigmoid", "softmax", "fixed")
+# Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not full before anything is learnt.
+REGION_BIAS = -2.0
+EPS = 1e-6
+
+
+def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: int = 0) -> nn.Module:
+    """What makes (B, K, H, W) float32 logits, the sigmoid of which gives the regions.
+
+    Args:
+        kind: "sigmoid", K maps of their own; "softmax", maps that add up to 1 at every pixel; "fixed", `FixedRegions`.
+        token_dim: D. num_tokens: K.
+        layers: 3 x 3 convolutions with norm and ReLU before the prediction.
+
+    Returns:
+        A module of pixels (B, D, H, W), valid (B, 1, H, W) and the images' extents (B, 2), rows and columns in cells.
+        Its output on the padding has no meaning.
+
+    Raises:
+        ValueError: for another kind, or a number of layers that does not fit.
+    """
+    check_choice("MODEL.SGR.REGIONS", kind, KINDS)
+    if layers < 0 or (layers and kind == "fixed"):
+        raise ValueError(f"MODEL.SGR.REGION_LAYERS = {layers}: give 0 for none, or a positive number; 0 if fixed.")
+    if kind == "fixed":
+        return FixedRegions(num_tokens)
+    return RegionPredictor(token_dim, num_tokens, layers, softmax=kind == "softmax")
+
+
+class RegionPredictor(PointwiseConv2d):
+    """A 1 x 1 convolution, after any number of 3 x 3 ones."""
+
+    def __init__(self, token_dim: int, num_tokens: int, layers: int = 0, softmax: bool = False):
+        super().__init__(token_dim, num_tokens)
+        self.softmax = softmax
+        self.layers = nn.ModuleList(_layer(token_dim) for _ in range(layers))
+        nn.init.constant_(self.bias, 0.0 if softmax else REGION_BIAS)
+
+    def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:
+        for layer in self.layers:
+            pixels = layer(pixels * valid)  # zeros around the image, as at the border of the map
+        logits = super().forward(pixels).float()
+        return torch.logit(logits.softmax(dim=1), eps=EPS) if self.softmax else logits
+
+
+class FixedRegions(nn.Module):
+    """Discs with soft edges at random places of the image: a control that looks at nothing and never learns."""
+
+    def __init__(self, num_tokens: int):
+        super().__init__()
+        self.register_buffer("centres", torch.rand(num_tokens, 2))  # y, x, in image heights and widths
+        self.register_buffer("radii", torch.empty(num_tokens).uniform_(0.15, 0.5))
+
+    def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:
+        rows, columns = (
+            (torch.arange(length, device=pixels.device) + 0.5)[None, None] / extents[:, axis, None, None]
+            for axis, length in enumerate(pixels.shape[-2:])
+        )  # (B, 1, H), (B, 1, W)
+        y = ((rows - self.centres[:, :1]) / self.radii[:, None]).square()  # (B, K, H)
+        x = ((columns - self.centres[:, 1:]) / self.radii[:, None]).square()
+        return 4.0 - 8.0 * (y[..., None] + x[:, :, None])
+
+
+def _layer(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), LayerNorm2d(channels), nn.ReLU())
