@@ -72,6 +72,16 @@ def _add_model_keys(cfg: CN) -> None:
     # Keep SGR's parameters fixed (to transfer its tokens).
     cfg.MODEL.SGR.FREEZE = False
 
+    cfg.MODEL.PEER = CN()
+    # With META_ARCHITECTURE PeerSegmentor, what takes SGR's place: "NonLocal", "ObjectContext" or "GraphReasoning".
+    cfg.MODEL.PEER.NAME = "NonLocal"
+    # Channels in which it works.
+    cfg.MODEL.PEER.DIM = 128
+    # Nodes of GraphReasoning.
+    cfg.MODEL.PEER.NODES = 64
+    # Weight of ObjectContext's auxiliary cross entropy.
+    cfg.MODEL.PEER.AUX_WEIGHT = 0.4
+
 
 def _add_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.TIMM = CN()

@@ -7,6 +7,7 @@ from .backbone import SGRBackbone, SwinBackbone, TimmBackbone
 from .deeplab import AnySizeDeepLabV3Head, AnySizeDeepLabV3PlusHead
 from .detection import SGRGeneralizedRCNN, SGRPanopticFPN, SGRRetinaNet
 from .mask2former.head import MaskFormerHead
+from .peers import PeerSegmentor
 from .segmentor import SGRSegmentor
 from .sgr import SGR, SGRCriterion
 
@@ -15,6 +16,7 @@ __all__ = [
     "AnySizeDeepLabV3Head",
     "AnySizeDeepLabV3PlusHead",
     "MaskFormerHead",
+    "PeerSegmentor",
     "SGRBackbone",
     "SGRCriterion",
     "SGRGeneralizedRCNN",

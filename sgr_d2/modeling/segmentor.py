@@ -67,7 +67,7 @@ class SGRSegmentor(nn.Module):
             "MODEL.SEM_SEG_HEAD.IN_FEATURES", cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME
         )
         enabled = cfg.MODEL.SGR.ENABLED
-        sgr = SGR(cfg, shape, refined=_features_of_head(cfg)) if enabled else None
+        sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
         return {
             "backbone": backbone,
             "sgr": sgr,
@@ -161,7 +161,8 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
     return ImageTokens(regions, output.tokens[index], (rows, columns))
 
 
-def _features_of_head(cfg: CfgNode) -> list[str]:
+def features_of_head(cfg: CfgNode) -> list[str]:
+    """The features that the head of a config reads."""
     head = cfg.MODEL.SEM_SEG_HEAD
     points = cfg.MODEL.POINT_HEAD.IN_FEATURES if head.NAME == "PointRendSemSegHead" else ()
     return [*head.IN_FEATURES, *points]

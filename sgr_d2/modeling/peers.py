@@ -1,0 +1,198 @@
+"""Peers of SGR, small, in its place and with its reduction and fusion: what other global reasoning gives.
+
+Shapes: B batch, D channels, H x W the grid (the finest of the levels), C classes, N nodes. Sources, for the ideas:
+non-local block (Wang et al. 2018), object-contextual representations (Yuan et al. 2020), GloRe (Chen et al. 2019).
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checks import check_choice
+from .segmentor import SGRSegmentor, features_of_head
+from .sgr.grid import enlarge_valid, shrink_valid, valid_cells
+from .sgr.pointwise import PointwiseConv2d
+
+EPS = 1e-6
+
+
+class NonLocal(nn.Module):
+    """Every pixel attends to every other one: softmax(q k / sqrt(D / 2)) v."""
+
+    def __init__(self, dim: int, nodes: int, num_classes: int):
+        super().__init__()
+        self.query, self.key = PointwiseConv2d(dim, dim // 2), PointwiseConv2d(dim, dim // 2)
+        self.value = PointwiseConv2d(dim, dim)
+
+    def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, D, H, W), (B, 1, H, W) bool -> context (B, D, H, W), and class scores (B, C, H, W) or None."""
+        query, key, value = (_rows(project(pixels)) for project in (self.query, self.key, self.value))
+        mask = valid.flatten(2)  # (B, 1, H*W)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return _maps(context, pixels), None
+
+
+class ObjectContext(nn.Module):
+    """Every pixel attends to the mean vectors of the classes, as an auxiliary prediction draws them."""
+
+    def __init__(self, dim: int, nodes: int, num_classes: int):
+        super().__init__()
+        self.classes = PointwiseConv2d(dim, num_classes)
+        self.query, self.key = PointwiseConv2d(dim, dim // 2), nn.Linear(dim, dim // 2)
+        self.value = nn.Linear(dim, dim)
+
+    def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `NonLocal.forward`."""
+        scores = self.classes(pixels)
+        weights = torch.where(valid, scores.float(), -torch.inf).flatten(2).softmax(-1)  # (B, C, H*W)
+        vectors = torch.bmm(weights, _rows(pixels).float())  # (B, C, D)
+        context = F.scaled_dot_product_attention(_rows(self.query(pixels)), self.key(vectors), self.value(vectors))
+        return _maps(context, pixels), scores
+
+
+class GraphReasoning(nn.Module):
+    """Pixels go to N nodes by a learnt linear map, a graph convolution mixes nodes and channels, and they come back."""
+
+    def __init__(self, dim: int, nodes: int, num_classes: int):
+        super().__init__()
+        self.assign = PointwiseConv2d(dim, nodes)
+        self.adjacency, self.state = nn.Linear(nodes, nodes), nn.Linear(dim, dim)
+
+    def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `NonLocal.forward`."""
+        weights = (self.assign(pixels) * valid).flatten(2).float()  # (B, N, H*W)
+        nodes = torch.bmm(weights, _rows(pixels).float()) / (valid.sum((1, 2, 3))[:, None, None] + EPS)
+        nodes = nodes + self.adjacency(nodes.transpose(1, 2)).transpose(1, 2)
+        nodes = F.relu(self.state(nodes))
+        return _maps(torch.bmm(weights.transpose(1, 2), nodes), pixels), None
+
+
+KINDS = {kind.__name__: kind for kind in (NonLocal, ObjectContext, GraphReasoning)}
+
+
+class Peer(nn.Module):
+    """Reduction to one grid, one of ``KINDS``, and F + conv(ReLU(norm(conv([F, Y])))) on every level, zero at first."""
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        kind: str,
+        dim: int,
+        nodes: int,
+        num_classes: int,
+        refined: list[str],
+    ):
+        """
+        Args:
+            input_shape: {name: ShapeSpec} of the levels to read. refined: names of those to change.
+            kind: a name of ``KINDS``.
+            dim: D. nodes: N. num_classes: C.
+
+        Raises:
+            ValueError: for an unknown ``kind``.
+        """
+        check_choice("MODEL.PEER.NAME", kind, KINDS)
+        super().__init__()
+        self.levels = sorted(((name, spec.stride) for name, spec in input_shape.items()), key=lambda level: level[1])
+        self.reduce = nn.ModuleDict(
+            {n: nn.Sequential(PointwiseConv2d(s.channels, dim), LayerNorm2d(dim)) for n, s in input_shape.items()}
+        )
+        self.mix = KINDS[kind](dim, nodes, num_classes)
+        channels = {name: input_shape[name].channels for name, _ in self.levels if name in refined}
+        self.fuse = nn.ModuleDict({name: _fusion(width, dim) for name, width in channels.items()})
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, shape: dict[str, ShapeSpec]) -> dict:
+        return {
+            "input_shape": {name: shape[name] for name in cfg.MODEL.SGR.IN_FEATURES},
+            "kind": cfg.MODEL.PEER.NAME,
+            "dim": cfg.MODEL.PEER.DIM,
+            "nodes": cfg.MODEL.PEER.NODES,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "refined": features_of_head(cfg),
+        }
+
+    def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Features and (B, 2) image sizes in pixels -> features of the same shapes, class scores or None."""
+        valid = {n: valid_cells(image_sizes, stride, *features[n].shape[-2:]) for n, stride in self.levels}
+        finest = self.levels[0][0]
+        size = features[finest].shape[-2:]
+        pixels = sum(enlarge_valid(self.reduce[n](features[n]), valid[n], size) for n, _ in self.levels)
+        context, scores = self.mix(pixels, valid[finest])
+        context = context * valid[finest]
+        refined = {}
+        for name, fuse in self.fuse.items():
+            level = features[name]
+            resized = shrink_valid(context, valid[finest], level.shape[-2:])
+            refined[name] = level + fuse(torch.cat([level, resized.to(level.dtype)], dim=1))
+        return features | refined, scores
+
+
+@META_ARCH_REGISTRY.register()
+class PeerSegmentor(SGRSegmentor):
+    """`SGRSegmentor` with a peer in the place of SGR; reads ``MODEL.PEER`` and ``MODEL.SGR.IN_FEATURES``."""
+
+    @configurable
+    def __init__(self, *, peer: Peer, aux_weight: float = 0.4, **options):
+        """
+        Args:
+            peer: takes SGR's place.
+            aux_weight: of the cross entropy of the class scores that `ObjectContext` makes.
+            options: of `SGRSegmentor`.
+        """
+        super().__init__(**options)
+        self.peer = peer
+        self.aux_weight = aux_weight
+        self.scores = None  # of the last forward in training
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.SGR.ENABLED = False
+        options = super().from_config(cfg)
+        return options | {
+            "peer": Peer(cfg, options["backbone"].output_shape()),
+            "aux_weight": cfg.MODEL.PEER.AUX_WEIGHT,
+        }
+
+    def features(
+        self, batched_inputs: list[dict], min_size: tuple[int, int] = (0, 0)
+    ) -> tuple[dict[str, Tensor], None]:
+        """Backbone features, refined by the peer; there are no tokens."""
+        features, _ = super().features(batched_inputs, min_size)
+        sizes = torch.tensor([x["image"].shape[-2:] for x in batched_inputs], device=self.device)
+        features, scores = self.peer(features, sizes)
+        self.scores = scores if self.training else None
+        return features, None
+
+    def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+        losses = super()._head_losses(features, targets)
+        scores, self.scores = self.scores, None
+        if scores is not None:
+            scores = F.interpolate(scores.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
+            total = F.cross_entropy(scores, targets.long(), ignore_index=self.ignore_value, reduction="sum")
+            labelled = (targets != self.ignore_value).sum().clamp(min=1)
+            losses["loss_peer"] = self.aux_weight * total / labelled
+        return losses
+
+
+def _rows(maps: Tensor) -> Tensor:
+    return maps.flatten(2).transpose(1, 2)  # (B, H*W, D)
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.transpose(1, 2).unflatten(2, like.shape[-2:])
+
+
+def _fusion(channels: int, dim: int) -> nn.Sequential:
+    out = PointwiseConv2d(dim, channels)
+    nn.init.zeros_(out.weight)
+    nn.init.zeros_(out.bias)
+    return nn.Sequential(PointwiseConv2d(channels + dim, dim), LayerNorm2d(dim), nn.ReLU(), out)

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from detectron2.modeling import build_model
+from toys import randomize_zeros, toy_cfg, toy_features, toy_input, toy_shape
+
+from sgr_d2.modeling.peers import KINDS, Peer
+
+LEVELS = ("res2", "res3", "res5")
+
+
+def make(kind: str) -> Peer:
+    torch.manual_seed(0)
+    return Peer(toy_shape(*LEVELS), kind=kind, dim=16, nodes=6, num_classes=5, refined=["res2", "res5"])
+
+
+def model(kind: str):
+    cfg = toy_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PEER.NAME, cfg.MODEL.PEER.DIM = "PeerSegmentor", kind, 16
+    torch.manual_seed(0)
+    return build_model(cfg)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_peer_changes_nothing_and_keeps_the_shapes(kind):
+    features = toy_features(2, 64, 96)
+    refined, scores = make(kind)(features, torch.tensor([[64, 96], [33, 65]]))
+    assert all(torch.equal(refined[name], features[name]) for name in features)
+    assert (scores is None) == (kind != "ObjectContext") and (scores is None or scores.shape == (2, 5, 16, 24))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_peer_reaches_the_whole_image_and_no_padding(kind):
+    peer = make(kind)
+    randomize_zeros(peer)
+    features = toy_features(1, 64, 64, *LEVELS)
+    sizes = torch.tensor([[32, 32]])
+    before = peer(features, sizes)[0]["res2"][..., :8, :8]
+    for f in features.values():
+        f[..., f.shape[-2] // 2 :, :] = -1e3
+        f[..., :, f.shape[-1] // 2 :] = 1e3
+    torch.testing.assert_close(peer(features, sizes)[0]["res2"][..., :8, :8], before)
+    features["res2"][..., 0, 0] += 5
+    assert (peer(features, sizes)[0]["res2"][..., 7, 7] != before[..., 7, 7]).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_gets_a_gradient(kind):
+    net = model(kind).train()
+    randomize_zeros(net.peer)
+    losses = net([toy_input(64, 64), toy_input(50, 37)])
+    assert ("loss_peer" in losses) == (kind == "ObjectContext")
+    sum(losses.values()).backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_labelled_and_inference(kind):
+    net = model(kind)
+    x = toy_input(45, 37)
+    x["sem_seg"][:] = 255
+    assert sum(net.train()([x]).values()).item() == 0
+    with torch.no_grad():
+        (result,) = net.eval()([{"image": x["image"], "height": 90, "width": 74}])
+    assert result.keys() == {"sem_seg"} and result["sem_seg"].shape == (5, 90, 74)
+
+
+def test_attention_of_one_pixel_by_hand():
+    mix = KINDS["NonLocal"](4, 0, 0)
+    pixels = torch.randn(1, 4, 1, 2)
+    context, _ = mix(pixels, torch.tensor([[[[True, False]]]]))
+    torch.testing.assert_close(context[..., 0], mix.value(pixels)[..., 0])  # the only pixel that it may see
+
+
+def test_unknown_peer():
+    with pytest.raises(ValueError, match=r"MODEL.PEER.NAME = 'X'.*NonLocal"):
+        make("X")
