@@ -96,6 +96,8 @@ def _add_backbone_keys(cfg: CN) -> None:
     cfg.MODEL.TIMM.NORM = "BN"
     # Stochastic depth rate, for the models that have it.
     cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+    # 8 or 16: dilate the last stages instead of halving the map, for models that can (for DeepLab).
+    cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
     # Pad images to multiples of this; 0: the largest stride. MaxViT and the like need stride times window.
     cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 0
 

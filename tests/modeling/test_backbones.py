@@ -37,6 +37,19 @@ def test_timm_models_give_levels_of_the_strides_in_their_names(name):
     assert backbone.size_divisibility == 32
 
 
+def test_output_stride_dilates_and_keeps_names_and_weights():
+    plain = TimmBackbone("tf_efficientnet_lite0", out_features=["res2", "res5"])
+    dilated = TimmBackbone("tf_efficientnet_lite0", out_features=["res2", "res5"], output_stride=16).eval()
+    dilated.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        features = dilated(torch.rand(1, 3, 64, 96))
+    assert [spec.stride for spec in dilated.output_shape().values()] == [4, 16]
+    assert features["res5"].shape == (1, plain.output_shape()["res5"].channels, 4, 6)
+    for name in ("swin_tiny_patch4_window7_224", "vgg11"):
+        with pytest.raises(ValueError, match=f"OUTPUT_STRIDE = 16: {name}"):
+            TimmBackbone(name, out_features=["res3"], output_stride=16)
+
+
 def test_levels_of_one_stride_are_numbered():
     backbone = TimmBackbone("vit_tiny_patch16_224", out_features=["res4_1", "res4_3"]).eval()
     with torch.no_grad():

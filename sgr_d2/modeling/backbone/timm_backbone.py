@@ -4,6 +4,7 @@ import difflib
 import logging
 import math
 from collections import Counter
+from typing import NoReturn
 
 import timm
 from detectron2.config import CfgNode
@@ -37,6 +38,7 @@ class TimmBackbone(Backbone):
         norm: str = "BN",
         drop_path_rate: float = 0.0,
         size_divisibility: int = 0,
+        output_stride: int = 32,
         in_channels: int = 3,
     ):
         """
@@ -49,10 +51,12 @@ class TimmBackbone(Backbone):
             drop_path_rate: stochastic depth, for models that have it.
             size_divisibility: images are padded to multiples of it; 0 for the largest stride. Models with windows
                 on a fixed grid (MaxViT) need more: largest stride times window size.
+            output_stride: 32; 8 or 16 to dilate the last stages instead, which keep their names, for models that can.
             in_channels: channels of the image.
 
         Raises:
-            ValueError: for an unknown model, feature or norm; the message lists the choices.
+            ValueError: for an unknown model, feature or norm, with the choices; for an output stride that the model
+                cannot have.
             FileNotFoundError: if there are no such weights.
         """
         super().__init__()
@@ -64,6 +68,8 @@ class TimmBackbone(Backbone):
         check_features("MODEL.TIMM.OUT_FEATURES", out_features, names, name)
         indices = [names.index(feature) for feature in out_features]
         options = {"in_chans": in_channels, "out_indices": [probe.feature_info.out_indices[i] for i in indices]}
+        if output_stride != 32:
+            options["output_stride"] = output_stride
         if drop_path_rate:
             options["drop_path_rate"] = drop_path_rate
         model = _create_with_weights(name, weights, options)
@@ -96,6 +102,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         norm=cfg.MODEL.TIMM.NORM,
         drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
         size_divisibility=cfg.MODEL.TIMM.SIZE_DIVISIBILITY,
+        output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
         in_channels=input_shape.channels,
     )
 
@@ -120,8 +127,22 @@ def _create(name: str, **options) -> nn.Module:
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
-            raise
-    return timm.create_model(name, features_only=True, **options)
+            _refuse_stride(name, options, error)
+    except AssertionError as error:
+        _refuse_stride(name, options, error)
+    try:
+        return timm.create_model(name, features_only=True, **options)
+    except (TypeError, AssertionError) as error:
+        _refuse_stride(name, options, error)
+
+
+def _refuse_stride(name: str, options: dict, error: Exception) -> NoReturn:
+    """Say that a model has no such output stride, if that was asked for; else raise the error again."""
+    if "output_stride" not in options:
+        raise error
+    raise ValueError(
+        f"MODEL.TIMM.OUTPUT_STRIDE = {options['output_stride']}: {name} cannot be built so. Set it to 32."
+    ) from error
 
 
 def _create_with_weights(name: str, weights: str, options: dict) -> nn.Module:
