@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -30,10 +32,25 @@ def with_head(cfg, name: str):
         cfg.MODEL.POINT_HEAD.TRAIN_NUM_POINTS = 64
         cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = 2
         cfg.MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS = 64
+    if name == "MaskFormerHead":
+        head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        head.CONVS_DIM = head.MASK_DIM = cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 32
+        head.NORM, head.TRANSFORMER_ENC_LAYERS = "GN", 1
+        cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 32
+        cfg.MODEL.MASK_FORMER.DEC_LAYERS = 3
+        cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 8
+        cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS = 64
     return cfg
 
 
-HEADS = ["SemSegFPNHead", "DeepLabV3Head", "DeepLabV3PlusHead", "PointRendSemSegHead"]
+HEADS = [
+    "SemSegFPNHead",
+    "CalmSemSegFPNHead",
+    "DeepLabV3Head",
+    "DeepLabV3PlusHead",
+    "PointRendSemSegHead",
+    "MaskFormerHead",
+]
 
 
 @pytest.mark.parametrize("sgr", [False, True])
@@ -56,6 +73,16 @@ def test_every_head_trains_and_predicts(head, sgr):
         results = model.eval()([{**x, "height": 90, "width": 131} for x in batch])
     assert [r["sem_seg"].shape for r in results] == [(5, 90, 131)] * 2
     assert all(torch.isfinite(r["sem_seg"]).all() for r in results)
+
+
+@pytest.mark.parametrize("classes", [2, 11, 150])
+def test_the_calm_head_starts_at_the_loss_of_a_uniform_guess(classes):
+    cfg = with_head(toy_cfg(sgr=False, classes=classes), "CalmSemSegFPNHead")
+    x = toy_input(64, 64)
+    x["sem_seg"] = torch.randint(0, classes, (64, 64))
+    loss = build(cfg).train()([x])["loss_sem_seg"].item()
+    assert loss == pytest.approx(math.log(classes), abs=0.1)
+    assert build(with_head(cfg, "SemSegFPNHead")).state_dict().keys() == build(cfg).state_dict().keys()
 
 
 def test_every_parameter_gets_a_gradient():
