@@ -16,15 +16,58 @@ from sgr_d2.visualization.sheet import Classes, draw_sheet
 logger = logging.getLogger(__name__)
 
 
-class PictureWriter(DatasetEvaluator):
+class SheetWriter(DatasetEvaluator):
     """Writes ``output_dir/<stem of the image file>.png`` for ``num_images`` images, evenly spread over the data set.
 
     The images are chosen by file name beforehand, so each of several processes draws those that it meets, and
     two evaluations of one data set draw the same images.
+    """
+
+    def __init__(self, *, output_dir: str | Path, num_images: int, file_names: Sequence[str]):
+        """
+        Args:
+            output_dir: created if missing; pictures of the same name are replaced.
+            num_images: how many; at most all.
+            file_names: all images, in the order of the data set.
+
+        Raises:
+            ValueError: if ``num_images`` is negative.
+        """
+        if num_images < 0:
+            raise ValueError(f"num_images (TEST.NUM_PICTURES) is {num_images}; give 0 for no pictures.")
+        self._output_dir = Path(output_dir)
+        self._names = picture_names(list(file_names), num_images)
+        self._num_written = 0
+
+    def draw(self, file_name: str, output: dict) -> np.ndarray:
+        """The picture of an image from what the model gave for it: (H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Begin an evaluation; earlier pictures stay until they are replaced."""
+        self._num_written = 0
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Draw the chosen images of a batch: data set dicts with ``file_name``, and what the model gave for them."""
+        for item, output in zip(inputs, outputs, strict=True):
+            name = self._names.get(item["file_name"])
+            if name is not None:
+                sheet = self.draw(item["file_name"], output)
+                self._output_dir.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(sheet).save(self._output_dir / name)
+                self._num_written += 1
+
+    def evaluate(self) -> None:
+        """Report where the pictures are; there is no figure to return."""
+        if self._num_written:
+            logger.info("Wrote %d pictures to %s", self._num_written, self._output_dir)
+
+
+class PictureWriter(SheetWriter):
+    """The pictures of a segmentor.
 
     Args:
-        output_dir: created if missing; pictures of the same name are replaced.
-        num_images: how many; at most all.
+        output_dir, num_images: see `SheetWriter`.
         read_image: path -> (H, W, 3) uint8 RGB.
         read_label: path -> (H, W) integer labels.
         components_of: labels -> their components; None draws no contours.
@@ -50,40 +93,18 @@ class PictureWriter(DatasetEvaluator):
         class_colors: Sequence[Sequence[int]] | None,
         ignore_label: int,
     ):
-        if num_images < 0:
-            raise ValueError(f"num_images (TEST.NUM_PICTURES) is {num_images}; give 0 for no pictures.")
-        self._output_dir = Path(output_dir)
+        super().__init__(output_dir=output_dir, num_images=num_images, file_names=list(label_files))
         self._read_image = read_image
         self._read_label = read_label
         self._components_of = components_of
         self._label_files = label_files
         self._classes = Classes(class_names, checked_class_colors(len(class_names), class_colors), ignore_label)
-        self._names = picture_names(list(label_files), num_images)
-        self._num_written = 0
 
-    def reset(self) -> None:
-        """Begin an evaluation; earlier pictures stay until they are replaced."""
-        self._num_written = 0
+    def draw(self, file_name: str, output: dict) -> np.ndarray:
+        """From ``sem_seg`` (C, H, W) scores and, of a model with SGR, ``sgr`` ``ImageTokens``.
 
-    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Draw the chosen images of a batch.
-
-        Args:
-            inputs: data set dicts with ``file_name``.
-            outputs: ``sem_seg`` (C, H, W) scores and, of a model with SGR, ``sgr`` ``ImageTokens``, per image. The
-                picture has the size of the scores; image and truth are resized to it.
+        The picture has the size of the scores; image and truth are resized to it.
         """
-        for item, output in zip(inputs, outputs, strict=True):
-            name = self._names.get(item["file_name"])
-            if name is not None:
-                self._write(item["file_name"], output, self._output_dir / name)
-
-    def evaluate(self) -> None:
-        """Report where the pictures are; there is no figure to return."""
-        if self._num_written:
-            logger.info("Wrote %d pictures to %s", self._num_written, self._output_dir)
-
-    def _write(self, file_name: str, output: dict, path: Path) -> None:
         prediction = output["sem_seg"].argmax(dim=0).cpu().numpy()
         size = prediction.shape
         image = self._read_image(file_name)
@@ -93,10 +114,7 @@ class PictureWriter(DatasetEvaluator):
             truth = resize_labels(self._read_label(label_file), size)
             components = self._components_of(truth) if self._components_of else None
         image = image if image.shape[:2] == size else resize_image(image, size)
-        sheet = draw_sheet(image, truth, prediction, self._classes, output.get("sgr"), components)
-        self._output_dir.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(path)
-        self._num_written += 1
+        return draw_sheet(image, truth, prediction, self._classes, output.get("sgr"), components)
 
 
 def picture_names(file_names: Sequence[str], num_images: int) -> dict[str, str]:

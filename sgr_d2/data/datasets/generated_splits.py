@@ -1,0 +1,151 @@
+"""Data sets of drawn scenes: splits ``train`` and ``val``, images and label maps as PNG files, generated on first use.
+
+<root>/<name>/{images,labels}/{train,val}/0000.png     RGB images; label-id PNGs with every pixel labelled
+<root>/<name>/generator.json                           the stamp: what made these files, written last
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from sgr_d2.data.datasets.catalog import register_semantic
+from sgr_d2.data.datasets.generated import generate_once
+
+SPLITS = ("train", "val")
+IGNORE_LABEL = 255
+
+
+class SceneNotes(NamedTuple):
+    """What is to be known of scenes beside their pixels.
+
+    Attributes:
+        stem: the notes of a split are kept as ``<stem>_<split>.json``, a list with an entry a scene.
+        key: under which a record of the data set has its entry.
+        of: scene -> entry, of plain data.
+    """
+
+    stem: str
+    key: str
+    of: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class GeneratedSplits:
+    """What ``register`` and ``generate`` of such a data set need.
+
+    Attributes:
+        name: of the folder; the registered names are ``<name>_train`` and ``<name>_val``, their owner ``name``.
+        classes, colors: names and RGB triples.
+        size: height and width of every image in pixels.
+        version: raise it whenever scenes or layout change; folders of another version are set aside.
+        draw: (generator of random numbers, index) -> a scene with ``image`` and ``labels``, both (H, W, ...) uint8.
+        notes: what else is kept of each scene.
+        metadata: further arguments of ``register_semantic``.
+    """
+
+    name: str
+    classes: Sequence[str]
+    colors: Sequence[Sequence[int]]
+    size: tuple[int, int]
+    version: int
+    draw: Callable[[np.random.Generator, int], Any]
+    notes: SceneNotes | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def register(self, root: Path, *, num_train: int, num_val: int, seed: int) -> None:
+        """Register both splits under ``root``; a further call moves them to its own arguments.
+
+        Nothing is read or written before a data set is asked for. Each record has ``file_name``,
+        ``sem_seg_file_name``, ``image_id``, ``height`` and ``width`` (pixels).
+
+        Raises:
+            ValueError: a name belongs to another data set.
+        """
+        generate = partial(self.generate, Path(root), num_train=num_train, num_val=num_val, seed=seed)
+        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+            name = f"{self.name}_{split}"
+            if name in DatasetCatalog and MetadataCatalog.get(name).get("registered_by") == self.name:
+                # The metadata does not tell counts and seed: without this, register_semantic would keep the old ones.
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+            register_semantic(
+                name,
+                partial(self._load_split, generate, split, count),
+                owner=self.name,
+                classes=self.classes,
+                colors=self.colors,
+                ignore_label=IGNORE_LABEL,
+                image_root=Path(root) / self.name / "images" / split,
+                sem_seg_root=Path(root) / self.name / "labels" / split,
+                **self.metadata,
+            )
+
+    def generate(self, root: Path, *, num_train: int, num_val: int, seed: int) -> Path:
+        """Generate the data set unless it is there already, and return its folder ``<root>/<name>``.
+
+        Several processes may call this at once: each draws into a hidden folder of its own beside the target, and the
+        first to finish moves it into place whole. A scene depends on ``seed``, its split and its index alone.
+
+        Args:
+            root: the folder to hold ``<name>``; made if missing.
+            num_train, num_val: scenes of each split, at least 1.
+            seed: a non-negative integer.
+
+        Raises:
+            ValueError: a count or the seed is out of range.
+            FileExistsError: the folder was not made by this generator, or with other arguments.
+        """
+        counts = {"num_train": num_train, "num_val": num_val}
+        for key, value, least in (*((key, value, 1) for key, value in counts.items()), ("seed", seed, 0)):
+            if value < least:
+                raise ValueError(f"generate_{self.name}: {key}={value}; it must be at least {least}")
+        height, width = self.size
+        wanted = {"version": self.version, **counts, "seed": seed, "height": height, "width": width}
+
+        def write(folder: Path) -> None:
+            for index, (split, count) in enumerate(zip(SPLITS, counts.values(), strict=True)):
+                self._write_split(folder, split, count, (seed, index))
+
+        return generate_once(Path(root) / self.name, wanted, write)
+
+    def _write_split(self, folder: Path, split: str, count: int, seed: tuple[int, int]) -> None:
+        images, labels = folder / "images" / split, folder / "labels" / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        notes = []
+        for i in range(count):
+            scene = self.draw(np.random.default_rng([*seed, i]), i)
+            Image.fromarray(scene.image).save(images / f"{i:04d}.png")
+            Image.fromarray(scene.labels).save(labels / f"{i:04d}.png")
+            if self.notes is not None:
+                notes.append(self.notes.of(scene))
+        if self.notes is not None:
+            self._notes_file(folder, split).write_text(json.dumps(notes) + "\n", encoding="utf-8")
+
+    def _load_split(self, generate: Callable[[], Path], split: str, count: int) -> list[dict]:
+        folder = generate()
+        height, width = self.size
+        records = [
+            {
+                "file_name": str(folder / "images" / split / f"{i:04d}.png"),
+                "sem_seg_file_name": str(folder / "labels" / split / f"{i:04d}.png"),
+                "image_id": f"{split}_{i:04d}",
+                "height": height,
+                "width": width,
+            }
+            for i in range(count)
+        ]
+        if self.notes is None:
+            return records
+        notes = json.loads(self._notes_file(folder, split).read_text(encoding="utf-8"))
+        return [record | {self.notes.key: note} for record, note in zip(records, notes, strict=True)]
+
+    def _notes_file(self, folder: Path, split: str) -> Path:
+        return folder / f"{self.notes.stem}_{split}.json"
