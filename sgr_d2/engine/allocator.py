@@ -15,9 +15,10 @@ KEEP_FREED_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**28),
 }
-# The same for a running one: parameters of glibc's mallopt (malloc.h), whose values are ints.
+# The same for a running one: parameters of glibc's mallopt (malloc.h), whose values are ints; -1 is "never trim", while
+# any positive number would give back, and fetch again, what a step of more than 2 GiB needs.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_OPTIONS = {_M_MMAP_THRESHOLD: 2**31 - 1, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 2**28}
+_OPTIONS = {_M_MMAP_THRESHOLD: 2**31 - 1, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 2**28}
 
 
 def keep_freed_memory() -> bool:
