@@ -53,6 +53,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.NUM_HEADS = 4
     # Weight of the component loss (union of regions against connected components); 0 leaves the regions unsupervised.
     cfg.MODEL.SGR.COMPONENT_WEIGHT = 1.0
+    # A component of A cells counts A**AREA_POWER times in the component loss: 0, all alike, to 1, by area.
+    cfg.MODEL.SGR.AREA_POWER = 0.0
     # Weight of the diversity loss (mean cosine between the regions of an image).
     cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.2
     # Weight of the class loss (each token against the class of its component), which is ours; 0 leaves it out.

@@ -234,6 +234,19 @@ def test_clamped_sum_and_tokens_without_a_component():
     torch.testing.assert_close(unions, torch.tensor([[[0.5, 0.2], [0.9, 0.1]]]))
 
 
+def test_components_count_by_a_power_of_their_area():
+    masks = torch.tensor([[[1.0, 1, 1, 1, 0], [0, 0, 0, 0, 1]]]).view(1, 2, 1, 5)
+    targets = GridTargets(masks, torch.ones(1, 1, 1, 5), [2])
+    regions = torch.rand(1, 2, 1, 5)
+    component_of = torch.tensor([[0, 1]])
+    large, small = dice_loss(regions.flatten(2), masks.flatten(2), torch.ones(1, 1, 5))[0]
+    for power, expected in ((0.0, (large + small) / 2), (0.5, (2 * large + small) / 3), (1.0, (4 * large + small) / 5)):
+        loss = component_loss(logits_of(regions), component_of, targets, area_power=power)
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="AREA_POWER = 2"):
+        SGRCriterion(area_power=2)
+
+
 def test_modes_of_assignment():
     masks = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0]]]).view(1, 2, 1, 6)
     regions = torch.tensor([[[1.0, 1, 0, 0, 0, 0], [1, 0.8, 0, 0, 0, 0], [0.1, 0, 0, 0, 1, 1]]]).view(1, 3, 1, 6)

@@ -35,6 +35,7 @@ class SGRCriterion(nn.Module):
         num_classes: int = 0,
         assignment: str = MODES[0],
         union: str = "noisy_or",
+        area_power: float = 0.0,
     ):
         """
         Args:
@@ -44,6 +45,7 @@ class SGRCriterion(nn.Module):
             token_dim, num_classes: for the class loss.
             assignment: mode of `assign_tokens`.
             union: how the regions of a component are joined, see `join_regions`.
+            area_power: a component of A cells counts A**area_power times in the component loss.
 
         Raises:
             ValueError: for a negative weight, or an unknown assignment or union.
@@ -53,6 +55,8 @@ class SGRCriterion(nn.Module):
         for key, value in (weights | {"CLASS_WEIGHT": class_weight}).items():
             if value < 0:
                 raise ValueError(f"MODEL.SGR.{key} = {value}: a loss weight must not be negative.")
+        if not 0 <= area_power <= 1:
+            raise ValueError(f"MODEL.SGR.AREA_POWER = {area_power}: give a number from 0 (all alike) to 1 (by area).")
         check_choice("MODEL.SGR.ASSIGNMENT", assignment, MODES)
         check_choice("MODEL.SGR.UNION", union, UNIONS)
         self.component_weight = component_weight
@@ -60,6 +64,7 @@ class SGRCriterion(nn.Module):
         self.class_weight = class_weight
         self.assignment = assignment
         self.union = union
+        self.area_power = area_power
         self.token_classes = TokenClassLoss(token_dim, num_classes) if class_weight else None
 
     @classmethod
@@ -78,6 +83,7 @@ class SGRCriterion(nn.Module):
             "num_classes": num_classes,
             "assignment": sgr.ASSIGNMENT,
             "union": sgr.UNION,
+            "area_power": sgr.AREA_POWER,
         }
 
     def forward(self, output: SGROutput, components: Tensor, component_classes: list[Tensor]) -> dict[str, Tensor]:
@@ -102,7 +108,7 @@ class SGRCriterion(nn.Module):
             if self.component_weight or self.class_weight:
                 component_of = assign_tokens(weighted, targets, self.assignment)
             if self.component_weight:
-                loss = component_loss(logits, component_of, targets, self.union)
+                loss = component_loss(logits, component_of, targets, self.union, self.area_power)
                 losses["loss_component"] = self.component_weight * loss
             if self.class_weight:
                 loss = self.token_classes(output.tokens, component_of, component_classes)
@@ -113,7 +119,11 @@ class SGRCriterion(nn.Module):
 
 
 def component_loss(
-    region_logits: Tensor, component_of: Tensor, targets: GridTargets, union: str = "noisy_or"
+    region_logits: Tensor,
+    component_of: Tensor,
+    targets: GridTargets,
+    union: str = "noisy_or",
+    area_power: float = 0.0,
 ) -> Tensor:
     """Mean dice loss between each component and the union of its tokens' regions, over all components of all ranks.
 
@@ -122,6 +132,7 @@ def component_loss(
         component_of: (B, K) int64, component of each token, -1 for none.
         targets: GridTargets with L components.
         union: see `join_regions`.
+        area_power: the mean is weighted with the areas of the components, in cells, to this power.
 
     Returns:
         Scalar. With several ranks, the mean over ranks of this value is the mean over all components.
@@ -130,13 +141,16 @@ def component_loss(
     num = max(targets.masks.shape[1], 1)
     unions = join_regions(region_logits, component_of, num, union)  # (B, L, H*W)
     # every rank takes part in this exchange, also one whose images have no component
-    normaliser = mean_over_ranks(sum(targets.counts), device)
+    weights = targets.masks.sum((2, 3)) ** area_power if area_power else None  # (B, L)
+    normaliser = mean_over_ranks(sum(targets.counts) if weights is None else weights.sum(), device)
     if targets.masks.shape[1] == 0:
         return 0.0 * unions.sum()
     present = torch.tensor(
         [[index < count for index in range(num)] for count in targets.counts], device=device, dtype=torch.float32
     )
     losses = dice_loss(unions, targets.masks.flatten(2), targets.labelled.flatten(2))  # (B, L)
+    if weights is not None:
+        present = present * weights
     return (losses * present).sum() / normaliser
 
 
