@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sgr_d2.modeling.checks import check_features
 from sgr_d2.structures import SGROutput
@@ -143,8 +144,16 @@ class SGR(nn.Module):
     def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
         """All levels in D channels, resized to the token grid and added: (B, D, H, W)."""
         size = features[self.in_features[0]].shape[-2:]
-        levels = (enlarge_valid(self.reduce[name](features[name]), valid[name], size) for name in self.in_features)
+        levels = (
+            enlarge_valid(self._reduce_level(name, features[name]), valid[name], size) for name in self.in_features
+        )
         return sum(levels, start=next(levels))  # from the finest level, not from 0: one pass less
+
+    def _reduce_level(self, name: str, level: Tensor) -> Tensor:
+        """(B, C_l, H_l, W_l) -> (B, D, H_l, W_l); of this nothing is kept for the gradient, but made again."""
+        if not torch.is_grad_enabled():
+            return self.reduce[name](level)
+        return checkpoint(self.reduce[name], level, use_reentrant=False, preserve_rng_state=False)
 
 
 def project(pixels: Tensor, regions: Tensor) -> Tensor:
