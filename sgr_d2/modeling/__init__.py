@@ -9,14 +9,12 @@ from .detection import SGRGeneralizedRCNN, SGRPanopticFPN, SGRRetinaNet
 from .mask2former.head import MaskFormerHead
 from .peers import PeerSegmentor
 from .segmentor import SGRSegmentor
-from .semantic_fpn import CalmSemSegFPNHead
 from .sgr import SGR, SGRCriterion
 
 __all__ = [
     "SGR",
     "AnySizeDeepLabV3Head",
     "AnySizeDeepLabV3PlusHead",
-    "CalmSemSegFPNHead",
     "MaskFormerHead",
     "PeerSegmentor",
     "SGRBackbone",

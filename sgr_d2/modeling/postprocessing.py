@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .deeplab import AnySizeDeepLabV3Head, AnySizeDeepLabV3PlusHead
-from .semantic_fpn import CalmSemSegFPNHead
 
 # Values that a resize may hold besides its result: 64 MiB of float32.
 CHUNK_VALUES = 2**24
@@ -23,7 +22,6 @@ SCORES_BEFORE_ENLARGING: dict[type[nn.Module], Callable[[nn.Module, dict[str, Te
     DeepLabV3PlusHead: lambda head, features: head.layers(features),
     DeepLabV3Head: lambda head, features: head.predictor(head.aspp(features[head.in_features[0]])),
 }
-SCORES_BEFORE_ENLARGING[CalmSemSegFPNHead] = SCORES_BEFORE_ENLARGING[SemSegFPNHead]
 SCORES_BEFORE_ENLARGING[AnySizeDeepLabV3PlusHead] = SCORES_BEFORE_ENLARGING[DeepLabV3PlusHead]
 SCORES_BEFORE_ENLARGING[AnySizeDeepLabV3Head] = SCORES_BEFORE_ENLARGING[DeepLabV3Head]
 
