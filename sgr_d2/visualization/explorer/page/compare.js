@@ -4,15 +4,18 @@
 (() => {
   const { el, state, swatch } = explorer;
 
+  // What rounds to zero is neither better nor worse.
+  const shown = (difference, digits) => (Math.abs(difference) < 0.5 * 10 ** -digits ? 0 : difference);
   const sign = (difference, digits) => `${difference > 0 ? "+" : difference < 0 ? "−" : "±"}${Math.abs(difference).toFixed(digits)}`;
 
   function difference(key, better, a, b) {
     if (a == null || b == null) return el("td", { class: "difference" }, "–");
     const scale = key === "active_rate" ? 100 : 1;
-    const value = scale * (b - a);
-    const verdict = !better || Math.abs(value) < 5e-4 ? "" : value * better > 0 ? "gain" : "loss";
+    const digits = scale === 100 || key === "mIoU" || key === "pACC" || key === "IoU" ? 1 : 3;
+    const value = shown(scale * (b - a), digits);
+    const verdict = !better || value === 0 ? "" : value * better > 0 ? "gain" : "loss";
     const unit = key === "active_rate" ? " %" : "";
-    return el("td", { class: `difference ${verdict}` }, sign(value, scale === 100 || key === "mIoU" || key === "pACC" || key === "IoU" ? 1 : 3) + unit, verdict && el("span", { class: "verdict" }, verdict === "gain" ? " better" : " worse"));
+    return el("td", { class: `difference ${verdict}` }, sign(value, digits) + unit, verdict && el("span", { class: "verdict" }, verdict === "gain" ? " better" : " worse"));
   }
 
   const head = (first, runs) => el("thead", {}, el("tr", {}, el("th", { scope: "col" }, first), runs.map((run) => el("th", { scope: "col" }, run.name)), el("th", { scope: "col" }, "Second − first")));
