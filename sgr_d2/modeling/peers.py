@@ -12,7 +12,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_choice
+from .checks import check_choice, check_features
 from .segmentor import SGRSegmentor, features_of_head
 from .sgr.grid import enlarge_valid, shrink_valid, valid_cells
 from .sgr.pointwise import PointwiseConv2d
@@ -109,6 +109,7 @@ class Peer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, shape: dict[str, ShapeSpec]) -> dict:
+        check_features("MODEL.SGR.IN_FEATURES", cfg.MODEL.SGR.IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME)
         return {
             "input_shape": {name: shape[name] for name in cfg.MODEL.SGR.IN_FEATURES},
             "kind": cfg.MODEL.PEER.NAME,

@@ -74,3 +74,10 @@ def test_attention_of_one_pixel_by_hand():
 def test_unknown_peer():
     with pytest.raises(ValueError, match=r"MODEL.PEER.NAME = 'X'.*NonLocal"):
         make("X")
+
+
+def test_unknown_features_list_the_choices():
+    cfg = toy_cfg()
+    cfg.MODEL.SGR.IN_FEATURES = ["res3", "p3"]
+    with pytest.raises(ValueError, match=r"MODEL.SGR.IN_FEATURES.*'p3'.*res2"):
+        Peer(cfg, toy_shape())
