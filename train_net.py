@@ -9,12 +9,14 @@ import argparse
 import torch
 from detectron2.engine import default_argument_parser, launch
 
-from sgr_d2.engine import evaluate_checkpoint, limit_threads, setup, train
+from sgr_d2.engine import evaluate_checkpoint, keep_freed_memory, limit_threads, setup, train
 
 
 def main(args: argparse.Namespace) -> dict | None:
     limit_threads(args.num_gpus)
     cfg = setup(args)
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
     if args.eval_only:
         return evaluate_checkpoint(cfg, resume=args.resume)
     return train(cfg, resume=args.resume)

@@ -1,5 +1,6 @@
 """Set-up, training and evaluation of a run."""
 
+from .allocator import keep_freed_memory
 from .checkpoint import load_weights
 from .evaluate import evaluate
 from .explore import ExploreSettings, NamedModel, explore
@@ -18,6 +19,7 @@ __all__ = [
     "evaluate",
     "evaluate_checkpoint",
     "explore",
+    "keep_freed_memory",
     "limit_threads",
     "load_config",
     "load_weights",
