@@ -23,6 +23,7 @@ PLAN = {
         {"name": "base"},
         {"name": "better", "opts": {"MODEL.SGR.NUM_TOKENS": 8}, "note": "adds two"},
         {"name": "absent", "opts": {"MODEL.SGR.NUM_TOKENS": 16}, "seeds": [0, 2], "against": ["base", "better"]},
+        {"name": "broken", "opts": {"MODEL.SGR.NUM_TOKENS": 32}, "seeds": [0, 2], "against": ["better", "absent"]},
     ],
     "sweeps": {"k": {"label": "K", "log": True, "series": {"SGR": {"better": 8, "absent": 16}}}},
     "profiles": {"p": {"label": "x", "value": "y", "metrics": {"sem_seg/mIoU": 1, "shapes_val/sem_seg/pACC": 2}}},
@@ -62,6 +63,8 @@ def write(plan, folders):
                 "config": configs[run.name],
             }
             write_json(result, folders.result(run))
+        elif run.name == "broken/seed0":
+            write_json({"exit_code": 1, "log": ["boom"]}, folders.failure(run))
     return configs
 
 
@@ -74,20 +77,24 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 
 def test_tables_by_hand(plan, folders, write):
     text = to_markdown(collect(plan, folders, write))
-    assert text.startswith("# A toy\n\n6 of 8 runs are done.\n* `absent/seed0`: missing\n* `absent/seed2`: missing")
+    assert text.startswith(
+        "# A toy\n\n6 of 10 runs are done.\n* not begun: `absent/seed0`, `absent/seed2`, `broken/seed2`\n"
+        "* `broken/seed0`: failed (exit code 1: boom)\n"
+    )
     metrics = rows(text, "Metrics")
     assert metrics["base"] == ["3 of 3", "52.00 ± 2.00", "n/a", "91.00 ± 1.00"]
     assert metrics["better"] == ["3 of 3", "54.00 ± 3.00", "0.500 ± 0.000", "91.00 ± 1.00"]
-    assert metrics["absent"] == ["0 of 2", "missing", "missing", "missing"]
+    assert metrics["broken"] == ["0 of 2", "missing", "missing", "missing"]
     # differences 1, 2, 3: mean 2, sd 1, half width 4.3027 / sqrt(3) = 2.484
     assert rows(text, "Differences")["better"][:3] == ["`base`", "+2.000 [-0.484, +4.484] (3)", "n/a"]
-    assert "| `absent` | `better` |" in re.sub(" +", " ", text)
+    assert "| `broken` | `better` | missing |" in re.sub(" +", " ", text)
     assert rows(text, "Costs")["base"] == ["0.500", "101", "1,000", "3,900,000"]
-    assert rows(text, "Costs")["absent"] == ["missing"] * 4
+    assert rows(text, "Costs")["broken"] == ["missing"] * 4
     runs = rows(text, "sem_seg/mIoU, every run")
     assert runs == {"base": ["50.00", "52.00", "54.00"], "better": ["51.00", "54.00", "57.00"]} | {
-        "absent": ["missing", "", "missing"]
+        "broken": ["failed", "", "missing"]
     }
+    assert text.count("`absent") == 2  # no rows of what was not begun: only the list of these runs
     assert "Made with: device toy; threads 1; torch 2; revision abc." in text
     assert "* `better`: adds two" in text
 
@@ -109,18 +116,19 @@ def test_pictures_are_drawn_of_what_is_there(plan, folders, write, tmp_path):
         assert picture.shape[1] > 500 and picture[..., :3].std() > 0.02
     empty = collect(plan, Folders(tmp_path / "none", tmp_path / "none"), write)
     assert draw(empty, tmp_path / "empty") == []
-    assert "0 of 8 runs are done" in to_markdown(empty)
+    assert "0 of 10 runs are done" in to_markdown(empty)
 
 
 def test_command_line(folders, write, tmp_path, capsys):
     arguments = [str(tmp_path / "toy.yaml"), "--output", str(folders.results), "--work", str(folders.work)]
     assert run_experiment.main([*arguments, "--list", "--only", "*/seed0"]) == 0
     listed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert listed == [["base/seed0", "done"], ["better/seed0", "done"], ["absent/seed0", "missing"]]
+    assert listed[:3] == [["base/seed0", "done"], ["better/seed0", "done"], ["absent/seed0", "missing"]]
+    assert listed[3] == ["broken/seed0", "failed", "exit", "code", "1:", "boom"]
     assert run_experiment.main([*arguments, "--summary"]) == 0
     assert capsys.readouterr().out.strip() == (folders.results / "summary.md").read_text().strip()
     # nothing to do: no run is begun
-    assert run_experiment.main([*arguments, "--only", "b*"]) == 0
+    assert run_experiment.main([*arguments, "--only", "b[ae]*"]) == 0
     assert "begin" not in capsys.readouterr().err
 
 

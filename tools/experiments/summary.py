@@ -46,6 +46,10 @@ class Collected:
         found = [self.results[run.name].get(key) for run in self._runs(variant)]
         return [value for value in found if value is not None]
 
+    def begun(self) -> list[Variant]:
+        """The variants of which any run was begun: those that the tables show."""
+        return [v for v in self.plan.variants if any(self.states[run.name][0] != MISSING for run in v.runs)]
+
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.plan.variants if variant.name == name)
 
@@ -77,7 +81,7 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
     ]
     parts += ["## Costs", "Means over the seeds.", _cost_table(collected)]
     parts += [f"## {plan.metrics[0]}, every run", _run_table(collected)]
-    notes = [f"* `{variant.name}`: {variant.note}" for variant in plan.variants if variant.note]
+    notes = [f"* `{variant.name}`: {variant.note}" for variant in collected.begun() if variant.note]
     parts += ["## Variants", "\n".join(notes)] if notes else []
     return "\n\n".join(parts) + "\n"
 
@@ -85,8 +89,11 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
 def _state(collected: Collected) -> str:
     total, done = len(collected.states), len(collected.results)
     lines = [f"{done} of {total} runs are done."]
+    missing = [f"`{name}`" for name, (state, _) in collected.states.items() if state == MISSING]
+    if missing:
+        lines.append(f"* not begun: {', '.join(missing)}")
     for name, (state, detail) in collected.states.items():
-        if state != "done":
+        if state not in ("done", MISSING):
             lines.append(f"* `{name}`: {state}{f' ({detail})' if detail else ''}")
     environments = [result["environment"] for result in collected.results.values() if result["environment"]]
     machine = "; ".join(
@@ -105,14 +112,17 @@ def _metric_table(collected: Collected) -> str:
         none = "n/a" if n else MISSING
         return [f"{n} of {len(variant.runs)}", *(spread(figure) if figure.n else none for figure in figures)]
 
-    return _table(plan, ["n", *plan.metrics], cells)
+    return _table(collected, ["n", *plan.metrics], cells)
 
 
 def _difference_table(collected: Collected) -> str:
     """A row for every pair of a variant and one that it is compared with."""
     rows = []
-    for variant in collected.plan.variants:
+    begun = collected.begun()
+    for variant in begun:
         for name in variant.against:
+            if collected.variant(name) not in begun:
+                continue
             cells = _differences(collected, variant, collected.variant(name))
             rows.append([f"`{variant.name}`", f"`{name}`", *cells])
     return grid(["variant", "minus", *collected.plan.metrics], rows)
@@ -127,13 +137,13 @@ def _differences(collected: Collected, variant: Variant, baseline: Variant) -> l
 
 
 def _cost_table(collected: Collected) -> str:
-    keys = [key for key in COSTS if any(collected.costs(variant, key) for variant in collected.plan.variants)]
+    keys = [key for key in COSTS if any(collected.costs(variant, key) for variant in collected.begun())]
 
     def cells(variant: Variant) -> list[str]:
         means = [(estimate(collected.costs(variant, key)).mean, COSTS[key][1]) for key in keys]
         return [MISSING if math.isnan(mean) else f"{mean:,.{digits}f}" for mean, digits in means]
 
-    return _table(collected.plan, [COSTS[key][0] for key in keys], cells)
+    return _table(collected, [COSTS[key][0] for key in keys], cells)
 
 
 def _run_table(collected: Collected) -> str:
@@ -154,11 +164,11 @@ def _run_table(collected: Collected) -> str:
                 texts.append("n/a" if state == "done" else state)
         return texts
 
-    return _table(plan, [f"seed {seed}" for seed in seeds], cells)
+    return _table(collected, [f"seed {seed}" for seed in seeds], cells)
 
 
-def _table(plan: Plan, headers: list[str], cells: Callable[[Variant], list[str]]) -> str:
-    return grid(["variant", *headers], [[f"`{variant.name}`", *cells(variant)] for variant in plan.variants])
+def _table(collected: Collected, headers: list[str], cells: Callable[[Variant], list[str]]) -> str:
+    return grid(["variant", *headers], [[f"`{variant.name}`", *cells(variant)] for variant in collected.begun()])
 
 
 def grid(headers: list[str], rows: list[list[str]]) -> str:
