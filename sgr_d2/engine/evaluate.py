@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sgr_d2.evaluation import metrics_path, write_metrics
 
@@ -23,6 +24,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict:
         {"sem_seg": {...}, "token_semantics": {...}} on the main process, or of a detector {"bbox": {...}, "segm": ...,
         "token_semantics": ...}; {} on the other processes.
     """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module  # whose head and sizes `with_protocol` asks for
     task = task_of([dataset_name])
     info = task.metadata_of([dataset_name])
     share_buffers(model)

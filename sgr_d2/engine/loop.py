@@ -82,6 +82,7 @@ class TrainLoop(SimpleTrainer):
             if losses is None:
                 return
             mean = {name: mean.get(name, 0) + share * loss for name, loss in losses.items()}
+        self.nonfinite_steps = 0
         self._check_gradients()
         self.after_backward()
         self._write_metrics(mean, data_time)
@@ -109,7 +110,6 @@ class TrainLoop(SimpleTrainer):
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
         if everywhere.item():
-            self.nonfinite_steps = 0
             return True
         self.nonfinite_steps += 1
         values = {name: loss.item() for name, loss in losses.items()}
@@ -142,4 +142,7 @@ class TrainLoop(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
-        self.scaler.load_state_dict(state_dict["grad_scaler"])
+        if state_dict["grad_scaler"]:
+            self.scaler.load_state_dict(state_dict["grad_scaler"])
+        elif self.scaler.is_enabled():
+            logger.info("The checkpoint was not trained in float16: the scale of the loss starts afresh.")

@@ -183,6 +183,8 @@ class SGRPredictor:
         if "sem_seg" not in output:
             raise ValueError("The model returns no 'sem_seg': set MODEL.MASK_FORMER.TEST.SEMANTIC_ON to True.")
         scores = output["sem_seg"]
+        if scores.amax(0).isnan().any():
+            raise ValueError("The scores are NaN: the training diverged, or float16 overflowed (autocast=None helps).")
         labels = scores.argmax(dim=0).cpu().numpy()
         sgr = output.get("sgr")
         return Prediction(

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 import sgr_d2.modeling  # noqa: F401  registers the models
 
 from .checkpoint import Checkpointer
-from .evaluate import evaluate
+from .evaluate import evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
@@ -99,6 +99,7 @@ def distribute(model: nn.Module) -> nn.Module:
     """The model for data-parallel training where there are several processes; on the CPU too."""
     if comm.get_world_size() == 1:
         return model
+    share_buffers(model)  # some are drawn at random, by each rank from its own seed
     devices = [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 

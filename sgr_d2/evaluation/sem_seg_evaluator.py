@@ -58,6 +58,11 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
                     f"{image['file_name']}: the model scores {channels} classes, "
                     f"data set {self._dataset_name!r} has {self._num_classes}"
                 )
+            if output["sem_seg"].amax(0).isnan().any():
+                raise ValueError(
+                    f"{image['file_name']}: the scores are NaN, which would count as class 0. The training diverged, "
+                    "or float16 overflowed: look at the losses in metrics.json, or predict in float32."
+                )
             self._prediction_size = tuple(size)
             super().process([image], [output])
 

@@ -32,8 +32,9 @@ class NonLocal(nn.Module):
         """(B, D, H, W), (B, 1, H, W) bool -> context (B, D, H, W), and class scores (B, C, H, W) or None."""
         query, key, value = (_rows(project(pixels)) for project in (self.query, self.key, self.value))
         mask = valid.flatten(2)  # (B, 1, H*W)
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return _maps(context, pixels), None
+        # one head: with four axes a GPU need not hold the table of all pairs of pixels
+        context = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], attn_mask=mask[:, None])
+        return _maps(context[:, 0], pixels), None
 
 
 class ObjectContext(nn.Module):
@@ -48,8 +49,9 @@ class ObjectContext(nn.Module):
     def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `NonLocal.forward`."""
         scores = self.classes(pixels)
-        weights = torch.where(valid, scores.float(), -torch.inf).flatten(2).softmax(-1)  # (B, C, H*W)
-        vectors = torch.bmm(weights, _rows(pixels).float())  # (B, C, D)
+        with torch.autocast(pixels.device.type, enabled=False):
+            weights = torch.where(valid, scores.float(), -torch.inf).flatten(2).softmax(-1)  # (B, C, H*W)
+            vectors = torch.bmm(weights, _rows(pixels).float())  # (B, C, D)
         context = F.scaled_dot_product_attention(_rows(self.query(pixels)), self.key(vectors), self.value(vectors))
         return _maps(context, pixels), scores
 
@@ -65,10 +67,12 @@ class GraphReasoning(nn.Module):
     def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `NonLocal.forward`."""
         weights = (self.assign(pixels) * valid).flatten(2).float()  # (B, N, H*W)
-        nodes = torch.bmm(weights, _rows(pixels).float()) / (valid.sum((1, 2, 3))[:, None, None] + EPS)
+        with torch.autocast(pixels.device.type, enabled=False):
+            nodes = torch.bmm(weights, _rows(pixels).float()) / (valid.sum((1, 2, 3))[:, None, None] + EPS)
         nodes = nodes + self.adjacency(nodes.transpose(1, 2)).transpose(1, 2)
         nodes = F.relu(self.state(nodes))
-        return _maps(torch.bmm(weights.transpose(1, 2), nodes), pixels), None
+        with torch.autocast(pixels.device.type, enabled=False):
+            return _maps(torch.bmm(weights.transpose(1, 2), nodes.float()), pixels), None
 
 
 KINDS = {kind.__name__: kind for kind in (NonLocal, ObjectContext, GraphReasoning)}

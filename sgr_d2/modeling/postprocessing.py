@@ -6,6 +6,7 @@ Shape legend: C classes, h x w the head's scores, H x W the result.
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.projects.deeplab import DeepLabV3Head, DeepLabV3PlusHead
 from torch import Tensor, nn
@@ -31,7 +32,10 @@ def class_scores(head: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, 
     small = SCORES_BEFORE_ENLARGING.get(type(head))
     if small is not None:
         return small(head, features), head.common_stride
-    scores, _ = head(features)
+    # in float32: PointRend's head writes points of one dtype into scores of another under autocast on a GPU
+    device = next(iter(features.values())).device
+    with torch.autocast(device.type, enabled=False):
+        scores, _ = head({name: feature.float() for name, feature in features.items()})
     return scores, 1
 
 

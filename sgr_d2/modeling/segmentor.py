@@ -135,7 +135,9 @@ class SGRSegmentor(nn.Module):
         return pad_to_batch(maps, divisor=self.size_divisibility, value=value, min_size=self.min_train_size)
 
     def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """The head's losses; zero, not NaN, where no pixel of the batch is labelled."""
+        """The head's losses; zero, not NaN, where no pixel of the batch is labelled and the head cannot tell."""
+        if getattr(self.sem_seg_head, "takes_empty_targets", False):
+            return self.sem_seg_head(features, targets)[1]
         labelled = (targets != self.ignore_value).any()
         targets = torch.where(labelled, targets, 0)
         _, losses = self.sem_seg_head(features, targets)

@@ -52,7 +52,7 @@ class TestTimeAugmentation(nn.Module):
             for flipped in (False, True) if self.flip else (False,):
                 image = view.flip(-1) if flipped else view
                 (result,) = self.model([{**wanted, "image": image}])
-                total = torch.zeros_like(result["sem_seg"]) if total is None else total
+                total = torch.zeros_like(result["sem_seg"], dtype=torch.float32) if total is None else total
                 self._add(total, result["sem_seg"], flipped)
                 if view is nearest and not flipped and "sgr" in result:
                     results["sgr"] = result["sgr"]
@@ -61,7 +61,7 @@ class TestTimeAugmentation(nn.Module):
     def _add(self, total: Tensor, scores: Tensor, flipped: bool) -> None:
         """Add the probabilities of a view to the sum (C, height, width), some rows at a time: no third map that big."""
         for part, goal in zip(scores.split(ROWS, dim=1), total.split(ROWS, dim=1), strict=True):
-            part = part.flip(-1) if flipped else part
+            part = (part.flip(-1) if flipped else part).float()
             goal.add_(part if self.probabilities else part.softmax(0))
 
 

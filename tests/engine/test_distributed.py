@@ -1,6 +1,7 @@
 """Two gloo processes on the CPU against one: the same training, the same figures."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[2]
+PATHS = {"PYTHONPATH": str(ROOT)}
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs would be used instead of two CPU processes")
 
 
@@ -74,3 +76,40 @@ def test_one_rank_of_two_without_components(config_file, tmp_path, scenes):
     train_net(config_file, tmp_path / "out", "DATASETS.TEST", "()", processes=2)
     saved = torch.load(tmp_path / "out/model_final.pth", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
+
+
+def test_windows_in_an_evaluation_during_training(config_file, tmp_path):
+    """Two processes, whose model is wrapped; fixed regions, which each would draw for itself."""
+    opts = ["MODEL.SGR.REGIONS", "fixed", "MODEL.SGR.COMPONENT_WEIGHT", 0.0, "MODEL.SGR.DIVERSITY_WEIGHT", 0.0]
+    opts += ["SOLVER.MAX_ITER", 2, "TEST.SLIDING_WINDOW.ENABLED", True, "TEST.SLIDING_WINDOW.SIZE", "[64, 64]"]
+    opts += ["TEST.SLIDING_WINDOW.STRIDE", "[32, 32]", "TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(48,)"]
+    train_net(config_file, tmp_path, *opts, processes=2)
+    assert 0 <= metrics(tmp_path)["sem_seg"]["mIoU"] <= 100
+
+
+BUFFERS = """
+import sys
+import torch
+from detectron2.engine import launch
+from sgr_d2.engine.trainer import distribute
+from sgr_d2.modeling.sgr.regions import FixedRegions
+from torch import nn
+
+def main(folder):
+    rank = torch.distributed.get_rank()
+    torch.manual_seed(rank)
+    model = distribute(nn.Sequential(FixedRegions(4), nn.Linear(1, 1)))
+    torch.save(model.module[0].centres, f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(main, 2, dist_url="auto", args=(sys.argv[1],))
+"""
+
+
+def test_random_buffers_are_those_of_the_first_rank(tmp_path):
+    (tmp_path / "buffers.py").write_text(BUFFERS)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "buffers.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=os.environ | PATHS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    a, b = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
+    assert torch.equal(a, b)

@@ -103,3 +103,19 @@ def test_more_parts_than_images_and_no_part_name_the_key():
         steps(make([1.0, 1.0], parts=3, batch=2), 1)
     with pytest.raises(ValueError, match=r"ACCUMULATION_STEPS = 0"):
         make([1.0], parts=0)
+
+
+def test_steps_with_one_bad_part_stop_the_run():
+    loop = make([1.0, float("nan")] * 3, parts=2, batch=2, patience=3)
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row"):
+        steps(loop, 3)
+
+
+def test_a_float32_run_goes_on_in_float16_and_back(caplog):
+    plain, half = make([1.0] * 2), make([1.0] * 2, amp="float16")
+    for loop in (plain, half):
+        steps(loop, 1)
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        make([1.0], amp="float16").load_state_dict(plain.state_dict())
+    assert "not trained in float16" in caplog.text
+    make([1.0]).load_state_dict(half.state_dict())

@@ -131,6 +131,14 @@ def test_autocast_gives_float32_close_to_the_exact(trained, predictor, image):
         SGRPredictor.from_checkpoint(trained.checkpoint, autocast="int8")
 
 
+def test_nan_scores_are_an_error(trained, image):
+    broken = SGRPredictor.from_checkpoint(trained.checkpoint, device="cpu")
+    for parameter in broken.model.parameters():
+        parameter.data.fill_(np.nan)
+    with pytest.raises(ValueError, match=r"scores are NaN"):
+        broken(image)
+
+
 def test_the_baseline_has_no_regions(trained, image, tmp_path):
     state = torch.load(trained.checkpoint, weights_only=True)
     config = yaml.safe_load(state[KEY]["config"])

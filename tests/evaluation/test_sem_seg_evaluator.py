@@ -92,6 +92,16 @@ def test_wrong_number_of_scores_is_an_error(make_dataset, make_labels, read_png)
         evaluator.process(data.inputs, [{"sem_seg": torch.zeros(5, 4, 4)}])
 
 
+def test_nan_scores_are_an_error(make_dataset, make_labels, read_png):
+    data = make_dataset(make_labels((4, 4)))
+    evaluator = StreamingSemSegEvaluator(data.name, read_label=read_png)
+    evaluator.reset()
+    scores = torch.zeros(3, 4, 4)
+    scores[1, 2, 2] = math.nan
+    with pytest.raises(ValueError, match=r"0\.jpg: the scores are NaN.*metrics.json"):
+        evaluator.process(data.inputs, [{"sem_seg": scores}])
+
+
 def test_missing_ignore_label_is_an_error(make_dataset, make_labels, read_png):
     data = make_dataset(make_labels((4, 4)), ignore_label=None)
     with pytest.raises(ValueError, match=rf"{data.name}.*'ignore_label'"):

@@ -50,6 +50,14 @@ def test_output_stride_dilates_and_keeps_names_and_weights():
             TimmBackbone(name, out_features=["res3"], output_stride=16)
 
 
+def test_levels_asked_for_in_any_order_have_their_own_names():
+    backbone = TimmBackbone("resnet18", out_features=["res5", "res3"]).eval()
+    with torch.no_grad():
+        features = backbone(torch.rand(1, 3, 64, 64))
+    assert {name: spec.channels for name, spec in backbone.output_shape().items()} == {"res3": 128, "res5": 512}
+    assert {name: f.shape[1:] for name, f in features.items()} == {"res3": (128, 8, 8), "res5": (512, 2, 2)}
+
+
 def test_levels_of_one_stride_are_numbered():
     backbone = TimmBackbone("vit_tiny_patch16_224", out_features=["res4_1", "res4_3"]).eval()
     with torch.no_grad():
@@ -111,6 +119,8 @@ def test_swin_has_the_names_of_resnet_and_the_keys_of_the_official_swin():
         out_features=["res2", "res4"], embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4
     )
     features = backbone(torch.rand(1, 3, 64, 96))
+    sum(f.sum() for f in features.values()).backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []  # no stage that nobody reads
     assert {n: tuple(f.shape) for n, f in features.items()} == {"res2": (1, 24, 16, 24), "res4": (1, 96, 4, 6)}
     assert {n: (s.channels, s.stride) for n, s in backbone.output_shape().items()} == {
         "res2": (24, 4),

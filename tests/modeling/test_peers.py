@@ -81,3 +81,15 @@ def test_unknown_features_list_the_choices():
     cfg.MODEL.SGR.IN_FEATURES = ["res3", "p3"]
     with pytest.raises(ValueError, match=r"MODEL.SGR.IN_FEATURES.*'p3'.*res2"):
         Peer(cfg, toy_shape())
+
+
+def test_sums_over_the_image_stay_finite_in_float16():
+    mix = KINDS["GraphReasoning"](16, 4, 0)
+    pixels = 5 + torch.randn(1, 16, 64, 64)
+    with torch.no_grad():
+        mix.assign.weight.mul_(8)
+        exact, _ = mix(pixels, torch.ones(1, 1, 64, 64, dtype=torch.bool))
+        with torch.autocast("cpu", torch.float16):
+            half, _ = mix(pixels, torch.ones(1, 1, 64, 64, dtype=torch.bool))
+    assert torch.isfinite(half).all()
+    assert (half - exact).norm() < 0.01 * exact.norm()

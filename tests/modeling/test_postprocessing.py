@@ -81,3 +81,17 @@ def test_a_head_may_bring_its_own_postprocessing():
 
     result = predict(Head(), {"a": torch.zeros(2, 3)})(1, (4, 5), 6, 7)
     assert result == {"sum": torch.tensor(3.0), "size": ((4, 5), 6, 7)}
+
+
+def test_an_unknown_head_computes_in_float32():
+    """As PointRend's must, which mixes scores enlarged in float32 with its own in half precision."""
+
+    class Head(SemSegFPNHead):
+        def forward(self, features, targets=None):
+            assert not torch.is_autocast_enabled("cpu")
+            return super().forward(features, targets)
+
+    head = Head({"a": ShapeSpec(channels=6, stride=4)}, num_classes=3, conv_dims=4, common_stride=4).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores, _ = class_scores(head, {"a": torch.randn(1, 6, 8, 8, dtype=torch.bfloat16)})
+    assert scores.dtype == torch.float32

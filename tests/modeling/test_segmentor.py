@@ -149,6 +149,15 @@ def test_an_all_ignored_batch_has_finite_losses_and_gradients():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_mask2former_learns_from_an_all_ignored_batch_that_there_is_no_object():
+    model = build(with_head(toy_cfg(), "MaskFormerHead")).train()
+    x = toy_input(64, 64)
+    x["sem_seg"][:] = 255
+    losses = {name: loss.item() for name, loss in model([x]).items()}
+    assert losses["loss_ce"] > 0
+    assert losses["loss_mask"] == losses["loss_dice"] == 0
+
+
 def test_a_head_reading_unknown_features_is_refused():
     cfg = toy_cfg()
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "p3"]

@@ -70,3 +70,15 @@ def test_longer_edges_are_limited_and_no_size_is_refused():
     assert resize_shortest(torch.zeros(3, 10, 40, dtype=torch.uint8), 20, 60).shape == (3, 15, 60)
     with pytest.raises(ValueError, match=r"MIN_SIZES = \[\]"):
         augmented(Recorder(), min_sizes=[], probabilities=True)
+
+
+def test_half_precision_scores_are_added_in_float32():
+    class Half(Recorder):
+        def forward(self, batched_inputs):
+            (result,) = super().forward(batched_inputs)
+            return [{"sem_seg": result["sem_seg"].bfloat16()}]
+
+    image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
+    (result,) = augmented(Half(), probabilities=False)([{"image": image}])
+    assert result["sem_seg"].dtype == torch.float32
+    torch.testing.assert_close(result["sem_seg"].sum(0), torch.ones(20, 30))

@@ -23,10 +23,17 @@ class SwinBackbone(SwinTransformer):
         names = ["res2", "res3", "res4", "res5"]
         check_features("MODEL.SWIN.OUT_FEATURES", out_features, names, "Swin")
         super().__init__(out_indices=tuple(names.index(name) for name in sorted(out_features)), **options)
+        self._cut(names.index(max(out_features)) + 1)
         self._renamed = {f"p{names.index(name)}": name for name in sorted(out_features)}
         self._out_features = list(self._renamed.values())
         self._out_feature_channels = {new: self._out_feature_channels[old] for old, new in self._renamed.items()}
         self._out_feature_strides = {new: self._out_feature_strides[old] for old, new in self._renamed.items()}
+
+    def _cut(self, stages: int) -> None:
+        """Leave out what no output needs: it would be computed, and never get a gradient."""
+        del self.layers[stages:]
+        self.num_layers = stages
+        self.layers[-1].downsample = None
 
     @property
     def size_divisibility(self) -> int:

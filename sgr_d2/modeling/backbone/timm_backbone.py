@@ -66,6 +66,7 @@ class TimmBackbone(Backbone):
         names = _feature_names(probe.feature_info.reduction())
         out_features = list(names if out_features is None else out_features)
         check_features("MODEL.TIMM.OUT_FEATURES", out_features, names, name)
+        out_features = [feature for feature in names if feature in out_features]  # timm's order, whatever is asked for
         indices = [names.index(feature) for feature in out_features]
         options = {"in_chans": in_channels, "out_indices": [probe.feature_info.out_indices[i] for i in indices]}
         if output_stride != 32:

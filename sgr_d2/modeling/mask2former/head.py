@@ -1,5 +1,6 @@
 """The Mask2Former head behind Detectron2's contract for semantic heads: parts, losses and outputs put together."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from .stripes import ResizedMasks
 from .structures import QueryPrediction
 from .targets import LabelMapTargets, Targets
 from .transformer_decoder import MultiScaleMaskedTransformerDecoder
+
+logger = logging.getLogger(__name__)
 
 Size = tuple[int, int]
 
@@ -61,6 +64,8 @@ class MaskFormerHead(nn.Module):
 
     # Semantic scores are sums of products of probabilities, not logits; whoever averages scores needs to know.
     scores_are_probabilities = True
+    # Without a labelled pixel every query learns that there is no object; per-pixel heads would return NaN.
+    takes_empty_targets = True
 
     @configurable
     def __init__(
@@ -203,7 +208,17 @@ def _outputs(cfg: CfgNode) -> OutputOptions:
 
 
 def _thing_classes(cfg: CfgNode) -> tuple[int, ...]:
-    """Classes that the metadata of the data set calls things; none where it does not tell."""
+    """Classes that the metadata of the data set calls things; none where it does not tell, which is logged."""
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     metadata = MetadataCatalog.get(names[0]) if names else None
-    return tuple(getattr(metadata, "thing_dataset_id_to_contiguous_id", {}).values())
+    things = tuple(getattr(metadata, "thing_dataset_id_to_contiguous_id", {}).values())
+    if not things:
+        classes, named = getattr(metadata, "stuff_classes", ()), getattr(metadata, "thing_classes", ())
+        things = tuple(index for index, name in enumerate(classes) if name in named)
+    if not things:
+        logger.warning(
+            "MODEL.MASK_FORMER.TEST.PANOPTIC_ON: the metadata of %s names no thing_classes, so the objects of a class "
+            "are one segment. Set thing_classes where the data set is registered.",
+            names[:1],
+        )
+    return things

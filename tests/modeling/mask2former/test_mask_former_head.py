@@ -125,6 +125,21 @@ def test_autocast_trains_and_infers(dtype):
     assert scores.isfinite().all()
 
 
+def test_things_of_panoptic_outputs_come_from_the_metadata(caplog):
+    cfg = head_cfg()
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
+    cfg.DATASETS.TRAIN = ("toy_panoptic_names",)
+    metadata = MetadataCatalog.get("toy_panoptic_names")
+    metadata.set(stuff_classes=["road", "car", "sky", "person", "tree"])
+    with caplog.at_level("WARNING", logger="sgr_d2"):
+        assert tuple(build(cfg).outputs.thing_classes) == ()
+    assert "metadata of ['toy_panoptic_names'] names no thing_classes" in caplog.text
+    metadata.set(thing_classes=["car", "person"])
+    assert tuple(build(cfg).outputs.thing_classes) == (1, 3)
+    metadata.set(thing_dataset_id_to_contiguous_id={7: 3})
+    assert tuple(build(cfg).outputs.thing_classes) == (3,)
+
+
 def test_state_dict_has_the_official_names_only():
     names = {key.split(".")[0] for key in build().state_dict()}
     assert names == {"pixel_decoder", "predictor"}
