@@ -16,7 +16,7 @@ from sgr_d2.modeling.backbone import name_in_state_dict
 from .checkpoint_file import read_checkpoint
 from .detector_keys import check_backbone
 from .key_maps import match_keys
-from .load_report import LoadReport, Skipped, make_report
+from .load_report import LoadReport, Skipped, make_report, summary
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +43,28 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     return checkpointer.report
 
 
+def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> None:
+    """For a model that is not to be trained any more.
+
+    Raises:
+        ValueError: if a parameter was not in the file, or of another shape: it would have a random value.
+    """
+    loaded = set(report.loaded)
+    random = [name_in_state_dict(name) for name, _ in model.named_parameters()]
+    random = [name for name in random if name not in loaded]
+    if random:
+        raise ValueError(
+            f"{path}: {len(random)} parameters of the model are not in the file or of another shape, and would be "
+            f"random: {summary(random)}. Give the config with which the checkpoint was trained: config.yaml beside it."
+        )
+
+
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with safe reading, key maps, a report, and an error where nothing fits."""
 
     # Of the last load.
     report: LoadReport | None = None
+    path = ""
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """
@@ -57,6 +74,7 @@ class Checkpointer(DetectionCheckpointer):
         """
         if path and "://" not in path and not Path(path.split("?")[0]).is_file():
             raise FileNotFoundError(f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to start afresh.")
+        self.path = path
         try:
             return super().load(path, *args, **kwargs)
         except URLError as error:

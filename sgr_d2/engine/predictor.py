@@ -26,7 +26,7 @@ from sgr_d2.data.datasets import SemanticMetadata, metadata_of
 from sgr_d2.data.reading import label_dtype
 from sgr_d2.modeling import SGR
 
-from .checkpoint import Checkpointer
+from .checkpoint import Checkpointer, require_all_parameters
 from .image_input import ImageLike, as_image
 from .loop import DTYPES
 from .model_card import read_card
@@ -106,7 +106,9 @@ class SGRPredictor:
                 f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor takes "
                 "SGRSegmentor models. For detectors use Detectron2's DefaultPredictor."
             )
-        Checkpointer(model).load(path, checkpointables=[])
+        checkpointer = Checkpointer(model)
+        checkpointer.load(path, checkpointables=[])
+        require_all_parameters(model, checkpointer.report, path)
         if cfg.MODEL.CHANNELS_LAST:
             model = model.to(memory_format=torch.channels_last)
         return cls(

@@ -15,12 +15,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import sgr_d2.modeling  # noqa: F401  registers the models
 
-from .checkpoint import Checkpointer
+from .checkpoint import Checkpointer, require_all_parameters
 from .evaluate import evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
 from .scaling import scale_solver
+from .schedule import restore_schedule, schedule_of
 from .solver import build_optimizer
 from .tasks import task_of
 
@@ -54,6 +55,20 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume=True):
+        """
+        Raises:
+            ValueError: if the checkpoint is of a later iteration than the last one.
+        """
+        schedule = schedule_of(self.scheduler)
+        super().resume_or_load(resume=resume)
+        if self.start_iter > self.max_iter:
+            raise ValueError(
+                f"--resume: the last checkpoint in {self.cfg.OUTPUT_DIR} is of iteration {self.start_iter}, but "
+                f"SOLVER.MAX_ITER is {self.max_iter}. Set it to more, or evaluate with --eval-only."
+            )
+        restore_schedule(self.scheduler, schedule)
 
     def train(self):
         # only now is it known at which iteration the stream of images goes on
@@ -121,7 +136,7 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
     """Evaluate ``MODEL.WEIGHTS`` or, with ``resume``, the last checkpoint in ``OUTPUT_DIR``.
 
     Raises:
-        ValueError: if neither is there.
+        ValueError: if neither is there, or it lacks parameters of the model.
     """
     checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
@@ -130,7 +145,9 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
             f"{cfg.OUTPUT_DIR}."
         )
     model = Trainer.build_model(without_initial_weights(cfg))
-    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    require_all_parameters(model, checkpointer.report, checkpointer.path)
     return Trainer.test(cfg, model)
 
 

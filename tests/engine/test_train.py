@@ -34,6 +34,24 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
+@pytest.mark.parametrize("scheduler", ["WarmupPolyLR", "WarmupMultiStepLR"])
+def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path, scheduler, caplog):
+    solver = ["SOLVER.LR_SCHEDULER_NAME", scheduler, "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", 0]
+    solver += ["OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()", "SOLVER.BACKBONE_MULTIPLIER", 0.5]
+    run(config_file, *solver, "SOLVER.MAX_ITER", 4, "SOLVER.BASE_LR", 0.001)
+    with caplog.at_level("WARNING", logger="sgr_d2"):
+        run(config_file, *solver, "SOLVER.MAX_ITER", 8, "SOLVER.BASE_LR", 0.002, resume=True)
+    assert "base_lrs up to 0.001 -> up to 0.002" in caplog.text
+    assert ("max_iters 4 -> 8" in caplog.text) == (scheduler == "WarmupPolyLR")
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == 7
+    rates = [group["lr"] for group in saved["trainer"]["_trainer"]["optimizer"]["param_groups"]]
+    end = 0.0 if scheduler == "WarmupPolyLR" else 0.1  # of the rate at the start
+    assert [min(rates), max(rates)] == pytest.approx([0.001 * end, 0.002 * end])
+    with pytest.raises(ValueError, match=r"is of iteration 8, but SOLVER.MAX_ITER is 6"):
+        run(config_file, *solver, "SOLVER.MAX_ITER", 6, resume=True)
+
+
 def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
     class Stop(HookBase):
         def after_step(self):
@@ -86,8 +104,12 @@ def test_weights_are_reported(config_file, tmp_path, caplog):
     del model["sgr.value.weight"]
     model["extra.weight"] = torch.zeros(1)
     torch.save({"model": model}, tmp_path / "changed.pth")
+    changed = ["MODEL.WEIGHTS", tmp_path / "changed.pth", "OUTPUT_DIR", tmp_path / "b"]
+    with pytest.raises(ValueError, match=r"changed.pth: 2 parameters .*sgr.value.weight, sem_seg.*config.yaml"):
+        run(config_file, *changed, eval_only=True)
+    caplog.clear()
     with caplog.at_level("INFO", logger="sgr_d2"):
-        run(config_file, "MODEL.WEIGHTS", tmp_path / "changed.pth", "OUTPUT_DIR", tmp_path / "b", eval_only=True)
+        run(config_file, *changed, "SOLVER.MAX_ITER", 1)  # in training what is missing keeps its initial values
     total = len(model)
     assert f"{total - 2} tensors loaded, 1 skipped for their shape, 1 missing in the file, 1 of the file not used" in (
         caplog.text
@@ -102,6 +124,12 @@ def test_weights_that_fit_nothing_are_an_error(config_file, tmp_path):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "other.pth", eval_only=True)
     with pytest.raises(FileNotFoundError, match=r"MODEL.WEIGHTS = .*nowhere.pth"):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "nowhere.pth", eval_only=True)
+
+
+def test_a_baseline_is_not_evaluated_as_if_it_had_tokens(config_file, tmp_path):
+    run(config_file, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path, "MODEL.SGR.ENABLED", False, "DATASETS.TEST", "()")
+    with pytest.raises(ValueError, match=r"model_final.pth: \d+ parameters of the model are not in the file.*sgr\."):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)
 
 
 def test_mixed_precision_trains(config_file, tmp_path):
