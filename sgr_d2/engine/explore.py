@@ -57,6 +57,7 @@ def explore(
     dataset_name: str | None = None,
     settings: ExploreSettings | None = None,
     progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
+    unreadable: Callable[[Exception], None] | None = None,
 ) -> None:
     """Write the explorer of ``models`` over the images of ``records`` into ``output_dir``.
 
@@ -68,9 +69,11 @@ def explore(
         dataset_name: the registered data set of the records; None where there is no truth.
         settings: None for the defaults.
         progress: wraps the images, for a progress bar; gets them and what is done.
+        unreadable: is told of each image that cannot be read, which is then left out; None: it is an error.
 
     Raises:
         ValueError: the models do not fit each other, or there is nothing to explore.
+        FileNotFoundError, ValueError: an image cannot be read, or with ``unreadable`` none of them can.
     """
     settings = settings or ExploreSettings()
     _check(models, records)
@@ -83,13 +86,28 @@ def explore(
         ignore_label=info.ignore_label,
         has_truth=dataset_name is not None,
     )
-    for record in progress(records, "photographs"):
-        writer.add_photo(
-            Photograph(Path(record["file_name"]).name, read_image(record["file_name"]), _truth(record, info))
-        )
+    records = _add_photos(writer, records, info, progress, unreadable)
     for model in models:
         _explore_model(model, records, writer, dataset_name, settings, progress)
     writer.finish()
+
+
+def _add_photos(writer: ExplorerWriter, records, info: SemanticMetadata, progress, unreadable) -> list[dict[str, Any]]:
+    """Write the photographs; returns the records of those that can be read."""
+    readable = []
+    for record in progress(records, "photographs"):
+        try:
+            pixels = read_image(record["file_name"])
+        except (FileNotFoundError, ValueError) as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        writer.add_photo(Photograph(Path(record["file_name"]).name, pixels, _truth(record, info)))
+        readable.append(record)
+    if not readable:
+        raise ValueError(f"None of the {len(records)} images can be read; there is nothing to explore.")
+    return readable
 
 
 def _explore_model(model: NamedModel, records, writer: ExplorerWriter, dataset_name, settings, progress) -> None:

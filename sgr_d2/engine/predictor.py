@@ -22,7 +22,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.datasets import SemanticMetadata, metadata_of
+from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import label_dtype
 from sgr_d2.modeling import SGR
 
@@ -33,6 +33,7 @@ from .model_card import read_card
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
 from .setup import load_config, merge_options, use_machine
+from .tasks import task_of
 from .trainer import without_initial_weights
 
 
@@ -103,8 +104,8 @@ class SGRPredictor:
         model = build_model(without_initial_weights(cfg))
         if not hasattr(model, "sem_seg_head"):
             raise ValueError(
-                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor takes "
-                "SGRSegmentor models. For detectors use Detectron2's DefaultPredictor."
+                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; this is for semantic "
+                'segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
         checkpointer = Checkpointer(model)
         checkpointer.load(path, checkpointables=[])
@@ -218,7 +219,8 @@ def _config_of(path: str, config_file: str | os.PathLike | None, opts: list[str]
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint.")
         cfg = load_config(os.fspath(config_file), opts)
-        metadata = metadata_of([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        metadata = task_of(names).metadata_of(names)
         cfg.defrost()
         return cfg, metadata
     card = read_card(path)

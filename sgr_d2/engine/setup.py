@@ -19,6 +19,7 @@ from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders
 from sgr_d2.modeling.checks import check_registered
 
+from .earlier_run import set_aside
 from .scaling import scale_solver
 from .tasks import task_of
 
@@ -35,7 +36,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
     """
     cfg = load_config(args.config_file, args.opts)
+    trains_anew = not (args.eval_only or args.resume)
+    earlier = set_aside(cfg.OUTPUT_DIR) if trains_anew and comm.is_main_process() else None
+    comm.synchronize()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
+    if earlier:
+        logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have gone on.", earlier)
     cfg.defrost()
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
@@ -65,6 +71,10 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
         raise FileNotFoundError(f"--config-file {config_file}: no such file.")
     try:
         cfg.merge_from_file(config_file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{config_file}: no file {error.filename}. Paths in _BASE_ count from the folder of the file they stand in."
+        ) from error
     except (KeyError, ValueError) as error:
         raise _explained(error, cfg, config_file) from error
     merge_options(cfg, opts or [])
@@ -85,9 +95,21 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
         KeyError, ValueError: a key is unknown (the message names those like it), or a value does not fit.
     """
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(_with_floats(cfg, opts))
     except (AssertionError, KeyError, ValueError) as error:
         raise _explained(error, cfg, f"command line {' '.join(opts)}") from error
+
+
+def _with_floats(cfg: CfgNode, opts: Sequence[str]) -> list:
+    """The options, with whole numbers for keys that hold a float as floats: the config takes no 1 for 1.0."""
+    opts = list(opts)
+    for index, key in enumerate(opts[:-1:2]):
+        node, value = cfg, opts[2 * index + 1]
+        for name in str(key).split("."):
+            node = node.get(name) if isinstance(node, CfgNode) else None
+        if isinstance(node, float) and re.fullmatch(r"[+-]?\d+", str(value)):
+            opts[2 * index + 1] = float(value)
+    return opts
 
 
 def use_metadata(cfg: CfgNode) -> None:

@@ -67,6 +67,23 @@ def test_no_config():
         load_config("nowhere.yaml")
 
 
+def test_a_base_that_is_not_there_is_named_with_the_file_that_asks_for_it(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("_BASE_: configs/nowhere.yaml\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"mine.yaml: no file .*/nowhere.yaml. Paths in _BASE_ count from"
+    ):
+        load_config(str(config))
+
+
+def test_whole_numbers_are_floats_where_the_key_is_one(config_file):
+    cfg = load(config_file, "MODEL.SGR.COMPONENT_WEIGHT", "3", "SOLVER.BASE_LR", 1, "SOLVER.MAX_ITER", "7")
+    assert [cfg.MODEL.SGR.COMPONENT_WEIGHT, cfg.SOLVER.BASE_LR] == [3.0, 1.0]
+    assert type(cfg.SOLVER.MAX_ITER) is int
+    with pytest.raises(ValueError, match=r"Type mismatch.*SOLVER.MAX_ITER"):
+        load(config_file, "SOLVER.MAX_ITER", "7.5")
+
+
 @pytest.mark.parametrize(("world", "why"), [(1, "one process"), (2, "no GPU")])
 def test_syncbn_becomes_bn_with_a_log_line(config_file, caplog, world, why):
     cfg = load(config_file, "MODEL.SEM_SEG_HEAD.NORM", "SyncBN", "MODEL.TIMM.NORM", "SyncBN").clone()

@@ -34,6 +34,22 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
+def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, caplog):
+    for steps in (1, 2, 3):
+        run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", steps)
+        (tmp_path / "notes.txt").write_text("not of a run")
+    assert f"is now in {tmp_path}/earlier_2; --resume" in caplog.text
+    found = [torch.load(file, weights_only=True)["iteration"] for file in sorted(tmp_path.rglob("model_final.pth"))]
+    assert found == [0, 1, 2]
+    kept = {path.name.split(".")[0] for path in (tmp_path / "earlier_1").iterdir()}
+    assert {"config", "curves", "evaluation", "events", "last_checkpoint", "log", "metrics", "model_final"} <= kept
+    assert (tmp_path / "notes.txt").is_file()
+    rows = (tmp_path / "metrics.json").read_text().splitlines()
+    assert {json.loads(row)["iteration"] for row in rows} == {2}
+    run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path, eval_only=True)
+    assert not (tmp_path / "earlier_3").exists()
+
+
 @pytest.mark.parametrize("scheduler", ["WarmupPolyLR", "WarmupMultiStepLR"])
 def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path, scheduler, caplog):
     solver = ["SOLVER.LR_SCHEDULER_NAME", scheduler, "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", 0]
