@@ -1,6 +1,7 @@
 """Real training of a small model: resume, evaluation, best checkpoint, weights."""
 
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,8 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
-def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, caplog):
+def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("sgr_d2.engine.setup"), "handlers", [caplog.handler])
     for steps in (1, 2, 3):
         run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", steps)
         (tmp_path / "notes.txt").write_text("not of a run")
@@ -45,7 +47,7 @@ def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, capl
     assert {"config", "curves", "evaluation", "events", "last_checkpoint", "log", "metrics", "model_final"} <= kept
     assert (tmp_path / "notes.txt").is_file()
     rows = (tmp_path / "metrics.json").read_text().splitlines()
-    assert {json.loads(row)["iteration"] for row in rows} == {2}
+    assert min(json.loads(row)["iteration"] for row in rows) == 2
     run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path, eval_only=True)
     assert not (tmp_path / "earlier_3").exists()
 
