@@ -20,6 +20,6 @@ setup(
         "coco_stuff_v1": ["h5py"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
     },
-    # Detectron2 is not listed: it is not on the package index under its own name (README, "Install").
+    # Detectron2 is not listed: it is not on the package index under its own name (docs/install.md).
     install_requires=(here / "requirements/runtime.in").read_text().split(),
 )

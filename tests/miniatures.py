@@ -1,9 +1,9 @@
 """Miniature trees of the published data sets: their folders, file names, formats and label values, a few small images.
 
-``coco_stuff_10k(root)``, ``coco_stuff_164k(root)``, ``ade20k(root)`` and ``cityscapes(root)`` write the files as they
-are published; ``prepared(root)`` writes all of them and runs the preparation, so that every registered split can be
-used with $DETECTRON2_DATASETS set to ``root``. Images are drawn scenes of several classes, with an unlabelled strip at
-their top and touching instances.
+``coco_stuff_10k(root)``, ``coco_stuff_164k(root)``, ``ade20k(root)``, ``cityscapes(root)`` and ``camvid(root)`` write
+the files as they are published; ``prepared(root)`` writes the first four and runs the preparation, so that every
+registered split of theirs can be used with $DETECTRON2_DATASETS set to ``root``. Images are drawn scenes of several
+classes, with an unlabelled strip at their top and touching instances.
 """
 
 import json
@@ -122,6 +122,18 @@ def draw_street(index: int, height: int = HEIGHT, width: int = WIDTH):
     instance_ids[grouped] = label_ids[grouped]
     label_ids[:UNLABELLED_ROWS] = instance_ids[:UNLABELLED_ROWS] = 3  # out of roi
     return scene.image, label_ids.astype(np.uint8), instance_ids.astype(np.int32)
+
+
+def camvid(root: Path, *, train: int = TRAIN, val: int = TEST) -> Path:
+    """Write camvid/{train,trainannot,val,valannot} as the SegNet tutorial has them, 11 for not labelled; no test."""
+    folder = root / "camvid"
+    for split, count, first in (("train", train, 700), ("val", val, 800)):
+        for index in range(count):
+            image, classes, _ = draw(first + index, 11)
+            classes[classes == UNLABELLED] = 11
+            _save(image, folder / split / f"{index:04d}.png")
+            _save(classes.astype(np.uint8), folder / f"{split}annot/{index:04d}.png")
+    return folder
 
 
 def prepared(root: Path, **sizes: int) -> Path:

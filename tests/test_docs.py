@@ -1,9 +1,12 @@
 """Promises of the documentation that a machine can check."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -35,11 +38,59 @@ def test_the_program_says_what_troubleshooting_quotes(piece):
         assert sentence.strip(" .:,()") in text, f"No source says {sentence!r}"
 
 
+def code_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
 @pytest.mark.parametrize("page", ["extend.md"])
 def test_code_of_a_page_runs(page):
     scope: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL):
+    for block in code_of(page):
         exec(block, scope)
+
+
+def write_tiny_coco(folder: Path, pixels: np.ndarray) -> None:
+    """One training image with a square dog."""
+    from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "train2017").mkdir()
+    cv2.imwrite(str(folder / "train2017/a.png"), pixels)
+    dog = {"id": 1, "image_id": 1, "category_id": 18, "iscrowd": 0, "bbox": [8, 8, 40, 40]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": pixels.shape[0], "width": pixels.shape[1]}],
+        "annotations": [dog | {"segmentation": [[8, 8, 48, 8, 48, 48, 8, 48]]}],
+        "categories": [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]],
+    }
+    (folder / "annotations/instances_train2017.json").write_text(json.dumps(content))
+
+
+def test_code_for_detectors_runs(tmp_path, monkeypatch):
+    """On a toy detector and one image, in the places that the page names."""
+    from toy_detectors import write_detector
+
+    from sgr_d2.data.datasets import register_all
+
+    use, look = code_of("detection.md")
+    pixels = np.full((72, 96, 3), 90, np.uint8)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    cv2.imwrite("street.jpg", pixels)
+    write_detector(Path(re.search(r'run = "(.+)"', use)[1]))
+    write_tiny_coco(tmp_path / "tiny_coco", pixels)
+    scope: dict = {}
+    exec(use, scope)
+    found = scope["out"]["instances"]
+    assert len(found) and scope["masks"].shape == (len(found), 72, 96) and found.scores.min() >= 0.5
+    assert scope["boxes"].tensor.shape == (len(found), 4)
+    assert scope["regions"].shape[0] == scope["tokens"].shape[0] == 6
+    assert scope["classes"].thing_classes == ["a", "b", "c"]
+    exec(look, scope)
+    for name in ("detections.png", "annotations.png"):
+        drawn = cv2.imread(name).astype(int)
+        assert drawn.shape == (72, 96, 3) and np.abs(drawn - pixels).mean() > 5
+    monkeypatch.undo()
+    register_all()
 
 
 def test_the_page_of_keys_is_that_of_the_config():

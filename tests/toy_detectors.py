@@ -1,8 +1,14 @@
 """Toy detectors for the tests: Detectron2's own parts, small."""
 
+from pathlib import Path
+
 import torch
+from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from toys import toy_cfg
+
+import sgr_d2.modeling  # noqa: F401  registers the models
+from sgr_d2.engine.model_card import KEY
 
 
 def detector_cfg(arch: str = "SGRGeneralizedRCNN", *, sgr: bool = True, features=("p3", "p4"), classes: int = 3):
@@ -56,3 +62,19 @@ def detector_input(height: int, width: int, *, instances: int = 2, seed: int = 0
         "component_classes": classes,
         "file_name": f"toy_{seed}.png",
     }
+
+
+def write_detector(folder: Path, *, dataset: str = "tiny_coco_val") -> Path:
+    """Write config.yaml and model_final.pth of a small Mask R-CNN, as training does; it takes all for class 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cfg = detector_cfg()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (dataset,)
+    cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TEST = "RGB", 0
+    (folder / "config.yaml").write_text(cfg.dump())
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.constant_(model.roi_heads.box_predictor.cls_score.bias[:1], 9.0)
+    card = {"config": cfg.dump(), "classes": ["a", "b", "c"], "colors": [[0, 0, 90 * i] for i in range(3)]}
+    path = folder / "model_final.pth"
+    torch.save({"model": model.state_dict(), KEY: {**card, "ignore_label": -1}}, path)
+    return path

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from prediction.semantic_sets import semantic_metadata
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.check import CheckRules, DatasetCheck, check_records
 from sgr_d2.data.check_report import check_to_json, format_check
-from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_all
+from sgr_d2.data.datasets import get_dataset_records, register_all
 from sgr_d2.engine import load_config
 from sgr_d2.visualization.class_frequencies import plot_class_frequencies
 
@@ -70,7 +71,7 @@ def resolve(targets: list[str]) -> tuple[CfgNode, list[str]]:
 
 def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetCheck:
     """Check one data set, print the report and write the files."""
-    info = metadata_of([name])
+    info = semantic_metadata(name)
     limits = cfg.INPUT.COMPONENTS
     rules = CheckRules(
         num_classes=len(info.classes),

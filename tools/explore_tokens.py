@@ -5,24 +5,25 @@ python tools/explore_tokens.py --weights output/.../model_final.pth --images pho
 python tools/explore_tokens.py --weights a.pth --compare b.pth --names "with the loss" without --output explorer
 
 Without --dataset and --images the test set of the config is shown. Checkpoints carry their config; for older ones
-give --config-file (and --compare-config-file).
+give --config-file (and --compare-config-file). A photograph that cannot be read is reported and passed over, and the
+exit code is then 1. An explorer that is replaced (--overwrite) stays until the new one is complete.
 """
 
 import argparse
 import logging
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from prediction.explorer_folder import check_room, replacing
 from prediction.inputs import find_inputs
+from prediction.report import report
+from prediction.semantic_sets import semantic_metadata
 from tqdm import tqdm
 
 from sgr_d2 import SGRPredictor
-from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_all, register_folders
+from sgr_d2.data.datasets import get_dataset_records, register_all, register_folders
 from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, read_card
-
-FOLDERS = ("data", "photos")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,11 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     if args.names and len(args.names) != 1 + bool(args.compare):
         parser.error(f"--names: {1 + bool(args.compare)} wanted, one a checkpoint")
     try:
-        write(args)
+        return write(args)
     except (OSError, KeyError, ValueError) as error:
         print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,43 +59,47 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write(args: argparse.Namespace) -> None:
-    """Load the models, find the images, write the folder."""
+def write(args: argparse.Namespace) -> int:
+    """Load the models, find the images, write the folder; returns the exit code."""
+    check_room(args.output, overwrite=args.overwrite)
     if not args.weights or not Path(args.weights).is_file():
         raise FileNotFoundError(f"{args.weights}: no such checkpoint.")
     cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg()
     register_all()
     register_folders(cfg)
-    dataset = None if args.images else chosen_dataset(args, cfg)
     models = load_models(args)
-    if dataset is not None and metadata_of([dataset]).classes != models[0].predictor.classes:
+    dataset = None if args.images else chosen_dataset(args, cfg)
+    if dataset is not None and semantic_metadata(dataset).classes != models[0].predictor.classes:
         raise ValueError(f"--dataset {dataset}: its classes are not those of the model; choose a data set of the run.")
     records = find_records(args, dataset)
-    prepare(args.output, overwrite=args.overwrite)
-    explore(
-        models,
-        records,
-        args.output,
-        title=args.title or f"Tokens of {models[0].name}",
-        dataset_name=dataset,
-        settings=ExploreSettings(
-            min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
-            min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
-            max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
-        ),
-        progress=progress_bar,
-    )
+    failed: list[str] = []
+    with replacing(args.output) as folder:
+        explore(
+            models,
+            records,
+            folder,
+            title=args.title or f"Tokens of {models[0].name}",
+            dataset_name=dataset,
+            settings=ExploreSettings(
+                min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
+                min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
+                max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+            ),
+            progress=progress_bar,
+            unreadable=(lambda error: failed.append(report(error))) if dataset is None else None,
+        )
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
-    print(f"{len(records)} images, {size / 1e6:.1f} MB. Open {args.output / 'index.html'} in a browser.")
+    failed_text = f", {len(failed)} failed" if failed else ""
+    number = len(records) - len(failed)
+    print(f"{number} images{failed_text}, {size / 1e6:.1f} MB. Open {args.output / 'index.html'} in a browser.")
+    return 1 if failed else 0
 
 
 def chosen_dataset(args: argparse.Namespace, cfg) -> str:
-    """The data set that was asked for, or the test set of the config; only its name has been looked at."""
+    """The data set that was asked for, or the test set of the config."""
     if not args.dataset and not cfg.DATASETS.TEST:
         raise ValueError("The config names no test set (DATASETS.TEST): give --dataset or --images.")
-    dataset = args.dataset or cfg.DATASETS.TEST[0]
-    metadata_of([dataset])
-    return dataset
+    return args.dataset or cfg.DATASETS.TEST[0]
 
 
 def find_records(args: argparse.Namespace, dataset: str | None) -> list[dict]:
@@ -127,22 +131,6 @@ def load_models(args: argparse.Namespace) -> list[NamedModel]:
         )
         for name, (file, config) in zip(names, files, strict=True)
     ]
-
-
-def prepare(folder: Path, *, overwrite: bool) -> None:
-    """Make room for the explorer; never remove anything but an explorer.
-
-    Raises:
-        FileExistsError: the folder holds something and ``overwrite`` is not given, or something else.
-    """
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "data/index.js").is_file():
-        raise FileExistsError(f"--output {folder}: the folder holds other files; give a new one.")
-    if not overwrite:
-        raise FileExistsError(f"--output {folder}: there is an explorer already; give --overwrite to replace it.")
-    for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def progress_bar(items: Iterable, what: str) -> Iterable:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from prediction.inputs import Input, find_inputs
 from prediction.outputs import OutputFolder
+from prediction.report import report
 from prediction.video import Frames, predict_frames
 from tqdm import tqdm
 
@@ -128,12 +129,6 @@ def film(predictor: SGRPredictor, output: OutputFolder, args) -> int:
         return 1
     print(f"{number} frames: {output.path('overlays', name, '.mp4')}")
     return 0
-
-
-def report(error: Exception) -> str:
-    text = str(error)
-    tqdm.write(f"failed: {text}", file=sys.stderr)
-    return text
 
 
 def _positive(text: str) -> int:

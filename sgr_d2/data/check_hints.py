@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sgr_d2.data.check import DatasetCheck
+from sgr_d2.data.reading import one_wrong_value
 
 # Above this share of all pixels a value is suspected to be something else than a class, or than "not labelled".
 LARGE_SHARE = 0.5
@@ -26,14 +27,15 @@ def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
 def _offset(check: DatasetCheck, classes: Sequence[str]) -> str:
     count, ignore = check.rules.num_classes, check.rules.ignore_label
     used = check.pixels > 0
-    if set(check.wrong) == {count} and not check.ignored:
-        return (
-            f"Labels look shifted by one: {count} occurs, one beyond the last class, and the ignore label {ignore} "
-            "never does. If 0 means 'not labelled' in these files, as in ADE20K's published ones, subtract 1 and write "
-            f"{ignore} for 0; the scripts datasets/prepare_*.py do so."
-        )
-    if set(check.wrong) == {count} and not used[0]:
-        return f"Labels look shifted by one: 0 never occurs and {count} does. Are classes counted from 1? Subtract 1."
+    if set(check.wrong) == {count}:
+        remedy = one_wrong_value(count, count, ignore, has_zero=bool(used[0]))
+        if not used[0]:
+            return f"Labels look shifted by one: 0 never occurs and {count} does. {remedy}"
+        if not check.ignored:
+            return (
+                f"{count} occurs, one beyond the last class, and the ignore label {ignore} never does. {remedy} For "
+                "published data sets the scripts datasets/prepare_*.py do so."
+            )
     if count < 3 or used.sum() < (count + 1) // 2:  # too few classes occur to miss one
         return ""
     if not used[0] and used[1:].all():
@@ -50,12 +52,11 @@ def _ignore_value(check: DatasetCheck, classes: Sequence[str]) -> str:
     if len(check.wrong) != 1 or check.ignored:
         return ""
     (value,) = check.wrong
-    if value == check.rules.num_classes:
+    count, ignore = check.rules.num_classes, check.rules.ignore_label
+    if value == count:
         return ""
-    return (
-        f"The only value that is no class is {value}, and the ignore label {check.rules.ignore_label} never occurs. "
-        f"Does {value} mean 'not labelled'? Then make it the ignore label of the data set."
-    )
+    remedy = one_wrong_value(value, count, ignore, has_zero=bool(check.pixels[0]))
+    return f"The only value that is no class is {value}, and the ignore label {ignore} never occurs. {remedy}"
 
 
 def _background(check: DatasetCheck, classes: Sequence[str]) -> str:

@@ -183,15 +183,28 @@ def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: in
     shown = ", ".join(str(value) for value in found[:8]) + (", ..." if len(found) > 8 else "")
     raise ValueError(
         f"Label {path} holds {shown}, neither a class (0..{num_classes - 1}) nor the ignore label ({ignore_label}). "
-        + _hint(labels, found, num_classes)
+        + _hint(labels, found, num_classes, ignore_label)
     )
 
 
-def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int) -> str:
-    if set(np.unique(labels)) <= {0, 255}:
+def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int, ignore_label: int) -> str:
+    values = set(np.unique(labels).tolist())
+    if values <= {0, 255}:
         return "It holds 0 and 255 only, like a mask: write the class index instead of 255."
-    if wrong.tolist() == [num_classes]:
-        return "Are its classes counted from 1? Subtract 1, or add the missing class name."
     if len(wrong) == 1:
-        return f"Does {wrong[0]} mean 'not labelled'? Then make it the ignore label of the data set."
+        return one_wrong_value(int(wrong[0]), num_classes, ignore_label, has_zero=0 in values)
     return "Are class names missing, or are these raw ids that have yet to be mapped to class indices?"
+
+
+def one_wrong_value(value: int, num_classes: int, ignore_label: int, *, has_zero: bool) -> str:
+    """Return what to do where ``value`` alone is neither a class nor ignored; ``has_zero``: 0 occurs beside it."""
+    unlabelled = (
+        f"Does {value} mean 'not labelled'? Then write {ignore_label} instead of it, or set IGNORE_LABEL: {value} if "
+        "the data set is one of DATASETS.FOLDERS."
+    )
+    if value != num_classes:
+        return unlabelled
+    unlabelled += f" Is {value} a class? Then add its name."
+    if has_zero:  # CamVid's published labels, or ADE20K's
+        return f"{unlabelled} Does 0 mean 'not labelled'? Then write {ignore_label} for 0, subtract 1 from the others."
+    return f"Are its classes counted from 1? Then subtract 1, if no label of the data set holds 0. {unlabelled}"

@@ -104,8 +104,8 @@ class SGRPredictor:
         model = build_model(without_initial_weights(cfg))
         if not hasattr(model, "sem_seg_head"):
             raise ValueError(
-                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; this is for semantic "
-                'segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
+                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor and its "
+                'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
         checkpointer = Checkpointer(model)
         checkpointer.load(path, checkpointables=[])

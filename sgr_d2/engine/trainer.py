@@ -127,6 +127,8 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     """
     if resume and Checkpointer(nn.Module(), cfg.OUTPUT_DIR).has_checkpoint():
         cfg = without_initial_weights(cfg)
+    elif cfg.MODEL.BACKBONE.NAME.startswith("build_timm") and not (cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS):
+        logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
     return trainer.train()

@@ -110,9 +110,11 @@ def summed(num_classes: int, *images: dict[int, int]) -> DatasetCheck:
 @pytest.mark.parametrize(
     ("images", "expected"),
     [
-        # ADE20K's zero not removed: 0 is "not labelled", 4 the last class
-        ([{0: 5, 1: 50, 2: 40}, {3: 30, 4: 10}], "Labels look shifted by one: 4 occurs, one beyond the last class"),
-        ([{1: 50, 2: 40, 255: 3}, {3: 30, 4: 10}], "Labels look shifted by one: 0 never occurs and 4 does"),
+        # ADE20K's zero not removed: 0 is "not labelled", 4 the last class; or CamVid's: 0 is a class, 4 "not labelled"
+        ([{0: 5, 1: 50, 2: 40}, {3: 30, 4: 10}], "4 occurs, one beyond the last class.*Does 4 mean.*Does 0 mean"),
+        ([{0: 5, 1: 50, 4: 40}, {3: 30, 4: 10}], "Then write 255 instead of it, or set IGNORE_LABEL: 4"),
+        ([{1: 50, 2: 40, 255: 3}, {3: 30, 4: 10}], "shifted by one: 0 never occurs and 4 does.*counted from 1"),
+        ([{1: 50, 2: 40}, {3: 30, 4: 10}], "shifted by one: 0 never occurs and 4 does.*counted from 1"),
         ([{1: 50, 2: 40}, {3: 30, 255: 9}], r"Labels look shifted by one: class 0 \(c0\) never occurs"),
         ([{0: 50, 1: 40}, {2: 30, 255: 9}], r"Labels may be shifted by one: the last class \(c3\) never occurs"),
         ([{0: 70, 1: 10}, {2: 10, 3: 10}], r"Label 0 \(c0\) covers 70 % of the pixels and the ignore label 255 never"),
@@ -142,6 +144,11 @@ def test_suspicions(images, expected):
 )
 def test_nothing_to_suspect(images):
     assert suspicions(summed(4, *images), list("abcd")) == []
+
+
+def test_one_label_without_0_does_not_make_the_classes_count_from_1():
+    (text,) = suspicions(summed(4, {1: 50, 4: 9}, {0: 20, 2: 40}), list("abcd"))
+    assert "counted from 1" not in text and "set IGNORE_LABEL: 4" in text
 
 
 def test_few_of_many_classes_say_nothing_about_an_offset():

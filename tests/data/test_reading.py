@@ -120,7 +120,9 @@ def test_label_dtype():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[0, 1], [3, 3]], r"a\.png holds 3, neither a class \(0\.\.2\) nor the ignore label \(255\).*counted from 1"),
+        ([[1, 2], [3, 3]], r"a\.png holds 3, neither a class \(0\.\.2\) nor the ignore label \(255\).*counted from 1"),
+        ([[1, 2], [3, 255]], r"Then subtract 1, if no label of the data set holds 0\. Does 3 mean 'not labelled'"),
+        ([[0, 1], [3, 3]], r"\(255\)\. Does 3 mean .*\? Then write 255 .* set IGNORE_LABEL: 3 .*add its name"),
         ([[0, 255], [255, 0]], None),
         ([[0, 1], [2, 200]], r"holds 200, .*'not labelled'"),
         ([[7, 26], [33, 24]], r"holds 7, 24, 26, 33, .*raw ids"),
@@ -133,6 +135,15 @@ def test_values_outside_the_classes(tmp_path, labels, message):
         return
     with pytest.raises(ValueError, match=message):
         read_label(path, num_classes=3, ignore_label=255)
+
+
+def test_camvid_as_published_is_not_to_be_shifted(tmp_path):
+    """11 classes from 0 on, and 11 for "not labelled"."""
+    path = save(tmp_path / "a.png", np.arange(12, dtype=np.uint8).reshape(3, 4))
+    with pytest.raises(ValueError, match=r"holds 11, .*Does 11 mean 'not labelled'\? Then write 255 instead") as error:
+        read_label(path, num_classes=11, ignore_label=255)
+    assert "counted from 1" not in str(error.value)
+    assert read_label(path, num_classes=11, ignore_label=11).max() == 11  # IGNORE_LABEL: 11
 
 
 def test_a_mask_of_0_and_255_and_many_values(tmp_path):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sgr_d2.data.prepare import plan_ade20k, plan_cityscapes, plan_coco_stuff_10k, plan_coco_stuff_164k
+from sgr_d2.data.prepare import plan_ade20k, plan_camvid, plan_cityscapes, plan_coco_stuff_10k, plan_coco_stuff_164k
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [f"prepare_{name}.py" for name in ("coco_stuff_10k", "coco_stuff_164k", "ade20k", "cityscapes")]
+SCRIPTS = [f"prepare_{name}.py" for name in ("coco_stuff_10k", "coco_stuff_164k", "ade20k", "cityscapes", "camvid")]
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def prepare(monkeypatch, tmp_path):
         (miniatures.coco_stuff_164k, plan_coco_stuff_164k),
         (miniatures.ade20k, plan_ade20k),
         (miniatures.cityscapes, plan_cityscapes),
+        (miniatures.camvid, plan_camvid),
     ],
 )
 def test_a_part_of_a_release_is_prepared_if_that_is_accepted(prepare, tmp_path, capsys, build, make_plan):
@@ -91,7 +92,7 @@ def test_scripts_run_as_a_user_runs_them(script, tmp_path):
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert shown.returncode == 0 and f"python datasets/{script}" in shown.stdout
     miniatures.coco_stuff_10k(tmp_path)
-    for build in (miniatures.coco_stuff_164k, miniatures.ade20k, miniatures.cityscapes):
+    for build in (miniatures.coco_stuff_164k, miniatures.ade20k, miniatures.cityscapes, miniatures.camvid):
         build(tmp_path)
     command += ["--root", str(tmp_path), "--num-workers", "2", "--partial"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)

@@ -161,7 +161,7 @@ def test_a_detector_is_refused(trained, tmp_path):
     config["MODEL"]["ANCHOR_GENERATOR"]["SIZES"] = [[32]]
     state[KEY]["config"] = yaml.safe_dump(config)
     torch.save(state, tmp_path / "detector.pth")
-    with pytest.raises(ValueError, match=r"detector\.pth is of a RetinaNet.*DefaultPredictor"):
+    with pytest.raises(ValueError, match=r"detector\.pth is of a RetinaNet.*Use a trained detector"):
         SGRPredictor.from_checkpoint(tmp_path / "detector.pth", device="cpu")
 
 

@@ -70,9 +70,7 @@ def test_no_config():
 def test_a_base_that_is_not_there_is_named_with_the_file_that_asks_for_it(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("_BASE_: configs/nowhere.yaml\n")
-    with pytest.raises(
-        FileNotFoundError, match=r"mine.yaml: no file .*/nowhere.yaml. Paths in _BASE_ count from"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"mine.yaml: no file .*/nowhere.yaml. Paths in _BASE_ count from"):
         load_config(str(config))
 
 

@@ -66,7 +66,7 @@ def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Out
                 f"image {task.image} {width}x{height}."
             )
         if task.image_target is not None:
-            place_copy(task.image, task.image_target)
+            place_copy(task.image, task.image_target, overwrite=overwrite)
         state = _state_of(task.target, labels, overwrite)
         if state != "kept":
             write_label_png(labels, task.target)

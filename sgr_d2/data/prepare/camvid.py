@@ -1,0 +1,60 @@
+"""CamVid of the SegNet tutorial: train/ and trainannot/ (0-11) become images/train/ and labels/train/ (0-10, 255)."""
+
+import logging
+from pathlib import Path
+
+from sgr_d2.data.datasets.camvid import CLASSES
+from sgr_d2.data.datasets.folders import IMAGE_SUFFIXES
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, Split, files_by_key, pair_up, present_splits
+from sgr_d2.data.reading import read_values
+
+PUBLISHED = {"train": 367, "val": 101, "test": 233}
+UNLABELLED = len(CLASSES)  # as published
+
+logger = logging.getLogger(__name__)
+
+
+def plan_camvid(root: Path, *, partial: bool = False) -> Plan:
+    """Plan ``camvid/{images,labels}/SPLIT`` from ``camvid/SPLIT`` and ``camvid/SPLITannot``, under ``root``.
+
+    A split without either folder is left out.
+
+    Raises:
+        FileNotFoundError: there is no split, or one of its two folders is missing (with ``partial``: it is left out).
+    """
+    folder = root / "camvid"
+
+    def folders(name: str) -> tuple[Path, Path]:
+        return folder / name, folder / f"{name}annot"
+
+    begun = [name for name in PUBLISHED if any(path.is_dir() for path in folders(name))]
+    present = present_splits(begun or PUBLISHED, folders, partial)
+    for name in (name for name in PUBLISHED if name not in present):
+        missing = ", ".join(str(path) for path in folders(name) if not path.is_dir())
+        logger.warning("The split %s is left out: no folder %s.", name, missing)
+    rule = LabelRule(
+        read=read_values,
+        meaning=f"0 to {UNLABELLED - 1} and {UNLABELLED} (not labelled)",
+        indices={UNLABELLED: IGNORE_LABEL} | {value: value for value in range(UNLABELLED)},
+        num_classes=len(CLASSES),
+        hints={IGNORE_LABEL: "With 255 in it, it looks converted already: take the published file."},
+    )
+    return Plan("CamVid (SegNet, 11 classes)", folder, [_split(folder, name, *folders(name)) for name in present], rule)
+
+
+def _split(folder: Path, name: str, images: Path, sources: Path) -> Split:
+    image_targets, targets = folder / "images" / name, folder / "labels" / name
+    split = pair_up(
+        name,
+        PUBLISHED[name],
+        files_by_key(images, "*.png", ".png"),
+        files_by_key(sources, "*.png", ".png"),
+        lambda key: targets / f"{key}.png",
+        lambda key: image_targets / f"{key}.png",
+    )
+    made = {path for task in split.tasks for path in (task.target, task.image_target)}
+    found = {path for target in (image_targets, targets) for path in files_by_key(target, "*", "").values()}
+    strange = sorted(path for path in found - made if path.suffix.lower() in IMAGE_SUFFIXES)
+    # Training would take these as part of the data set.
+    split.problems.extend(f"{path}: is not made from the published files; move it away." for path in strange)
+    return split
