@@ -109,6 +109,15 @@ def test_the_input_size_can_be_evaluated_instead_of_the_label_size(config_file, 
     assert 0 <= small["sem_seg"]["mIoU"] <= 100
 
 
+def test_missing_images_are_found_before_the_model_is_built(config_file, tmp_path):
+    config = config_file.read_text().replace("val/images", "nowhere/images")
+    config_file.write_text(config)
+    with pytest.raises(FileNotFoundError, match=r"scenes_val: image folder .*nowhere/images does"):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "also_missing.pth")
+    with pytest.raises(FileNotFoundError, match=r"scenes_val: image folder .*nowhere/images does"):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "also_missing.pth", eval_only=True)
+
+
 def test_eval_only_without_weights_is_an_error(config_file):
     with pytest.raises(ValueError, match=r"--eval-only needs a checkpoint"):
         run(config_file, eval_only=True)

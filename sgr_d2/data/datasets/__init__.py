@@ -9,6 +9,7 @@ from sgr_d2.data.datasets.catalog import (
     get_dataset_records,
     metadata_of,
     register_semantic,
+    require_folders,
     semantic_names,
 )
 from sgr_d2.data.datasets.cityscapes import register_cityscapes
@@ -37,6 +38,7 @@ __all__ = [
     "register_shapes_context",
     "register_things",
     "register_tiny_coco",
+    "require_folders",
     "semantic_names",
     "thing_metadata_of",
 ]

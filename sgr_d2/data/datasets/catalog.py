@@ -127,6 +127,19 @@ def get_dataset_records(name: str) -> list[dict[str, Any]]:
     return records
 
 
+def require_folders(names: Sequence[str]) -> None:
+    """Fail now, not after a model was built and its weights were fetched, if the files of a data set are not there.
+
+    Raises:
+        FileNotFoundError, ValueError: what `get_dataset_records` says of it.
+    """
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        roots = [metadata.get(key) for key in ("image_root", "sem_seg_root")]
+        if any(root and not Path(root).is_dir() for root in roots):
+            get_dataset_records(name)
+
+
 def metadata_of(names: Sequence[str]) -> SemanticMetadata:
     """Return classes, colours and ignore label that the data sets share.
 
