@@ -47,7 +47,7 @@ def predict(args: argparse.Namespace) -> int:
         raise ValueError("--regions: this model has no SGR (MODEL.SGR.ENABLED: False), hence no regions.")
     output = OutputFolder(args.output, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity)
     info = predictor.metadata
-    output.write_classes(info.classes, info.colors, info.ignore_label)
+    output.write_classes(info.classes, info.colors, info.ignore_label, overwrite=args.overwrite)
     if args.webcam is not None:
         return film(predictor, output, args)
     return predict_files(predictor, inputs, output, args)

@@ -7,7 +7,7 @@ from .explore import ExploreSettings, NamedModel, explore
 from .model_card import read_card
 from .prediction import Prediction
 from .predictor import SGRPredictor
-from .setup import load_config, setup
+from .setup import load_config, merge_options, setup
 from .trainer import Trainer, evaluate_checkpoint, limit_threads, train
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "limit_threads",
     "load_config",
     "load_weights",
+    "merge_options",
     "read_card",
     "setup",
     "train",

@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -206,6 +207,15 @@ def save(program: ExportedProgram, path: Path, information: dict[str, str]) -> N
         ExportError: if the ONNX exporter cannot. ModuleNotFoundError: it is not installed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        _write(program, temporary, information)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(program: ExportedProgram, path: Path, information: dict[str, str]) -> None:
     if path.suffix == ".pt2":
         torch.export.save(program, path, extra_files={"information.json": json.dumps(information)})
         return

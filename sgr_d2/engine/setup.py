@@ -5,6 +5,7 @@ import difflib
 import logging
 import re
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,10 +17,10 @@ from detectron2.utils.logger import setup_logger
 
 import sgr_d2.modeling  # noqa: F401  registers backbones and heads
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.data.datasets import register_all, register_folders
+from sgr_d2.data.datasets import register_all, register_folders, require_folders
 from sgr_d2.modeling.checks import check_registered
 
-from .earlier_run import set_aside
+from .earlier_run import check_resume, keeping_config, set_aside
 from .scaling import scale_solver
 from .tasks import task_of
 
@@ -36,9 +37,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
     """
     cfg = load_config(args.config_file, args.opts)
-    trains_anew = not (args.eval_only or args.resume)
-    earlier = set_aside(cfg.OUTPUT_DIR) if trains_anew and comm.is_main_process() else None
-    comm.synchronize()
+    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    earlier = None if args.eval_only else _make_room(cfg, resume=args.resume)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     if earlier:
         logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have gone on.", earlier)
@@ -52,8 +52,24 @@ def setup(args: argparse.Namespace) -> CfgNode:
         logger.info("SEED was negative: drew %d. Give it to repeat this run.", cfg.SEED)
     cfg.freeze()
     cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=_batch_of_file(args.config_file), given=given)
-    default_setup(cfg, args)
+    with keeping_config(cfg.OUTPUT_DIR) if args.eval_only and comm.is_main_process() else nullcontext():
+        default_setup(cfg, args)
     return cfg
+
+
+def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
+    """Move an earlier run in OUTPUT_DIR aside unless it is to go on; where it is now.
+
+    Raises:
+        ValueError: if the weights to begin with lie there, or there is nothing to go on with but runs moved aside.
+    """
+    folder, earlier = Path(cfg.OUTPUT_DIR), None
+    if resume:
+        check_resume(folder)
+    elif comm.is_main_process():
+        earlier = set_aside(folder, needed=cfg.MODEL.WEIGHTS)
+    comm.synchronize()
+    return earlier
 
 
 def _batch_of_file(config_file: str) -> int:

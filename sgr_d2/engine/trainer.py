@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import sgr_d2.modeling  # noqa: F401  registers the models
-from sgr_d2.data.datasets import require_folders
 
 from .checkpoint import Checkpointer, require_all_parameters
 from .evaluate import evaluate, share_buffers
@@ -126,7 +125,6 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
     Returns:
         The results of the last evaluation on the main process.
     """
-    require_folders([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     if resume and Checkpointer(nn.Module(), cfg.OUTPUT_DIR).has_checkpoint():
         cfg = without_initial_weights(cfg)
     elif cfg.MODEL.BACKBONE.NAME.startswith("build_timm") and not (cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS):
@@ -148,7 +146,6 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
             "--eval-only needs a checkpoint: give MODEL.WEIGHTS path, or --resume for the last one in "
             f"{cfg.OUTPUT_DIR}."
         )
-    require_folders(cfg.DATASETS.TEST)
     model = Trainer.build_model(without_initial_weights(cfg))
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)

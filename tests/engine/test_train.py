@@ -50,6 +50,20 @@ def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, capl
     assert min(json.loads(row)["iteration"] for row in rows) == 2
     run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path, eval_only=True)
     assert not (tmp_path / "earlier_3").exists()
+    with pytest.raises(ValueError, match=r"model_final.pth is a file of the run in OUTPUT_DIR.*another OUTPUT_DIR"):
+        run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path)
+    (tmp_path / "last_checkpoint").unlink()
+    with pytest.raises(ValueError, match=r"holds no checkpoint, but .*earlier_2 does"):
+        run(config_file, "OUTPUT_DIR", tmp_path, resume=True)
+
+
+def test_an_evaluation_leaves_the_config_of_the_training(config_file, tmp_path):
+    opts = ["OUTPUT_DIR", tmp_path, "SEED", 5]
+    run(config_file, *opts, "SOLVER.MAX_ITER", 1)
+    before = (tmp_path / "config.yaml").read_text()
+    run(config_file, *opts, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "SEED", 3, eval_only=True)
+    assert (tmp_path / "config.yaml").read_text() == before and "SEED: 5" in before
+    assert "SEED: 3" in (tmp_path / "evaluation/config.yaml").read_text()
 
 
 @pytest.mark.parametrize("scheduler", ["WarmupPolyLR", "WarmupMultiStepLR"])

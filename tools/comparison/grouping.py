@@ -104,7 +104,11 @@ def _metrics(results: Mapping[str, dict[str, Any]], wanted: Sequence[str]) -> li
             if not any(name in (metric, f"{name.split('/')[0]}/{metric}") for name in measured):
                 known = sorted(name for name in measured if "IoU-" not in name and "ACC-" not in name)
                 raise ValueError(f"--metrics {metric}: no run has it; there are {', '.join(known)}.")
-        return list(wanted)
+        # "task/metric" stands for that of every data set: of two sets the figures are not to be mixed
+        names = [
+            [metric] if metric in measured or len(sets) == 1 else [f"{s}/{metric}" for s in sets] for metric in wanted
+        ]
+        return [name for group in names for name in group if len(sets) == 1 or name in measured]
     short = len(sets) == 1
     names = [(s, metric) for s in sets for metric in METRICS if f"{s}/{metric}" in measured]
     return [metric if short else f"{s}/{metric}" for s, metric in names]

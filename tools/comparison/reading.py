@@ -99,9 +99,21 @@ def _read_folder(path: Path) -> FoundRun:
 
 def _unfinished(path: Path, config: dict[str, Any]) -> str:
     """Nothing for a finished training and for an evaluation alone."""
-    done = max((row["iteration"] + 1 for row in training_rows(path) if "total_loss" in row), default=None)
+    rows = training_rows(path)
+    done = max((row["iteration"] + 1 for row in rows if "total_loss" in row), default=None)
     steps = config.get("SOLVER.MAX_ITER")
-    return f"stopped after {done} of {steps} steps" if done is not None and done < steps else ""
+    if done is None:
+        return ""
+    if done < steps:
+        return f"stopped after {done} of {steps} steps"
+    if any(
+        row["iteration"] >= steps - 1 and any("/" in key and key[-3:] in ("IoU", "/AP") for key in row) for row in rows
+    ):
+        return ""
+    files = list((path / "evaluation").glob("*/metrics.json"))
+    written = (path / "metrics.json").stat().st_mtime
+    later = any(file.stat().st_mtime > written for file in files)  # by --eval-only
+    return "stopped before its last evaluation" if files and not later else ""
 
 
 def _progress(path: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from .outcome import describe_machine, gather
 from .plan import ROOT, Run
 from .records import Folders, read_json, write_json
+from .resolved import differences
 
 TRAIN = [sys.executable, str(ROOT / "train_net.py")]
 LOG_LINES = 20
@@ -69,11 +70,12 @@ class Job:
         """Go on with what an interrupted run of the same settings left, or start in an empty folder."""
         self.folders.failure(self.run).unlink(missing_ok=True)
         progress = read_json(self.folders.progress(self.run))
-        if progress is None or progress["config"] != config:
+        if progress is None or differences(progress["config"], config):
             for path in self.output.iterdir():
                 if path.name != "lock":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            progress = {"seconds": 0.0, "attempts": 0, "peak_memory_mib": 0, "config": config}
+            progress = {"seconds": 0.0, "attempts": 0, "peak_memory_mib": 0}
+        progress["config"] = config
         threads = None if self.launch.num_gpus else self.launch.threads
         progress["environment"] = describe_machine(self.launch.num_gpus, threads)
         progress["attempts"] += 1

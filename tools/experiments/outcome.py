@@ -16,6 +16,9 @@ import sgr_d2
 from .plan import ROOT, Run
 from .resolved import hash_of
 
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "relative_position_index", "attn_mask")
+BUFFERS += ("region_predictor.centres", "region_predictor.radii")
+
 
 def gather(run: Run, output: Path, progress: dict[str, Any], metrics: list[str]) -> dict[str, Any]:
     """What is kept of a run.
@@ -130,12 +133,14 @@ def _gpu_memory(log: Path) -> int | None:
 
 
 def _parameters(checkpoint: Path) -> int | None:
-    """How many numbers the model learns: all of the checkpoint but the statistics of BatchNorm."""
+    """How many numbers the model learns: the checkpoint without norms' statistics, FrozenBN, other buffers."""
     if not checkpoint.is_file():
         return None
     model = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
-    return sum(tensor.numel() for name, tensor in model.items() if not name.endswith(statistics))
+    norms = {name.removesuffix("running_mean") for name in model if name.endswith("running_mean")}
+    frozen = {norm for norm in norms if f"{norm}num_batches_tracked" not in model}
+    learnt = (name for name in model if not name.endswith(BUFFERS) and f"{name.rpartition('.')[0]}." not in frozen)
+    return sum(model[name].numel() for name in learnt)
 
 
 def _below_root(path: str) -> str:

@@ -118,6 +118,8 @@ def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, s
     if failure is not None:
         last = failure["log"][-1] if failure["log"] else "no output"
         return "failed", f"exit code {failure['exit_code']}: {last}"
-    if folders.progress(run).is_file():
-        return "interrupted", ""
-    return "missing", ""
+    progress = read_json(folders.progress(run))
+    if progress is None:
+        return "missing", ""
+    changed = differences(progress["config"], wanted)
+    return ("changed", "; ".join(changed)) if changed else ("interrupted", "")

@@ -71,7 +71,8 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
     parts += [f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures or []]
     parts += [
         "## Metrics",
-        "Mean ± standard deviation over the seeds; n of the planned runs.",
+        "Mean ± standard deviation over the seeds; n of the planned runs; (n) those that have a figure, where "
+        "not all do.",
         _metric_table(collected),
     ]
     parts += [
@@ -110,7 +111,10 @@ def _metric_table(collected: Collected) -> str:
         n = sum(run.name in collected.results for run in variant.runs)
         figures = [estimate(list(collected.values(variant, metric).values())) for metric in plan.metrics]
         none = "n/a" if n else MISSING
-        return [f"{n} of {len(variant.runs)}", *(spread(figure) if figure.n else none for figure in figures)]
+        texts = [
+            spread(figure) + (f" ({figure.n})" if figure.n < n else "") if figure.n else none for figure in figures
+        ]
+        return [f"{n} of {len(variant.runs)}", *texts]
 
     return _table(collected, ["n", *plan.metrics], cells)
 

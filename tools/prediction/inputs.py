@@ -51,6 +51,11 @@ def _expand(argument: str, exclude: Path) -> Iterator[tuple[Path, str]]:
         return
     if path.is_dir():
         files = [file for file in _files_below(path) if exclude not in file.resolve().parents]
+        if not files and any(True for _ in _files_below(path)):
+            raise FileNotFoundError(
+                f"{argument}: all images and videos in it lie in {exclude}, the folder of the results. Choose another "
+                "--output."
+            )
         if not files:
             raise FileNotFoundError(
                 f"{argument}: no image or video in this folder ({', '.join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))})."
@@ -74,11 +79,16 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _named(found: dict[Path, str]) -> list[Input]:
-    """Names without suffix; where two differ in nothing else, the suffix stays: a.jpg, a.png -> a_jpg, a_png."""
+    """Names without suffix; where two differ in nothing else, the suffix stays: a.jpg, a.png -> a_jpg, a_png.
+
+    So it does for a video beside a folder of its name, since its frames get such a folder.
+    """
     stems = [str(Path(name).with_suffix("")) for name in found.values()]
     inputs: dict[str, Input] = {}
     for (path, name), stem in zip(found.items(), stems, strict=True):
-        unique = stem if stems.count(stem) == 1 else f"{stem}_{Path(name).suffix.lstrip('.')}"
+        beside_folder = Path(name).suffix.lower() in VIDEO_SUFFIXES and any(s.startswith(f"{stem}/") for s in stems)
+        alone = stems.count(stem) == 1 and not beside_folder
+        unique = stem if alone else f"{stem}_{Path(name).suffix.lstrip('.')}"
         if unique in inputs:
             raise ValueError(
                 f"{inputs[unique].path} and {path} would write the same outputs ({unique}). Name the folder above "

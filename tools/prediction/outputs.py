@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,11 +36,20 @@ class OutputFolder:
         """Whether ``name`` is done: its areas are written last."""
         return self.path("areas", name, ".json").is_file()
 
-    def write_classes(self, classes: list[str], colors: list, ignore_label: int) -> None:
+    def write_classes(self, classes: list[str], colors: list, ignore_label: int, *, overwrite: bool = False) -> None:
+        """
+        Raises:
+            FileExistsError: the folder holds labels of other classes, and ``overwrite`` is not given.
+        """
         entries = [
             {"label": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(classes, colors, strict=True))
         ]
-        write_json({"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json")
+        content, path = {"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json"
+        if not overwrite and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
+            raise FileExistsError(
+                f"{path}: these results are of a model with other classes. Choose another --output, or --overwrite."
+            )
+        write_json(content, path)
 
     def write_image(self, name: str, source: Path, image: np.ndarray, prediction: Prediction) -> None:
         """Write everything of one image (H, W, 3) RGB."""
@@ -60,6 +70,7 @@ class OutputFolder:
     def _write_regions(self, name: str, image: np.ndarray, prediction: Prediction) -> None:
         maps = prediction.region_maps()
         colors = token_colors(len(maps))
+        shutil.rmtree(self.folder / "regions" / name, ignore_errors=True)  # perhaps of other tokens
         for summary in maps.strongest(self.num_regions, prediction.labels, len(prediction.classes)):
             panel = Image.fromarray(region_panel(image, maps.map_of(summary.token), colors[summary.token]))
             target = self.path("regions", f"{name}/token_{summary.token:03d}", ".jpg")

@@ -1,6 +1,7 @@
 """Videos and cameras by OpenCV: frames in, frames with the classes' colours out."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Frames:
             what = f"camera {source}" if isinstance(source, int) else str(source)
             raise ValueError(f"{what}: OpenCV cannot open it. Is it there, not in use, and of a format it knows?")
         self._source, self._stride, self._limit = source, stride, limit
+        self.is_camera = isinstance(source, int)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = (rate if 0 < rate < 1000 else DEFAULT_RATE) / stride
         total = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if not isinstance(source, int) else 0
@@ -83,12 +85,13 @@ class OverlayVideo:
 def predict_frames(
     predictor: SGRPredictor, frames: Frames, source: str, name: str, output: OutputFolder, *, show: bool = False, tick
 ) -> int:
-    """Predict all frames; Ctrl-C, or q in the window, ends a recording and keeps what there is. Returns their number.
+    """Predict all frames; q in the window, and Ctrl-C for a camera, keeps what there is. Returns their number.
 
     Writes labels/<name>/<frame>.png, overlays/<name>.mp4 and areas/<name>.json with a list of frames.
     """
     video = OverlayVideo(output.path("overlays", name, ".mp4"), frames.rate)
     found = []
+    shutil.rmtree(output.folder / "labels" / name, ignore_errors=True)  # of an earlier call, perhaps with more frames
     try:
         for frame in frames:
             prediction = predictor(frame, scores=False)
@@ -101,7 +104,7 @@ def predict_frames(
             if show and not _shown(overlay):
                 break
     except KeyboardInterrupt:
-        if not found:
+        if not (found and frames.is_camera):  # of a file the next call makes the whole
             video.drop()
             raise
     except BaseException:
