@@ -1,0 +1,108 @@
+"""Does a trained model use its tokens, and what do the losses of SGR do to the features?"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from statistics import mean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sgr_d2.modeling.sgr.fusion import Fusion
+
+# The losses of SGR; all others are those of the head.
+SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
+HEAD = "head"
+
+
+class Pull(NamedTuple):
+    """What a loss does to a part of a model, means over batches.
+
+    Attributes:
+        norm: of its gradient with respect to all parameters of the part.
+        cosine: between that gradient and the one of the head's losses; 0 where either is zero.
+    """
+
+    norm: float
+    cosine: float
+
+
+@contextmanager
+def without_tokens(model: nn.Module) -> Iterator[None]:
+    """Let every fusion block of SGR return its features unchanged; regions and tokens are still made.
+
+    Raises:
+        ValueError: if the model has no SGR.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Fusion)]
+    if not blocks:
+        raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no tokens to leave out.")
+    hooks = [block.register_forward_hook(lambda block, inputs, output: inputs[0]) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str, Pull]]:
+    """Gradients by loss and part of the model.
+
+    Args:
+        model: returns a dict of losses; it is put into training mode, and its running statistics change.
+        batches: as a training loader gives them.
+
+    Returns:
+        {part: {loss: Pull}}; the losses of the head are added up as "head". Parts are "backbone" (or "bottom_up" and
+        "neck" where it has both), "sgr" and "head"; what belongs to a loss alone is left out.
+    """
+    parts = _parts(model)
+    parameters = [parameter for members in parts.values() for parameter in members]
+    found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    model.train()
+    for batch in batches:
+        gradients = {
+            name: _split(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), parts)
+            for name, loss in _by_source(model(batch)).items()
+        }
+        for name, of_parts in gradients.items():
+            for part, gradient in of_parts.items():
+                cosine = torch.cosine_similarity(gradient, gradients[HEAD][part], dim=0).item()
+                found[part][name].append((gradient.norm().item(), cosine))
+    return {
+        part: {name: Pull(*(mean(column) for column in zip(*rows, strict=True))) for name, rows in losses.items()}
+        for part, losses in found.items()
+    }
+
+
+def _by_source(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    of_head = sum(loss for name, loss in losses.items() if name not in SGR_LOSSES)
+    return {HEAD: of_head} | {name: loss for name, loss in losses.items() if name in SGR_LOSSES}
+
+
+def _parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    parts: dict[str, list[nn.Parameter]] = defaultdict(list)
+    has_neck = any(name.startswith("backbone.bottom_up.") for name, _ in model.named_parameters())
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad or name.startswith("criterion."):
+            continue
+        if name.startswith("sgr."):
+            part = "sgr"
+        elif name.startswith("backbone."):
+            neck = "bottom_up" if name.startswith("backbone.bottom_up.") else "neck"
+            part = neck if has_neck else "backbone"
+        else:
+            part = HEAD
+        parts[part].append(parameter)
+    return parts
+
+
+def _split(gradients: tuple[Tensor | None, ...], parts: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
+    """One vector a part, zero where a parameter takes no part in the loss."""
+    found, start = {}, 0
+    for part, members in parts.items():
+        pairs = zip(members, gradients[start : start + len(members)], strict=True)
+        found[part] = torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in pairs])
+        start += len(members)
+    return found

@@ -1,0 +1,74 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+from toys import randomize_zeros, toy_cfg, toy_input
+
+from sgr_d2.engine.diagnose import pulls, without_tokens
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import diagnose
+
+
+class TwoLosses(nn.Module):
+    """Gradients on the backbone: (1, 0) of the head, (3, 4) of the component loss; none of it on the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.ParameterDict({"w": nn.Parameter(torch.ones(2))})
+        self.sem_seg_head = nn.Linear(1, 1, bias=False)
+
+    def forward(self, batch):
+        w = self.backbone["w"]
+        head = w[0] + self.sem_seg_head.weight.sum()
+        return {"loss_a": 0.25 * head, "loss_b": 0.75 * head, "loss_component": w @ torch.tensor([3.0, 4.0])}
+
+
+def test_norms_and_cosines_by_hand():
+    found = pulls(TwoLosses(), [[], []])
+    assert found["backbone"]["head"] == pytest.approx((1.0, 1.0))
+    assert found["backbone"]["loss_component"] == pytest.approx((5.0, 0.6))
+    assert found["head"]["loss_component"] == (0.0, 0.0)
+
+
+def test_every_part_of_a_real_model():
+    model = build_model(toy_cfg())
+    randomize_zeros(model)
+    found = pulls(model, [[toy_input(64, 64)]])
+    assert set(found) == {"backbone", "sgr", "head"}
+    assert set(found["sgr"]) == {"head", "loss_component", "loss_diversity"}
+    assert found["sgr"]["head"].norm > 0 and found["head"]["loss_component"].norm == 0
+
+
+def test_without_tokens_the_features_pass_unchanged():
+    model = build_model(toy_cfg()).eval()
+    randomize_zeros(model)
+    images = [{"image": toy_input(64, 64)["image"]}]
+    with torch.no_grad():
+        before = model(images)[0]["sem_seg"]
+        with without_tokens(model):
+            off = model(images)[0]["sem_seg"]
+            model.sgr, sgr = None, model.sgr
+            plain = model(images)[0]["sem_seg"]
+            model.sgr = sgr
+        assert torch.equal(model(images)[0]["sem_seg"], before)
+    assert torch.equal(off, plain) and not torch.equal(off, before)
+    with pytest.raises(ValueError, match=r"has no SGR"), without_tokens(nn.Linear(1, 1)):
+        pass
+
+
+def test_command_line(trained, tmp_path, capsys):
+    command = ["--config-file", str(trained.config), "--weights", str(trained.checkpoint), "--output", str(tmp_path)]
+    assert diagnose.main([*command, "--batches", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "## scenes_val" in printed and "| mIoU" in printed and "loss_component" in printed
+    written = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert set(written["evaluation"]["scenes_val"]) == {"with_tokens", "without_tokens"}
+    assert diagnose.main([*command, "--batches", "0"]) == 2
+    assert "--batches 0" in capsys.readouterr().err
+    assert diagnose.main([*command, "--opts", "MODEL.SGR.ENABLED", "False"]) == 2
+    assert "has no SGR" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""Does a trained segmentation model use its tokens, and what do the losses of SGR do to its features?
+
+python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \
+    --weights output/camvid/fpn_sgr_effnet_lite0/model_final.pth --output output/diagnosis
+
+Evaluates the model as it is and with its fusion blocks switched off (the difference is what the tokens do for the
+prediction), then compares on training batches the gradients of SGR's losses with that of the head, by part of the
+model: a large norm with a small cosine means that a loss takes the features elsewhere. Prints Markdown, writes
+DIR/diagnosis.json.
+"""
+
+import argparse
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+from detectron2.utils.env import seed_all_rng
+from tabulate import tabulate
+
+from sgr_d2.engine import Trainer, evaluate, load_config
+from sgr_d2.engine.checkpoint import Checkpointer, require_all_parameters
+from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
+from sgr_d2.engine.trainer import without_initial_weights
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the run")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--batches", type=int, default=8, metavar="N", help="training batches to look at; default 8")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config")
+    args = parser.parse_args(arguments)
+    try:
+        found = diagnose(args)
+    except (OSError, KeyError, ValueError) as error:
+        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
+        return 2
+    (args.output / "diagnosis.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(to_markdown(found))
+    return 0
+
+
+def diagnose(args: argparse.Namespace) -> dict:
+    """{"evaluation": {data set: {"with_tokens", "without_tokens": figures}}, "pulls": {part: {loss: Pull as dict}}}."""
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights]).clone()
+    if args.batches < 1:
+        raise ValueError(f"--batches {args.batches}: give 1 or more.")
+    seed_all_rng(cfg.SEED)
+    model = Trainer.build_model(without_initial_weights(cfg))
+    checkpointer = Checkpointer(model)
+    checkpointer.load(args.weights, checkpointables=[])
+    require_all_parameters(model, checkpointer.report, args.weights)
+    evaluation: dict[str, dict] = {name: {} for name in cfg.DATASETS.TEST}
+    with without_tokens(model):
+        for name in cfg.DATASETS.TEST:
+            evaluation[name]["without_tokens"] = _figures(cfg, model, name, args.output / "without_tokens")
+    for name in cfg.DATASETS.TEST:
+        evaluation[name]["with_tokens"] = _figures(cfg, model, name, args.output / "with_tokens")
+    batches = islice(Trainer.build_train_loader(cfg), args.batches)
+    found = {part: {loss: pull._asdict() for loss, pull in of.items()} for part, of in pulls(model, batches).items()}
+    return {"weights": args.weights, "batches": args.batches, "evaluation": evaluation, "pulls": found}
+
+
+def _figures(cfg, model, name: str, folder: Path) -> dict[str, float]:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.freeze()
+    return evaluate(cfg, model.eval(), name)["sem_seg"]
+
+
+def to_markdown(found: dict) -> str:
+    """Two tables: figures with and without tokens, gradients."""
+    parts = []
+    for name, both in found["evaluation"].items():
+        on, off = both["with_tokens"], both["without_tokens"]
+        rows = [[key, on[key], off[key], on[key] - off[key]] for key in on if not key.startswith("ACC-")]
+        table = tabulate(rows, ["%", "with tokens", "without", "difference"], tablefmt="pipe", floatfmt=".2f")
+        parts += [f"## {name}", table]
+    losses = list(dict.fromkeys(loss for of in found["pulls"].values() for loss in of))
+    rows = [
+        [part, *(f"{pull.norm:.3f} ({pull.cosine:+.2f})" for pull in (Pull(**of[loss]) for loss in losses))]
+        for part, of in found["pulls"].items()
+    ]
+    title = f"Gradients: norm (cosine with the head's), {found['batches']} batches"
+    return "\n\n".join([*parts, f"## {title}", tabulate(rows, ["part", *losses], tablefmt="pipe")])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
