@@ -1,6 +1,7 @@
 """tools/compare_runs.py on run folders and results written by hand."""
 
 import json
+import os
 import re
 
 import compare_runs
@@ -9,6 +10,7 @@ import pytest
 from comparison.grouping import compare
 from comparison.reading import find_runs
 from experiments.records import write_json
+from experiments.summary import to_markdown
 
 from sgr_d2.config import get_sgr_cfg
 
@@ -122,6 +124,24 @@ def test_two_data_sets_and_chosen_metrics(runs):
     assert collected.plan.metrics == expected
     assert collected.values(collected.variant("fpn"), "a_val/sem_seg/mIoU") == {0: 33.0}
     assert compare(find_runs(runs), ["toy_val/sem_seg/mIoU"]).plan.metrics == ["toy_val/sem_seg/mIoU"]
+    # never the figure of one set minus that of another
+    assert compare(find_runs(runs), ["sem_seg/mIoU"]).plan.metrics == expected[:2]
+    assert compare(find_runs(runs[1:]), ["sem_seg/mIoU"]).plan.metrics == ["sem_seg/mIoU"]
+
+
+def test_a_run_killed_in_its_last_evaluation(runs):
+    log, evaluation = runs[0] / "metrics.json", runs[0] / "evaluation/toy_val/metrics.json"
+    os.utime(evaluation, (1, 1))  # of an earlier step
+    assert compare(find_runs(runs)).states["fpn/seed0"] == ("incomplete", "stopped before its last evaluation")
+    log.write_text(log.read_text() + json.dumps({"iteration": STEPS, "sem_seg/mIoU": 50.0}) + "\n")
+    assert compare(find_runs(runs)).states["fpn/seed0"] == ("done", "")
+
+
+def test_a_figure_that_a_run_lacks_is_counted(runs):
+    third = write_folder(runs[2].parent / "seed2", seed=2, miou=50.0, car=60.0, sgr=True)
+    write_json({"sem_seg": {"mIoU": 50.0}, "token_semantics": {"S_C": None}}, third / "evaluation/toy_val/metrics.json")
+    text = to_markdown(compare(find_runs([*runs, third])))
+    assert rows(text, "Metrics")["sgr"][:3] == ["3 of 3", "52.00 ± 2.65", "0.500 ± 0.000 (2)"]
 
 
 def test_same_names_are_numbered(runs, tmp_path):

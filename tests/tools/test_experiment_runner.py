@@ -152,6 +152,21 @@ def test_what_another_run_left_of_other_settings_is_not_gone_on_with(folders, la
     assert read_json(folders.progress(run))["attempts"] == 1
 
 
+def test_an_interrupted_run_outlives_new_keys_but_not_other_settings(folders, launch):
+    run = run_of("hang")
+    old, new = {"MODE": "hang"}, {"MODE": "hang", "MODEL.SGR.AREA_POWER": 0.0}  # a key that did not exist yet
+    job = begin(folders, launch, run, old)
+    (folders.output(run) / "model_0000001.pth").write_text("weights")
+    job.end()
+    assert state_of(folders, run, new) == ("interrupted", "")
+    assert state_of(folders, run, old | {"A": 2}) == ("changed", "A: None -> 2")
+    job = begin(folders, launch, run, new)
+    assert (folders.output(run) / "model_0000001.pth").exists()
+    assert read_json(folders.progress(run))["config"] == new
+    wait(job)
+    job.end()
+
+
 def test_a_run_in_other_hands_is_left_alone(folders, launch):
     runs = [run_of("fine"), run_of("fine", 1)]
     with locked(folders, runs[0]) as mine:

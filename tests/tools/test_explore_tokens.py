@@ -154,3 +154,12 @@ def test_the_data_set_of_the_checkpoint_needs_no_config(photos, tmp_path):
     assert run("--weights", checkpoint, "--output", tmp_path / "out") == 0
     text = (tmp_path / "out/data/index.js").read_text()
     assert '"hasTruth":true' in text and '"mIoU"' in text
+
+
+def test_options_override_the_config_of_the_checkpoint(checkpoint, photos, tmp_path, monkeypatch):
+    settings = []
+    with monkeypatch.context() as patch:
+        patch.setattr(explore_tokens, "explore", lambda *_, **options: settings.append(options["settings"]))
+        options = ["--opts", "TEST.TOKEN_SEMANTICS.MIN_MASS", 0.05, "INPUT.COMPONENTS.MIN_AREA", 7]
+        run("--weights", checkpoint, "--images", photos, "--output", tmp_path / "out", *options)
+    assert (settings[0].min_mass, settings[0].min_area) == (0.05, 7)

@@ -6,7 +6,8 @@ import predict
 import pytest
 from PIL import Image
 from prediction.inputs import find_inputs
-from prediction.outputs import write_atomically
+from prediction.outputs import OutputFolder, write_atomically
+from prediction.video import Frames, predict_frames
 from toy_checkpoint import CLASSES, write_checkpoint
 
 from sgr_d2.engine import SGRPredictor
@@ -91,6 +92,45 @@ def test_a_video_becomes_labels_areas_and_a_video(checkpoint, clip, tmp_path):
     assert not (tmp_path / "few/overlays").exists()
 
 
+def test_a_shorter_result_replaces_a_longer_one(checkpoint, clip, photos, tmp_path):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, clip) == 0
+    assert run(checkpoint, output, clip, "--max-frames", 2, "--overwrite") == 0
+    assert len(list((output / "labels/clip").iterdir())) == 2
+    assert run(checkpoint, output, photos / "one.png", "--regions", 3) == 0
+    assert run(checkpoint, output, photos / "one.png", "--regions", 1, "--overwrite") == 0
+    assert len(list((output / "regions/one").iterdir())) == 1
+
+
+def test_a_file_stopped_by_ctrl_c_is_not_done(checkpoint, clip, tmp_path, monkeypatch):
+    predictor, output = SGRPredictor.from_checkpoint(checkpoint, device="cpu"), OutputFolder(tmp_path / "out")
+    ticks = []
+
+    def tick():
+        ticks.append(1)
+        if len(ticks) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_frames(predictor, Frames(clip), "clip.avi", "clip", output, tick=tick)
+    assert not output.exists("clip") and not list((tmp_path / "out").rglob("*.mp4"))
+    ticks.clear()
+    frames = Frames(clip)
+    frames.is_camera = True  # whose recording ends so
+    assert predict_frames(predictor, frames, "camera 0", "clip", output, tick=tick) == 3
+    assert output.exists("clip")
+
+
+def test_labels_of_other_classes_are_not_mixed(checkpoint, photos, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, photos / "one.png") == 0
+    classes = output / "classes.json"
+    classes.write_text(classes.read_text().replace(CLASSES[0], "another"))
+    assert run(checkpoint, output, photos / "one.png") == 2
+    assert "of a model with other classes" in capsys.readouterr().err
+    assert run(checkpoint, output, photos / "one.png", "--overwrite") == 0
+
+
 def test_a_damaged_video_and_a_missing_camera(checkpoint, tmp_path, capsys):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     assert run(checkpoint, tmp_path / "out", tmp_path / "bad.mp4") == 1
@@ -142,6 +182,10 @@ def test_names_of_outputs(photos, tmp_path):
     (photos / "sub/one.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"would write the same outputs \(one_png\)"):
         find_inputs([str(photos / "one.png"), str(photos / "sub/one.png")], exclude=tmp_path / "out")
+    (photos / "sub.mp4").write_bytes(b"")
+    assert "sub_mp4" in [item.name for item in find_inputs([str(photos)], exclude=tmp_path / "out")]
+    with pytest.raises(FileNotFoundError, match=r"photos: all images and videos in it lie in .*another --output"):
+        find_inputs([str(photos)], exclude=photos)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no image or video in this folder"):
         find_inputs([str(tmp_path / "empty")], exclude=tmp_path / "out")
