@@ -66,8 +66,8 @@ def test_tables_by_hand(runs, tmp_path, capsys):
     by_class = rows(text, "IoU by class, toy_val")
     assert by_class["car"] == ["61.00 ± 1.41", "65.00 ± 4.24", "+4.000 [-21.412, +29.412] (2)"]
     assert by_class["a|b"] == ["10.00 ± 0.00", "10.00 ± 0.00", "+0.000 [+0.000, +0.000] (2)"]
-    # 0.5 and 1.5 s a step, 90 s, 700 MB
-    assert rows(text, "Costs")["fpn"] == ["1.000", "90", "700"]
+    # a loss of 1, 0.5 and 1.5 s a step, 90 s, 700 MB
+    assert rows(text, "Costs")["fpn"] == ["1.0000", "1.000", "90", "700"]
     assert "* `sgr`: `MODEL.SGR.ENABLED: False -> True`" in text
 
 

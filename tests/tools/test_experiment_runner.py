@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from experiments.job import Job, Launch, last_lines
+from experiments.outcome import _head_loss
 from experiments.plan import Run
 from experiments.records import Folders, is_locked, locked, read_json, state_of, take_lock
 from experiments.runner import Runner
@@ -84,6 +85,14 @@ def test_results_of_several_runs_at_a_time(folders, launch):
     assert str(folders.work) not in json.dumps(result)
     assert sum(text.startswith("done") for text in said) == 3
     assert not (folders.output(runs[0]) / "last_checkpoint").exists()
+
+
+def test_the_heads_loss_of_the_last_fifth():
+    rows = [
+        {"iteration": i, "total_loss": 10.0 - i, "loss_component": 0.25, "loss_diversity": 0.125} for i in range(10)
+    ]
+    assert _head_loss(rows + [{"iteration": 10, "sem_seg/mIoU": 3.0}]) == 1.5 - 0.375  # of 2 and 1
+    assert _head_loss([]) is None and _head_loss([{"total_loss": float("nan")}]) is None
 
 
 def test_what_is_done_is_not_done_again(folders, launch):

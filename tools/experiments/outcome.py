@@ -1,17 +1,19 @@
 """The result of a finished run: metrics, costs and machine, gathered from the files that training left."""
 
 import json
+import math
 import os
 import platform
 import subprocess
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
 
 import sgr_d2
+from sgr_d2.engine.diagnose import SGR_LOSSES
 
 from .plan import ROOT, Run
 from .resolved import hash_of
@@ -42,6 +44,7 @@ def gather(run: Run, output: Path, progress: dict[str, Any], metrics: list[str])
         "config_hash": hash_of(progress["config"]),
         "metrics": read_metrics(output),
         "curve": _curve(rows, metrics[0]),
+        "head_loss": _head_loss(rows),
         "seconds": None if progress["seconds"] is None else round(progress["seconds"], 1),
         "seconds_per_step": round(median(steps), 4) if steps else None,
         "peak_memory_mib": progress["peak_memory_mib"],
@@ -121,6 +124,14 @@ def _curve(rows: list[dict[str, Any]], metric: str) -> list[list[float]]:
     last = max((row["iteration"] for row in rows if "total_loss" in row), default=0)
     found = {min(row["iteration"], last): row[metric] for row in rows if metric in row}
     return [[iteration + 1, value] for iteration, value in sorted(found.items()) if value == value]
+
+
+def _head_loss(rows: list[dict[str, Any]]) -> float | None:
+    """Mean of the head's losses over the last fifth of training: of runs of one seed, which see the same images, little
+    noise is in its differences."""
+    losses = [row["total_loss"] - sum(row.get(name, 0.0) for name in SGR_LOSSES) for row in rows if "total_loss" in row]
+    last = losses[-max(1, len(losses) // 5) :]
+    return round(fmean(last), 5) if last and math.isfinite(fmean(last)) else None
 
 
 def _gpu_memory(log: Path) -> int | None:

@@ -14,6 +14,7 @@ from .statistics import Estimate, estimate, paired_difference
 
 Result = dict[str, Any]
 COSTS: dict[str, tuple[str, int]] = {
+    "head_loss": ("head's loss", 4),
     "seconds_per_step": ("s per step", 3),
     "seconds": ("s in all", 0),
     "peak_memory_mib": ("memory, MiB", 0),
@@ -80,7 +81,7 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
         "Mean difference of runs with the same seed [95 % t-interval] (pairs). An interval that holds 0 shows nothing.",
         _difference_table(collected),
     ]
-    parts += ["## Costs", "Means over the seeds.", _cost_table(collected)]
+    parts += ["## Costs", "Means over the seeds; head's loss: over the last fifth of training.", _cost_table(collected)]
     parts += [f"## {plan.metrics[0]}, every run", _run_table(collected)]
     notes = [f"* `{variant.name}`: {variant.note}" for variant in collected.begun() if variant.note]
     parts += ["## Variants", "\n".join(notes)] if notes else []
