@@ -88,10 +88,10 @@ def test_results_of_several_runs_at_a_time(folders, launch):
 
 
 def test_the_heads_loss_of_the_last_fifth():
-    rows = [
-        {"iteration": i, "total_loss": 10.0 - i, "loss_component": 0.25, "loss_diversity": 0.125} for i in range(10)
-    ]
-    assert _head_loss(rows + [{"iteration": 10, "sem_seg/mIoU": 3.0}]) == 1.5 - 0.375  # of 2 and 1
+    alone = [{"iteration": i, "total_loss": 10.0 - i} for i in range(10)]
+    assert _head_loss([*alone, {"iteration": 10, "sem_seg/mIoU": 3.0}]) == 1.5  # of 2 and 1
+    parts = {"loss_ce": 0.25, "loss_mask": 0.5, "loss_component": 4.0, "loss_diversity": 8.0}
+    assert _head_loss([row | parts for row in alone]) == 0.75
     assert _head_loss([]) is None and _head_loss([{"total_loss": float("nan")}]) is None
 
 

@@ -129,7 +129,11 @@ def _curve(rows: list[dict[str, Any]], metric: str) -> list[list[float]]:
 def _head_loss(rows: list[dict[str, Any]]) -> float | None:
     """Mean of the head's losses over the last fifth of training: of runs of one seed, which see the same images, little
     noise is in its differences."""
-    losses = [row["total_loss"] - sum(row.get(name, 0.0) for name in SGR_LOSSES) for row in rows if "total_loss" in row]
+    losses = []
+    for row in (row for row in rows if "total_loss" in row):
+        # a model of one loss logs the total alone; what is logged are medians, so that parts do not add up to it
+        parts = [value for name, value in row.items() if name.startswith("loss_") and name not in SGR_LOSSES]
+        losses.append(sum(parts) if parts else row["total_loss"])
     last = losses[-max(1, len(losses) // 5) :]
     return round(fmean(last), 5) if last and math.isfinite(fmean(last)) else None
 
