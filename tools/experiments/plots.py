@@ -37,8 +37,8 @@ def draw(collected: Collected, folder: Path) -> list[str]:
 
 
 def draw_dots(collected: Collected, metric: str, path: Path) -> None:
-    """A line a variant, from the top in the order of the plan; what is missing keeps its line."""
-    variants = collected.plan.variants
+    """A line a variant that was begun, from the top in the order of the plan."""
+    variants = collected.begun()
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(variants)), dpi=110, layout="constrained")
     axes = figure.subplots()
     colors = seed_colors(collected)
@@ -55,10 +55,8 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
         axes.axvline(estimate(list(base.values())).mean, color=LIGHT, linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks(range(len(variants)), [variant.name for variant in variants], fontsize=9)
     axes.set_ylim(len(variants) - 0.4, -0.6)
-    axes.set_xlabel(
-        f"{metric}: a dot a seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}",
-        fontsize=9,
-    )
+    meaning = f"a dot a seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}"
+    figure.supxlabel(f"{metric}: {meaning}", fontsize=9)
     _keep_in_view(axes, [v for variant in variants for v in collected.values(variant, metric).values()])
     _legend(axes, colors)
     _save(figure, axes, path)
