@@ -18,8 +18,8 @@ from pathlib import Path
 from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 
-from sgr_d2.engine import Trainer, evaluate, load_config
-from sgr_d2.engine.checkpoint import Checkpointer, require_all_parameters
+from sgr_d2.engine import Trainer, evaluate, load_config, load_weights
+from sgr_d2.engine.checkpoint import require_all_parameters
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
 from sgr_d2.engine.trainer import without_initial_weights
 
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, KeyError, ValueError) as error:
         print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
         return 2
+    args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "diagnosis.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(to_markdown(found))
     return 0
@@ -50,9 +51,7 @@ def diagnose(args: argparse.Namespace) -> dict:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
     seed_all_rng(cfg.SEED)
     model = Trainer.build_model(without_initial_weights(cfg))
-    checkpointer = Checkpointer(model)
-    checkpointer.load(args.weights, checkpointables=[])
-    require_all_parameters(model, checkpointer.report, args.weights)
+    require_all_parameters(model, load_weights(model, args.weights), args.weights)
     evaluation: dict[str, dict] = {name: {} for name in cfg.DATASETS.TEST}
     with without_tokens(model):
         for name in cfg.DATASETS.TEST:

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 from sgr_d2.modeling.sgr.fusion import Fusion
 
-# The losses of SGR; all others are those of the head.
-SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
 HEAD = "head"
 
 

@@ -26,7 +26,7 @@ from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import label_dtype
 from sgr_d2.modeling import SGR
 
-from .checkpoint import Checkpointer, require_all_parameters
+from .checkpoint import load_weights, require_all_parameters
 from .image_input import ImageLike, as_image
 from .loop import DTYPES
 from .model_card import read_card
@@ -107,9 +107,7 @@ class SGRPredictor:
                 f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor and its "
                 'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
-        checkpointer = Checkpointer(model)
-        checkpointer.load(path, checkpointables=[])
-        require_all_parameters(model, checkpointer.report, path)
+        require_all_parameters(model, load_weights(model, path), path)
         if cfg.MODEL.CHANNELS_LAST:
             model = model.to(memory_format=torch.channels_last)
         return cls(

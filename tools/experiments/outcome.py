@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import sgr_d2
-from sgr_d2.engine.diagnose import SGR_LOSSES
+from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 
 from .plan import ROOT, Run
 from .resolved import hash_of

@@ -19,6 +19,8 @@ from .token_classes import TokenClassLoss
 
 EPS = 1e-6
 UNIONS = ("noisy_or", "sum")
+# The names of all losses that SGRCriterion returns; others are those of the head.
+SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
 
 
 class SGRCriterion(nn.Module):
