@@ -1,9 +1,9 @@
-"""Does a trained segmentation model use its tokens, and what do the losses of SGR do to its features?
+"""Does a trained model use its tokens, and what do the losses of SGR do to its features?
 
 python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \
     --weights output/camvid/fpn_sgr_effnet_lite0/model_final.pth --output output/diagnosis
 
-Evaluates the model as it is and with its fusion blocks switched off (the difference is what the tokens do for the
+Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off (the difference is what the tokens do for the
 prediction), then compares on training batches the gradients of SGR's losses with that of the head, by part of the
 model: a large norm with a small cosine means that a loss takes the features elsewhere. Prints Markdown, writes
 DIR/diagnosis.json.
@@ -11,6 +11,7 @@ DIR/diagnosis.json.
 
 import argparse
 import json
+import math
 import sys
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from tabulate import tabulate
 from sgr_d2.engine import Trainer, evaluate, load_config, load_weights
 from sgr_d2.engine.checkpoint import require_all_parameters
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
+from sgr_d2.engine.setup import use_machine
 from sgr_d2.engine.trainer import without_initial_weights
 
 
@@ -46,9 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def diagnose(args: argparse.Namespace) -> dict:
     """{"evaluation": {data set: {"with_tokens", "without_tokens": figures}}, "pulls": {part: {loss: Pull as dict}}}."""
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights]).clone()
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights]).clone()
+    cfg.defrost()
+    use_machine(cfg, world_size=1)
+    cfg.freeze()
     seed_all_rng(cfg.SEED)
     model = Trainer.build_model(without_initial_weights(cfg))
     require_all_parameters(model, load_weights(model, args.weights), args.weights)
@@ -63,12 +68,16 @@ def diagnose(args: argparse.Namespace) -> dict:
     return {"weights": args.weights, "batches": args.batches, "evaluation": evaluation, "pulls": found}
 
 
-def _figures(cfg, model, name: str, folder: Path) -> dict[str, float]:
+def _figures(cfg, model, name: str, folder: Path) -> dict[str, float | None]:
+    """What the evaluators of predictions found, None where it is undefined; of a detector "segm/AP" and so on."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
-    return evaluate(cfg, model.eval(), name)["sem_seg"]
+    tasks = evaluate(cfg, model.eval(), name)
+    tasks.pop("token_semantics", None)
+    named = {f"{task}/{key}" if len(tasks) > 1 else key: v for task, of in tasks.items() for key, v in of.items()}
+    return {key: None if math.isnan(value) else float(value) for key, value in named.items()}
 
 
 def to_markdown(found: dict) -> str:
@@ -76,8 +85,13 @@ def to_markdown(found: dict) -> str:
     parts = []
     for name, both in found["evaluation"].items():
         on, off = both["with_tokens"], both["without_tokens"]
-        rows = [[key, on[key], off[key], on[key] - off[key]] for key in on if not key.startswith("ACC-")]
-        table = tabulate(rows, ["%", "with tokens", "without", "difference"], tablefmt="pipe", floatfmt=".2f")
+        rows = [
+            [key, on[key], off[key], None if None in (on[key], off[key]) else on[key] - off[key]]
+            for key in on
+            if not key.startswith("ACC-")
+        ]
+        header = ["%", "with tokens", "without", "difference"]
+        table = tabulate(rows, header, tablefmt="pipe", floatfmt=".2f", missingval="n/a")
         parts += [f"## {name}", table]
     losses = list(dict.fromkeys(loss for of in found["pulls"].values() for loss in of))
     rows = [

@@ -7,6 +7,7 @@ from statistics import mean
 from typing import NamedTuple
 
 import torch
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
@@ -63,7 +64,7 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
     for batch in batches:
         gradients = {
             name: _split(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), parts)
-            for name, loss in _by_source(model(batch)).items()
+            for name, loss in _by_source(_losses(model, batch)).items()
         }
         for name, of_parts in gradients.items():
             for part, gradient in of_parts.items():
@@ -75,6 +76,11 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
     }
 
 
+def _losses(model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:
+    with EventStorage():  # which Detectron2's heads write into while they train
+        return model(batch)
+
+
 def _by_source(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     of_head = sum(loss for name, loss in losses.items() if name not in SGR_LOSSES)
     return {HEAD: of_head} | {name: loss for name, loss in losses.items() if name in SGR_LOSSES}
@@ -82,11 +88,13 @@ def _by_source(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     parts: dict[str, list[nn.Parameter]] = defaultdict(list)
-    has_neck = any(name.startswith("backbone.bottom_up.") for name, _ in model.named_parameters())
-    for name, parameter in model.named_parameters():
+    # in a detector SGR and what it wraps lie inside the backbone
+    named = [(name.replace(".wrapped.", "."), parameter) for name, parameter in model.named_parameters()]
+    has_neck = any(name.startswith("backbone.bottom_up.") for name, _ in named)
+    for name, parameter in named:
         if not parameter.requires_grad or name.startswith("criterion."):
             continue
-        if name.startswith("sgr."):
+        if name.startswith(("sgr.", "backbone.sgr.", "backbone.bottom_up.sgr.")):
             part = "sgr"
         elif name.startswith("backbone."):
             neck = "bottom_up" if name.startswith("backbone.bottom_up.") else "neck"

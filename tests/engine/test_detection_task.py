@@ -1,6 +1,8 @@
 """Real training of a small detector on generated instances: losses, metrics, pictures, resume, data that is poor."""
 
 import json
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -18,6 +20,9 @@ from sgr_d2.data.datasets import register_all, register_things
 from sgr_d2.engine import load_config
 from sgr_d2.engine.tasks import DETECTION, SEMANTIC, task_of
 from sgr_d2.structures import ImageTokens
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import diagnose
 
 CLASSES = ["red", "green"]
 
@@ -94,7 +99,7 @@ def run(config_file, *opts, **flags):
     return train_net.main(SimpleNamespace(config_file=str(config_file), opts=[str(o) for o in opts], **args))
 
 
-def test_training_evaluates_resumes_and_draws(config_file, tmp_path):
+def test_training_evaluates_resumes_and_draws(config_file, tmp_path, capsys):
     output = tmp_path / "output"
     whole = run(config_file, "TEST.NUM_PICTURES", 2, "SOLVER.CHECKPOINT_PERIOD", 2)
     rows = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
@@ -114,6 +119,12 @@ def test_training_evaluates_resumes_and_draws(config_file, tmp_path):
     assert all(torch.equal(expected[key], resumed[key]) for key in expected)
     again = run(config_file, "MODEL.WEIGHTS", output / "model_final.pth", eval_only=True)
     assert json.dumps(again) == json.dumps(whole)
+    # what its tokens do
+    command = ["--config-file", config_file, "--weights", output / "model_final.pth", "--output", tmp_path / "diagnosis"]
+    assert diagnose.main([str(a) for a in [*command, "--batches", 1]]) == 0
+    assert "| segm/AP" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "diagnosis/diagnosis.json").read_text())["evaluation"]["toy_things_val"]
+    assert figures["with_tokens"]["bbox/AP"] == pytest.approx(whole["bbox"]["AP"])
 
 
 def test_classes_come_from_the_data_set(config_file):

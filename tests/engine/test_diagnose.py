@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from torch import nn
+from toy_detectors import detector_cfg, detector_input
 from toys import randomize_zeros, toy_cfg, toy_input
 
 from sgr_d2.engine.diagnose import pulls, without_tokens
@@ -44,6 +45,16 @@ def test_every_part_of_a_real_model():
     assert found["sgr"]["head"].norm > 0 and found["head"]["loss_component"].norm == 0
 
 
+@pytest.mark.parametrize("features", [("p3", "p4"), ("res3", "res4")])
+def test_every_part_of_a_detector(features):
+    model = build_model(detector_cfg(features=features))
+    randomize_zeros(model)
+    found = pulls(model, [[detector_input(64, 96)]])
+    assert set(found) == {"bottom_up", "neck", "sgr", "head"}
+    assert found["sgr"]["head"].norm > 0 and found["sgr"]["loss_component"].norm > 0
+    assert found["head"]["loss_component"].norm == 0
+
+
 def test_without_tokens_the_features_pass_unchanged():
     model = build_model(toy_cfg()).eval()
     randomize_zeros(model)
@@ -59,6 +70,12 @@ def test_without_tokens_the_features_pass_unchanged():
     assert torch.equal(off, plain) and not torch.equal(off, before)
     with pytest.raises(ValueError, match=r"has no SGR"), without_tokens(nn.Linear(1, 1)):
         pass
+
+
+def test_command_line_on_a_machine_without_a_gpu(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command = ["--config-file", str(trained.config), "--weights", str(trained.checkpoint), "--output", str(tmp_path)]
+    assert diagnose.main([*command, "--batches", "1", "--opts", "MODEL.DEVICE", "cuda"]) == 0
 
 
 def test_command_line(trained, tmp_path, capsys):
