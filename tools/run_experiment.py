@@ -5,7 +5,8 @@ python tools/run_experiment.py experiments/main.yaml --workers 2
 python tools/run_experiment.py experiments/main.yaml --summary
 
 A plan is a YAML file, explained in tools/experiments/plan.py; experiments/ holds ours.
-What is done is not done again, what was interrupted goes on, and several runners may work on a plan at once.
+What is done is not done again, what was interrupted goes on, and several runners may work on a plan at once. For the
+plans of experiments/, results/ holds our results: --output DIR makes all runs of your own.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from experiments.job import Launch
+from experiments.job import Launch, visible_gpus
 from experiments.plan import ROOT, Plan, Run, read_plan
 from experiments.plots import draw
 from experiments.records import Folders
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; tools/experiments/plan.py explains")
     parser.add_argument("--output", type=Path, metavar="DIR", help="small results; default results/<plan>")
     parser.add_argument("--work", type=Path, metavar="DIR", help="logs, checkpoints; default output/experiments/<plan>")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="runs at a time; default 1")
+    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="runs at a time, shared out to the GPUs; default 1")
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each run on the CPU; default 1")
     parser.add_argument("--only", default="*", metavar="GLOB", help='variants or runs: "sgr*", "*/seed0"')
     parser.add_argument("--list", action="store_true", help="say what is done, running, failed or missing, and stop")
@@ -84,7 +85,8 @@ def train(plan: Plan, runs: list[Run], configs: dict, folders: Folders, args: ar
     """Make the runs; True if none failed."""
     has_gpu = torch.cuda.is_available()
     num_gpus = int(has_gpu) if plan.num_gpus == "auto" else plan.num_gpus
-    launch = Launch(num_gpus=num_gpus, metrics=plan.metrics, threads=args.threads, keep=args.keep)
+    gpus = visible_gpus() if num_gpus else ()
+    launch = Launch(num_gpus=num_gpus, metrics=plan.metrics, threads=args.threads, keep=args.keep, gpus=gpus)
     runner = Runner(folders, launch, workers=args.workers, redo=args.redo, say=say)
     # as Ctrl-C does: end the runs that were begun here
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)

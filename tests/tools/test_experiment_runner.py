@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
-from experiments.job import Job, Launch, last_lines
+import torch
+from experiments.job import Job, Launch, last_lines, visible_gpus
 from experiments.outcome import _head_loss
 from experiments.plan import Run
 from experiments.records import Folders, is_locked, locked, read_json, state_of, take_lock
@@ -28,6 +30,7 @@ rows += [{"iteration": 1, "sem_seg/mIoU": 5.0}, {"iteration": 4, "sem_seg/mIoU":
 (output / "metrics.json").write_text("".join(json.dumps(row) + "\\n" for row in rows) + '{"iter')
 (output / "log.txt").write_text("iter: 1 max_mem: 120M x\\niter: 2 max_mem: 1250M")
 (output / "last_checkpoint").write_text("model_final.pth")
+(output / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 if options["MODE"] != "empty":
     folder = output / "evaluation" / "toy_val"
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,27 @@ def test_results_of_several_runs_at_a_time(folders, launch):
     assert str(folders.work) not in json.dumps(result)
     assert sum(text.startswith("done") for text in said) == 3
     assert not (folders.output(runs[0]) / "last_checkpoint").exists()
+
+
+def test_runs_are_shared_out_to_the_gpus(folders, launch, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    runs = [run_of("fine", seed) for seed in range(3)]
+    make(folders, replace(launch, gpus=("4", "GPU-7")), runs, workers=3)
+    assert [(folders.output(run) / "gpu.txt").read_text() for run in runs] == ["4", "GPU-7", "4"]
+    other = [run_of("fine", 3)]
+    make(folders, launch, other)
+    assert (folders.output(other[0]) / "gpu.txt").read_text() == "none"
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"), [(None, ("0", "1")), ("", ("0", "1")), ("5, 2", ("5", "2")), ("5,2,1", ("5", "2"))]
+)
+def test_gpus_by_name(monkeypatch, variable, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_gpus() == expected
 
 
 def test_the_heads_loss_of_the_last_fifth():

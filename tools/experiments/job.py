@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .outcome import describe_machine, gather
 from .plan import ROOT, Run
 from .records import Folders, read_json, write_json
@@ -34,24 +36,27 @@ class Launch:
         threads: of every run, on the CPU.
         keep: leave the checkpoints of finished runs.
         metrics: of the plan.
+        gpus: by their names in CUDA_VISIBLE_DEVICES, those to share the runs out to; empty: what each run sees.
     """
 
     num_gpus: int
     metrics: list[str]
     threads: int = 1
     keep: bool = False
+    gpus: tuple[str, ...] = ()
     command: tuple[str, ...] = tuple(TRAIN)
 
 
 class Job:
-    """A run under way. ``lock`` is the descriptor of ``take_lock``; the job closes it."""
+    """A run under way. ``lock`` is the descriptor of ``take_lock``; the job closes it. ``gpu`` is one of the launch's."""
 
-    def __init__(self, run: Run, config: dict[str, Any], folders: Folders, launch: Launch, lock: int):
+    def __init__(self, run: Run, config: dict[str, Any], folders: Folders, launch: Launch, lock: int, gpu: str = ""):
         self.run = run
         self.folders = folders
         self.launch = launch
         self.output = folders.output(run)
         self.lock = lock
+        self.gpu = gpu
         self.progress = self._prepare(config)
         self.begun = time.monotonic()
         with open(self.output / "stdout.txt", "ab") as log:
@@ -91,6 +96,8 @@ class Job:
         environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
         if not self.launch.num_gpus:
             environment |= {"OMP_NUM_THREADS": str(self.launch.threads)}
+        if self.gpu:
+            environment |= {"CUDA_VISIBLE_DEVICES": self.gpu}
         return environment
 
     def poll(self) -> int | None:
@@ -152,3 +159,10 @@ def last_lines(path: Path, count: int) -> list[str]:
         file.seek(max(0, size - 100_000))
         text = ESCAPES.sub("", file.read().decode("utf-8", errors="replace"))
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs of this process by their names in CUDA_VISIBLE_DEVICES, which may be numbers or identifiers."""
+    count = torch.cuda.device_count()
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(names[:count] if names else map(str, range(count)))

@@ -69,13 +69,18 @@ class Runner:
             os.close(lock)
             return
         try:
-            job = Job(run, config, self.folders, self.launch, lock)
+            job = Job(run, config, self.folders, self.launch, lock, self._free_gpu())
         except BaseException:
             os.close(lock)
             raise
         self.active.append(job)
         again = f", attempt {job.progress['attempts']}" if job.progress["attempts"] > 1 else ""
         self.say(f"begin {run.name} ({place}{again})")
+
+    def _free_gpu(self) -> str:
+        """The GPU with the fewest runs; "" where there is none to choose."""
+        busy = [job.gpu for job in self.active]
+        return min(self.launch.gpus, key=busy.count, default="")
 
     def _is_wanted(self, run: Run, config: dict[str, Any]) -> bool:
         result = read_json(self.folders.result(run))
