@@ -205,9 +205,9 @@ def _add_solver_keys(cfg: CN) -> None:
     # With SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Pass each batch through the model in so many parts and add the gradients: the same effective batch in less memory.
-    # (Normalisation over a batch sees its part only.)
+    # (Normalisation over a batch sees its part only, and a loss is the mean over its part, as it is over a process.)
     cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # Steps in a row whose loss is not finite, each skipped and logged, before the run stops.
+    # Steps in a row whose losses or gradients are not finite, each skipped and logged, before the run stops.
     cfg.SOLVER.MAX_NONFINITE_STEPS = 5
 
 

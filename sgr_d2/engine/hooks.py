@@ -70,6 +70,7 @@ class BestCheckpoint(HookBase):
         if not value > self.best:
             return
         self.best = value
+        iteration = min(iteration, self.trainer.max_iter - 1)  # after training the storage stands one further
         last = self.checkpointer.get_checkpoint_file()
         self.checkpointer.save("model_best", iteration=iteration)
         if last:

@@ -8,7 +8,9 @@ from itertools import pairwise
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,11 @@ def split_batch(data: list[dict], parts: int) -> list[list[dict]]:
 
 
 class TrainLoop(SimpleTrainer):
-    """Detectron2's step with autocast on any device, which skips and reports losses that are not finite."""
+    """Detectron2's step with autocast on any device, which skips and reports losses and gradients that are not finite.
+
+    In float16 a gradient that overflows while the scale of the loss is found is part of the method: such a step is
+    skipped, too, but it does not count towards ``max_nonfinite_steps`` until the scale is below 1.
+    """
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class TrainLoop(SimpleTrainer):
             optimizer: of its parameters.
             device_type: "cpu" or "cuda".
             amp_dtype: "float16" or "bfloat16" for mixed precision, None for float32.
-            max_nonfinite_steps: so many steps in a row whose loss is not finite stop the run.
+            max_nonfinite_steps: so many steps in a row whose losses or gradients are not finite stop the run.
             accumulation_steps: pass each batch through the model in so many parts and add their gradients.
 
         Raises:
@@ -66,6 +72,7 @@ class TrainLoop(SimpleTrainer):
             raise ValueError(f"SOLVER.ACCUMULATION_STEPS = {accumulation_steps}: give 1 or more.")
         self.accumulation_steps = accumulation_steps
         self.nonfinite_steps = 0
+        self.skipped_steps = 0
         self._gradients_checked = False
 
     def run_step(self) -> None:
@@ -74,55 +81,71 @@ class TrainLoop(SimpleTrainer):
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
         parts = split_batch(data, self.accumulation_steps)
-        mean: dict[str, Tensor] = {}
+        losses: list[dict[str, Tensor]] = []
         for number, part in enumerate(parts, 1):
-            share = len(part) / len(data)
             with self._exchange_gradients(number == len(parts)):
-                losses = self._backward(part, share)
-            if losses is None:
-                return
-            mean = {name: mean.get(name, 0) + share * loss for name, loss in losses.items()}
+                losses.append(self._backward(part, len(part) / len(data)))
+        self.scaler.unscale_(self.optimizer)
+        if not self._finite(losses, parts):
+            return
         self.nonfinite_steps = 0
         self._check_gradients()
         self.after_backward()
+        shares = [len(part) / len(data) for part in parts]
+        mean = {name: sum(share * of[name] for share, of in zip(shares, losses, strict=True)) for name in losses[0]}
         self._write_metrics(mean, data_time)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _backward(self, data: list[dict], share: float) -> dict[str, Tensor] | None:
-        """Add the gradients of ``share`` times the losses of ``data``; None, and nothing added if one is not finite."""
+    def _backward(self, data: list[dict], share: float) -> dict[str, Tensor]:
+        """Add the gradients of ``share`` times the losses of ``data``; returns the losses."""
         with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.model(data)
-        total = sum(losses.values())
-        if not self._finite(total, losses, data):
-            return None
-        self.scaler.scale(total * share).backward()
+        self.scaler.scale(sum(losses.values()) * share).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _exchange_gradients(self, wanted: bool) -> AbstractContextManager:
         """Several processes add their gradients once a step, in the backward pass of the last part."""
         return nullcontext() if wanted or not hasattr(self.model, "no_sync") else self.model.no_sync()
 
-    def _finite(self, total: Tensor, losses: dict[str, Tensor], data: list[dict]) -> bool:
-        """Whether the loss of every rank is finite. All ranks get the same answer, so that they skip together."""
-        here = torch.isfinite(total.detach())
-        everywhere = here.float()
+    def _finite(self, losses: list[dict[str, Tensor]], parts: list[list[dict]]) -> bool:
+        """Whether all losses and gradients are finite, on every rank; else the step counts as skipped.
+
+        One exchange and one look at the device a step. All ranks get the same answer, so that they skip together.
+        """
+        here = torch.stack([torch.isfinite(sum(of.values())) for of in losses])
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flags = torch.stack([here.all(), torch.isfinite(get_total_norm(gradients))]).float()
         if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(everywhere, op=torch.distributed.ReduceOp.MIN)
-        if everywhere.item():
+            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MIN)
+        losses_finite, gradients_finite = flags.bool().tolist()
+        if losses_finite and gradients_finite:
             return True
+        self.skipped_steps += 1
+        get_event_storage().put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
+        if self.scaler.is_enabled():
+            self.scaler.update()
+            if losses_finite and self.scaler.get_scale() >= 1:
+                logger.info(
+                    "Iteration %d skipped: gradients overflow in float16. The losses are scaled by %g from now on.",
+                    *(self.iter, self.scaler.get_scale()),
+                )
+                return False
+        if not losses_finite:
+            self._skip(_blame_losses(losses, parts, here.tolist()))
+        else:
+            self._skip(_blame_gradients(self.model, parts))
+        return False
+
+    def _skip(self, blame: str) -> None:
         self.nonfinite_steps += 1
-        values = {name: loss.item() for name, loss in losses.items()}
-        names = [x.get("file_name", "?") for x in data]
-        blame = f"losses {values} of images {names}" if not here else "the loss of another rank"
         logger.error("Iteration %d skipped, not finite: %s", self.iter, blame)
         if self.nonfinite_steps >= self.max_nonfinite_steps:
             raise FloatingPointError(
-                f"{self.nonfinite_steps} steps in a row without a finite loss (SOLVER.MAX_NONFINITE_STEPS); last, at "
-                f"iteration {self.iter}: {blame}. Look at these images and labels, lower SOLVER.BASE_LR, or use "
-                "SOLVER.AMP.DTYPE bfloat16."
+                f"{self.nonfinite_steps} steps in a row without finite losses and gradients "
+                f"(SOLVER.MAX_NONFINITE_STEPS); last, at iteration {self.iter}: {blame}. Look at these images and "
+                "labels, lower SOLVER.BASE_LR, or use SOLVER.AMP.DTYPE bfloat16."
             )
-        return False
 
     def _check_gradients(self) -> None:
         """After the first step: a parameter without gradient never learns, and stops training in several processes."""
@@ -134,7 +157,10 @@ class TrainLoop(SimpleTrainer):
             return
         text = f"{len(unused)} parameters take no part in the loss: {', '.join(unused)}."
         if comm.get_world_size() > 1:
-            raise ValueError(f"{text} Leave out the features that nobody reads (OUT_FEATURES of the backbone).")
+            raise ValueError(
+                f"{text} Leave out what nobody reads: features (OUT_FEATURES of the backbone), or a loss whose target "
+                "the data do not have (set its weight to 0)."
+            )
         logger.warning("%s They never learn, and several processes would refuse to train them.", text)
 
     def state_dict(self) -> dict:
@@ -146,3 +172,20 @@ class TrainLoop(SimpleTrainer):
             self.scaler.load_state_dict(state_dict["grad_scaler"])
         elif self.scaler.is_enabled():
             logger.info("The checkpoint was not trained in float16: the scale of the loss starts afresh.")
+
+
+def _blame_losses(losses: list[dict[str, Tensor]], parts: list[list[dict]], finite: list[bool]) -> str:
+    if all(finite):
+        return "the loss of another rank"
+    index = finite.index(False)
+    return f"losses { {name: loss.item() for name, loss in losses[index].items()} } of images {_names(parts[index])}"
+
+
+def _blame_gradients(model: nn.Module, parts: list[list[dict]]) -> str:
+    broken = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    images = [name for part in parts for name in _names(part)]
+    return f"the gradients of {len(broken)} parameters ({', '.join(broken[:3])}, ...), with images {images}"
+
+
+def _names(images: list[dict]) -> list[str]:
+    return [x.get("file_name", "?") for x in images]

@@ -3,7 +3,11 @@
 import difflib
 from collections.abc import Iterable
 
+from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
+
+# MODEL.BACKBONE.FREEZE_AT: Detectron2's default, which is for its ResNets, and nothing frozen.
+_NOT_ASKED_TO_FREEZE = (0, 2)
 
 
 def check_features(key: str, names: Iterable[str], available: Iterable[str], owner: str) -> None:
@@ -31,3 +35,12 @@ def check_registered(key: str, name: str, registry: Registry) -> None:
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{key} = {name!r} is not registered.{hint} Choose from {choices}.")
+
+
+def check_freeze_at(cfg: CfgNode) -> None:
+    """Raise ValueError if MODEL.BACKBONE.FREEZE_AT asks a backbone that cannot to freeze stages."""
+    if cfg.MODEL.BACKBONE.FREEZE_AT not in _NOT_ASKED_TO_FREEZE:
+        raise ValueError(
+            f"MODEL.BACKBONE.FREEZE_AT = {cfg.MODEL.BACKBONE.FREEZE_AT}: {cfg.MODEL.BACKBONE.NAME} cannot freeze "
+            "stages, Detectron2's ResNets can. Set it to 0; with SOLVER.BACKBONE_MULTIPLIER 0 no parameter of the backbone is trained."
+        )

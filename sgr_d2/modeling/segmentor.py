@@ -1,5 +1,7 @@
 """The meta-architecture: backbone, optional SGR, head. Wiring, padding and post-processing only."""
 
+import math
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
@@ -55,7 +57,7 @@ class SGRSegmentor(nn.Module):
         self.ignore_value = ignore_value
         self.min_train_size = tuple(min_train_size)
         strides = [spec.stride for spec in backbone.output_shape().values()]
-        self.size_divisibility = max([backbone.size_divisibility, *strides])
+        self.size_divisibility = math.lcm(backbone.size_divisibility or 1, *strides)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 

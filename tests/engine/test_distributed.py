@@ -87,6 +87,45 @@ def test_windows_in_an_evaluation_during_training(config_file, tmp_path):
     assert 0 <= metrics(tmp_path)["sem_seg"]["mIoU"] <= 100
 
 
+ONE_BAD_RANK = """
+import sys
+import torch
+from detectron2.engine import launch
+from detectron2.utils.events import EventStorage
+from sgr_d2.engine.loop import TrainLoop
+from sgr_d2.engine.trainer import distribute
+from torch import nn
+
+class Scaled(nn.Linear):
+    def forward(self, data):
+        return {"loss": super().forward(torch.ones(1, 2)).sum() * data[0]["value"]}
+
+def main(folder):
+    rank = torch.distributed.get_rank()
+    torch.manual_seed(0)
+    model = distribute(Scaled(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop = TrainLoop(model, optimizer, device_type="cpu", amp_dtype=None, max_nonfinite_steps=2)
+    values = [1.0, float("nan") if rank else 2.0, 3.0]
+    loop.data_loader = [[{"value": value, "file_name": f"{rank}.png"}] for value in values]
+    weights = [model.module.weight.detach().clone()]
+    with EventStorage():
+        for loop.iter in range(3):
+            loop.run_step()
+            weights.append(model.module.weight.detach().clone())
+    torch.save(torch.stack(weights), f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(main, 2, dist_url="auto", args=(sys.argv[1],))
+"""
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_on_both(tmp_path):
+    a, b = run_two(ONE_BAD_RANK, tmp_path)
+    assert torch.equal(a, b) and torch.equal(a[1], a[2])
+    assert torch.allclose(a[0] - a[1], torch.tensor(0.1)) and torch.allclose(a[2] - a[3], torch.tensor(0.3))
+
+
 BUFFERS = """
 import sys
 import torch
@@ -106,10 +145,15 @@ if __name__ == "__main__":
 """
 
 
-def test_random_buffers_are_those_of_the_first_rank(tmp_path):
-    (tmp_path / "buffers.py").write_text(BUFFERS)
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "buffers.py"), str(tmp_path)]
+def run_two(program, folder):
+    """What the two ranks of a program save."""
+    (folder / "program.py").write_text(program)
+    command = [sys.executable, "-W", "ignore", str(folder / "program.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=os.environ | PATHS)
     assert done.returncode == 0, done.stderr[-3000:]
-    a, b = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
+
+
+def test_random_buffers_are_those_of_the_first_rank(tmp_path):
+    a, b = run_two(BUFFERS, tmp_path)
     assert torch.equal(a, b)

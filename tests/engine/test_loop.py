@@ -53,6 +53,58 @@ def test_too_many_in_a_row_stop_the_run_naming_images_and_key():
         steps(loop, 6)
 
 
+class SteepAtZero(Fragile):
+    """A finite loss; its gradient is not, where an image says so."""
+
+    def forward(self, data):
+        root = sum((self.weight * x["value"] - self.weight * x["value"] + (1 - x["steep"])).sqrt().sum() for x in data)
+        return {"loss": self.weight.sum() + root}
+
+
+def steep(flags, **options):
+    loop = make([1.0] * len(flags), **options)
+    loop.model.__class__ = SteepAtZero
+    for (image,), flag in zip(loop.data_loader, flags, strict=True):
+        image["steep"] = float(flag)
+    return loop
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(caplog):
+    loop = steep([0, 1, 0])
+    with caplog.at_level("ERROR", logger="sgr_d2"):
+        steps(loop, 3)
+    assert loop.model.weight.item() == pytest.approx(1 - 0.2) and loop.skipped_steps == 1
+    assert "Iteration 1 skipped" in caplog.text and "the gradients of 1 parameters (weight" in caplog.text
+    assert "image_1.png" in caplog.text
+    with pytest.raises(FloatingPointError, match=r"2 steps in a row.*iteration 2.*gradients of 1.*image_2.png"):
+        steps(steep([0, 1, 1]), 3)
+
+
+def test_float16_looks_for_its_scale_before_steps_count(caplog):
+    loop = make([64.0] * 8, amp="float16", patience=1)
+    loop.scaler.load_state_dict(loop.scaler.state_dict() | {"scale": 2.0**127})
+    with caplog.at_level("INFO", logger="sgr_d2"), EventStorage() as storage:
+        for loop.iter in range(8):
+            loop.run_step()
+        assert storage.latest()["skipped_steps"][0] == 6  # until 64 * 2**121 fits into float32
+    assert loop.model.weight.item() == pytest.approx(1 - 2 * 6.4)
+    assert "gradients overflow in float16. The losses are scaled by 2.65846e+36" in caplog.text
+    # a gradient that no scale saves
+    loop = steep([1] * 40, amp="float16", patience=2)
+    with pytest.raises(FloatingPointError, match=r"2 steps in a row"):
+        steps(loop, 40)
+    assert loop.scaler.get_scale() < 1 and loop.model.weight.item() == 1.0
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_model_runs_in_the_precision_asked_for(dtype, expected):
+    seen = []
+    loop = make([1.0], amp=dtype)
+    loop.model.register_forward_pre_hook(lambda *_: seen.append((torch.ones(1, 1) @ torch.ones(1, 1)).dtype))
+    steps(loop, 1)
+    assert seen == [expected]
+
+
 def test_a_parameter_outside_the_loss_is_named(caplog):
     with caplog.at_level("WARNING", logger="sgr_d2"):
         steps(make([1.0, 1.0]), 2)

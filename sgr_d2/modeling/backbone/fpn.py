@@ -1,5 +1,7 @@
 """Feature pyramids on the backbones of this package: p2 to p5, no extra level on top."""
 
+import math
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
@@ -23,6 +25,14 @@ def build_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     return build_fpn(cfg, build_swin_backbone(cfg, input_shape))
 
 
+class PyramidOnAnything(FPN):
+    """Detectron2's FPN, which pads images for its own strides alone, on a network that needs more."""
+
+    @property
+    def size_divisibility(self) -> int:
+        return math.lcm(super().size_divisibility, self.bottom_up.size_divisibility or 1)
+
+
 def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
     """Detectron2's FPN on ``bottom_up``; ``top_block`` makes the levels above p5, as Detectron2's own do.
 
@@ -32,7 +42,7 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = N
     check_features(
         "MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, bottom_up.output_shape(), type(bottom_up).__name__
     )
-    return FPN(
+    return PyramidOnAnything(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,

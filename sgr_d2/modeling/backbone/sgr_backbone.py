@@ -73,6 +73,7 @@ class SGRBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) -> {name: (B, C_l, H_l, W_l)}, the levels of SGR refined."""
         sizes, self.image_sizes = self.image_sizes, None
+        self.output = None  # of the pass before, whose memory is free then
         if sizes is None:
             sizes = [images.shape[-2:]] * len(images)
             log_first_n(

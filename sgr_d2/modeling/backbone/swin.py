@@ -5,7 +5,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, SwinTransformer
 from torch import Tensor
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.modeling.checks import check_features, check_freeze_at
 
 
 class SwinBackbone(SwinTransformer):
@@ -47,6 +47,7 @@ class SwinBackbone(SwinTransformer):
 @BACKBONE_REGISTRY.register()
 def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
     """A `SwinBackbone` from ``MODEL.SWIN``."""
+    check_freeze_at(cfg)
     swin = cfg.MODEL.SWIN
     return SwinBackbone(
         out_features=swin.OUT_FEATURES,

@@ -4,6 +4,7 @@ import difflib
 import logging
 import math
 from collections import Counter
+from operator import sub
 from typing import NoReturn
 
 import timm
@@ -13,12 +14,16 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.modeling.checks import check_features, check_freeze_at
 
 from .timm_weights import load_package_weights, matching_tensors, package_weights, read_tensors, weights_file
 
 logger = logging.getLogger(__name__)
 
+# Keys of the config, and what timm calls them.
+_PIXEL_KEYS = {"PIXEL_MEAN": "mean", "PIXEL_STD": "std"}
+# Below this share of loaded tensors the log warns.
+SUSPICIOUS_SHARE = 0.9
 NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN": freeze_batch_norm_2d}
 
 
@@ -96,7 +101,8 @@ class TimmBackbone(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """A `TimmBackbone` from ``MODEL.TIMM``."""
-    return TimmBackbone(
+    check_freeze_at(cfg)
+    backbone = TimmBackbone(
         cfg.MODEL.TIMM.NAME,
         weights=cfg.MODEL.TIMM.WEIGHTS,
         out_features=cfg.MODEL.TIMM.OUT_FEATURES,
@@ -105,6 +111,29 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         size_divisibility=cfg.MODEL.TIMM.SIZE_DIVISIBILITY,
         output_stride=cfg.MODEL.TIMM.OUTPUT_STRIDE,
         in_channels=input_shape.channels,
+    )
+    if cfg.MODEL.TIMM.WEIGHTS:
+        _compare_pixels(cfg, backbone.model.pretrained_cfg)
+    return backbone
+
+
+def _compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
+    """Warn where images are not normalised as they were when the weights were trained."""
+    wanted = {key: [255 * value for value in pretrained[name]] for key, name in _PIXEL_KEYS.items()}
+    fits = all(
+        len(cfg.MODEL[key]) != len(values) or max(map(abs, map(sub, cfg.MODEL[key], values))) < 1
+        for key, values in wanted.items()
+    )
+    if fits and cfg.INPUT.FORMAT == "RGB":
+        return
+    right, given = (
+        ", ".join(f"{key} {[round(value, 3) for value in values]}" for key, values in found.items())
+        for found in (wanted, {key: cfg.MODEL[key] for key in wanted})
+    )
+    logger.warning(
+        "MODEL.TIMM.WEIGHTS: weights of %s are made for INPUT.FORMAT RGB, MODEL.%s; the config has %s, %s. Other "
+        "numbers cost accuracy.",
+        *(cfg.MODEL.TIMM.NAME, right, cfg.INPUT.FORMAT, given),
     )
 
 
@@ -150,16 +179,18 @@ def _create_with_weights(name: str, weights: str, options: dict) -> nn.Module:
     package = package_weights(weights)
     if package is not None:
         model = _create(name, **options)
-        loaded = load_package_weights(model, name, package)
+        loaded = total = load_package_weights(model, name, package)
     elif weights:
         path = weights_file(weights)
         tensors = read_tensors(path)  # first: timm's own reading must not be the one to find out what else is in it
         model = _create(name, pretrained=True, pretrained_cfg_overlay={"file": path}, **options)
-        loaded = matching_tensors(model, tensors)
+        loaded, total = matching_tensors(model, tensors)
     else:
         return _create(name, **options)
-    total = len(model.state_dict())
-    logger.info("MODEL.TIMM.WEIGHTS %s: %d of %d tensors of %s loaded", weights, loaded, total, name)
     if loaded == 0:
         raise ValueError(f"MODEL.TIMM.WEIGHTS = {weights!r}: no tensor fits {name}. Give the weights of that model.")
+    few = loaded < SUSPICIOUS_SHARE * total
+    text = "MODEL.TIMM.WEIGHTS %s: %d of %d tensors of %s hold values of the file%s"
+    rest = "; the others keep random values, or were converted" if few else ""
+    logger.log(logging.WARNING if few else logging.INFO, text, weights, loaded, total, name, rest)
     return model

@@ -86,10 +86,17 @@ def read_tensors(path: str) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def matching_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> int:
-    """How many tensors of ``model`` hold values of the file: what timm loaded, whatever it renamed on the way."""
-    known = {_fingerprint(tensor) for tensor in tensors.values()}
-    return sum(_fingerprint(tensor) in known for tensor in model.state_dict().values())
+def matching_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> tuple[int, int]:
+    """How many tensors of ``model`` hold values of the file (what timm loaded, whatever it renamed on the way), and of
+    how many. Counters and tensors of one value, which fresh layers have too, tell nothing and do not count.
+    """
+    known = {_fingerprint(tensor) for tensor in tensors.values() if _tells(tensor)}
+    telling = [tensor for tensor in model.state_dict().values() if _tells(tensor)]
+    return sum(_fingerprint(tensor) in known for tensor in telling), len(telling)
+
+
+def _tells(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())
 
 
 def _fingerprint(tensor: torch.Tensor) -> tuple[int, float]:
