@@ -3,10 +3,10 @@
 python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \
     --weights output/camvid/fpn_sgr_effnet_lite0/model_final.pth --output output/diagnosis
 
-Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off (the difference is what the tokens do for the
-prediction), then compares on training batches the gradients of SGR's losses with that of the head, by part of the
-model: a large norm with a small cosine means that a loss takes the features elsewhere. Prints Markdown, writes
-DIR/diagnosis.json.
+Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off (the difference is what
+the tokens do for the prediction), then compares on training batches the gradients of SGR's losses with that of the
+head, by part of the model: a large norm with a small cosine means that a loss takes the features elsewhere. Prints
+Markdown, writes DIR/diagnosis.json.
 """
 
 import argparse

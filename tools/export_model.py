@@ -63,7 +63,10 @@ def export(args: argparse.Namespace) -> int:
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, height and width {taken}")
     difference = largest_difference(predictor.model, wrapper, args.output, sizes)
     fine = difference <= args.tolerance
-    print(f"largest difference {difference:.2g}{'' if fine else f': more than --tolerance {args.tolerance:g}'}")
+    if not fine:
+        args.output.unlink()
+    wrong = "" if fine else f": more than --tolerance {args.tolerance:g}, so {args.output} was removed"
+    print(f"largest difference {difference:.2g}{wrong}")
     return 0 if fine else 1
 
 

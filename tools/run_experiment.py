@@ -71,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; tools/experiments/plan.py explains")
     parser.add_argument("--output", type=Path, metavar="DIR", help="small results; default results/<plan>")
     parser.add_argument("--work", type=Path, metavar="DIR", help="logs, checkpoints; default output/experiments/<plan>")
-    parser.add_argument("--workers", type=_positive, default=1, metavar="N", help="runs at a time, shared out to the GPUs; default 1")
+    parser.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"
+    )
     parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each run on the CPU; default 1")
     parser.add_argument("--only", default="*", metavar="GLOB", help='variants or runs: "sgr*", "*/seed0"')
     parser.add_argument("--list", action="store_true", help="say what is done, running, failed or missing, and stop")

@@ -7,13 +7,16 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from sgr_d2.data.reading import IMAGE_FORMATS
 
 
-def build_augmentations(cfg: CfgNode, is_train: bool, *, ignore_label: int = 255) -> list[T.Augmentation | T.Transform]:
+def build_augmentations(
+    cfg: CfgNode, is_train: bool, *, ignore_label: int = 255, crop_first: bool = False
+) -> list[T.Augmentation | T.Transform]:
     """Return what ``INPUT`` asks for, in order: scale, crop, colour, flip; at test the scale alone.
 
     Args:
         cfg: read for INPUT.{MIN,MAX}_SIZE_*, CROP, COLOR_AUG_SSD, FORMAT and RANDOM_FLIP.
         is_train: for training or for test.
         ignore_label: labels of this value do not count for INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
+        crop_first: crop before the scale, and regardless of labels, as Detectron2 does for detectors.
 
     Raises:
         ValueError: a key has a value that cannot be obeyed.
@@ -23,7 +26,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool, *, ignore_label: int = 255
         return [T.ResizeShortestEdge(size, cfg.INPUT.MAX_SIZE_TEST)] if size else []
     augmentations = [_random_scale(cfg)]
     if cfg.INPUT.CROP.ENABLED:
-        augmentations.append(_random_crop(cfg, ignore_label))
+        augmentations.insert(0 if crop_first else 1, _random_crop(cfg, ignore_label, by_labels=not crop_first))
     if cfg.INPUT.COLOR_AUG_SSD:
         _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, IMAGE_FORMATS)
         augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
@@ -45,7 +48,7 @@ def _random_scale(cfg: CfgNode) -> T.Augmentation:
     return T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, style)
 
 
-def _random_crop(cfg: CfgNode, ignore_label: int) -> T.Augmentation:
+def _random_crop(cfg: CfgNode, ignore_label: int, by_labels: bool) -> T.Augmentation:
     crop = cfg.INPUT.CROP
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
     _check_choice("INPUT.CROP.TYPE", crop.TYPE, kinds)
@@ -57,6 +60,13 @@ def _random_crop(cfg: CfgNode, ignore_label: int) -> T.Augmentation:
         raise ValueError(f"INPUT.CROP.SIZE must be {unit} for INPUT.CROP.TYPE {crop.TYPE!r}; got {size}.")
     if pixels:
         size = tuple(int(x) for x in size)
+    if not by_labels:
+        if crop.SINGLE_CATEGORY_MAX_AREA < 1:
+            raise ValueError(
+                f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = {crop.SINGLE_CATEGORY_MAX_AREA} is for segmentation; detectors "
+                "have no label map to look at. Set it to 1.0."
+            )
+        return T.RandomCrop(crop.TYPE, size)
     return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, size, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label)
 
 

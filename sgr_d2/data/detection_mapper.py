@@ -81,7 +81,7 @@ class DetectionMapper:
     def from_config(cls, cfg: CfgNode, is_train: bool = True, components: bool = True) -> dict[str, Any]:
         """The classes come from the metadata of the data sets; ``components``: whether their annotations have masks."""
         options: dict[str, Any] = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT}
-        options["augmentations"] = build_augmentations(cfg, is_train)
+        options["augmentations"] = build_augmentations(cfg, is_train, crop_first=True)
         if not is_train:
             return options
         if cfg.INPUT.CROP.ENABLED and cfg.INPUT.MASK_FORMAT == "polygon" and find_spec("shapely") is None:

@@ -27,10 +27,11 @@ def use_thing_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata
     """Set the number of classes of all heads from the data sets' metadata.
 
     Raises:
-        ValueError: if the config names another number of classes, or a key is for segmentation alone.
+        ValueError: if the config names another number of classes, or asks for what this training does not make.
     """
     if not cfg.TEST.FULL_SIZE:
         raise ValueError("TEST.FULL_SIZE False is for segmentation; detections are measured at the size of the file.")
+    _refuse_unknown_inputs(cfg)
     number, defaults = len(info.classes), get_cfg().MODEL
     for key in ("ROI_HEADS", "RETINANET"):
         node = cfg.MODEL[key]
@@ -40,6 +41,13 @@ def use_thing_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata
                 f"({', '.join(info.classes[:5])}, ...). Leave the key out to take the number from the data set."
             )
         node.NUM_CLASSES = number
+
+
+def _refuse_unknown_inputs(cfg: CfgNode) -> None:
+    """Raise ValueError for models whose training needs more than boxes, masks and components."""
+    for key, on in (("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON), ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS)):
+        if on:
+            raise ValueError(f"{key} is True: this training makes boxes and masks alone. Set it to False.")
 
 
 def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:

@@ -17,6 +17,19 @@ from .tasks import task_of
 logger = logging.getLogger(__name__)
 
 
+def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
+    """Find out before training what would stop its first evaluation.
+
+    Raises:
+        ValueError: TEST.SLIDING_WINDOW or TEST.AUG cannot work with this model, a data set has an unknown
+            evaluator_type, or the model does not return what is evaluated.
+    """
+    if cfg.DATASETS.TEST:
+        with_protocol(cfg, model)
+    for name in cfg.DATASETS.TEST:
+        task_of([name]).check_evaluation(cfg, name)
+
+
 def evaluate(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict:
     """Evaluate ``model`` and write ``OUTPUT_DIR/evaluation/<dataset>/metrics.json``.
 
@@ -27,6 +40,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict:
     if isinstance(model, DistributedDataParallel):
         model = model.module  # whose head and sizes `with_protocol` asks for
     task = task_of([dataset_name])
+    task.check_evaluation(cfg, dataset_name)
     info = task.metadata_of([dataset_name])
     share_buffers(model)
     loader = task.build_test_loader(cfg, dataset_name)

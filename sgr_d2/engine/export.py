@@ -63,10 +63,9 @@ class ClassScores(nn.Module):
         """(1, 3, H, W) float32 -> (1, C, H, W) float32."""
         model = self.model
         pixels = images.flip(1) if self.image_format == "BGR" else images
-        features = model.backbone((pixels - model.pixel_mean) / model.pixel_std)
-        if model.sgr is not None:
-            # the sizes as `SGRSegmentor.features` gives them, were the image not padded
-            features = model.sgr(features, torch.tensor([images.shape[-2:]], device=images.device)).features
+        # the sizes as `SGRSegmentor.features` gives them, were the image not padded
+        sizes = torch.tensor([images.shape[-2:]], device=images.device)
+        features, _ = model.refine(model.backbone((pixels - model.pixel_mean) / model.pixel_std), sizes)
         prediction, _ = model.sem_seg_head(features)
         if isinstance(prediction, Tensor):
             return prediction

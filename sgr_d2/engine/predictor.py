@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from torch import nn
 
 from sgr_d2.data.augmentation import build_augmentations
@@ -26,6 +25,7 @@ from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import label_dtype
 from sgr_d2.modeling import SGR
 
+from .build import build_model
 from .checkpoint import load_weights, require_all_parameters
 from .image_input import ImageLike, as_image
 from .loop import DTYPES
@@ -108,8 +108,6 @@ class SGRPredictor:
                 'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
         require_all_parameters(model, load_weights(model, path), path)
-        if cfg.MODEL.CHANNELS_LAST:
-            model = model.to(memory_format=torch.channels_last)
         return cls(
             model=with_protocol(cfg, model),
             metadata=metadata,

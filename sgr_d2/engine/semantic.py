@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from torch.utils.data import DataLoader
@@ -14,7 +14,7 @@ from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.loader import build_test_loader
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import read_image, read_instances, read_label
-from sgr_d2.evaluation import build_evaluator
+from sgr_d2.evaluation import check_evaluator_type, evaluators_of
 from sgr_d2.visualization import PictureWriter
 
 from .protocol import loader_config
@@ -24,7 +24,7 @@ def use_semantic_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetad
     """Set the number of classes and the ignore label from the data sets' metadata.
 
     Raises:
-        ValueError: if the config names another number of classes.
+        ValueError: if the config names another number of classes, or another ignore label.
     """
     number = len(info.classes)
     for node, key in ((cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD"), (cfg.MODEL.POINT_HEAD, "POINT_HEAD")):
@@ -34,7 +34,14 @@ def use_semantic_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetad
                 f"({', '.join(info.classes[:5])}, ...). Leave the key out (0) to take the number from the data set."
             )
         node.NUM_CLASSES = number
-    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = info.ignore_label
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.IGNORE_VALUE not in (get_cfg().MODEL.SEM_SEG_HEAD.IGNORE_VALUE, info.ignore_label):
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE = {head.IGNORE_VALUE}, but the ignore label of {', '.join(names)} is "
+            f"{info.ignore_label}. Leave the key out to take it from the data set, or set it where the data set is "
+            "registered (IGNORE_LABEL of DATASETS.FOLDERS, ignore_label of the metadata)."
+        )
+    head.IGNORE_VALUE = info.ignore_label
 
 
 def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
@@ -42,6 +49,19 @@ def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     return build_test_loader(
         cfg, dataset_name, mapper=mapper if cfg.TEST.FULL_SIZE else partial(_at_input_size, mapper)
     )
+
+
+def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
+    """
+    Raises:
+        ValueError: there is no evaluator for such data sets, or the model returns no semantic scores.
+    """
+    check_evaluator_type(dataset_name, MetadataCatalog.get(dataset_name).get("evaluator_type"))
+    if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" and not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
+        raise ValueError(
+            f"MODEL.MASK_FORMER.TEST.SEMANTIC_ON is False, and {dataset_name} is evaluated by semantic scores. Set it "
+            "to True, or DATASETS.TEST to ()."
+        )
 
 
 def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
@@ -54,7 +74,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
         max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
     )
     metadata = MetadataCatalog.get(dataset_name)
-    metrics = build_evaluator(
+    evaluators = evaluators_of(
         metadata.evaluator_type,
         dataset_name,
         read_label=read,
@@ -64,7 +84,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
         full_size=cfg.TEST.FULL_SIZE,
     )
     if not cfg.TEST.NUM_PICTURES:
-        return metrics
+        return DatasetEvaluators(evaluators)
     pictures = PictureWriter(
         output_dir=Path(cfg.OUTPUT_DIR) / "evaluation" / dataset_name / "pictures",
         num_images=cfg.TEST.NUM_PICTURES,
@@ -76,7 +96,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
         class_colors=info.colors,
         ignore_label=info.ignore_label,
     )
-    return DatasetEvaluators([metrics, pictures])
+    return DatasetEvaluators([*evaluators, pictures])
 
 
 def _at_input_size(mapper: SemanticMapper, record: dict) -> dict:

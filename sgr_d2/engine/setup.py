@@ -132,11 +132,16 @@ def use_metadata(cfg: CfgNode) -> None:
     """Set the number of classes, and what else the task takes from the data sets' metadata.
 
     Raises:
-        ValueError: if the config names another number of classes, or no data set.
+        ValueError: if the config names another number of classes, no data set, or a panoptic model.
     """
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are both empty: name at least one data set.")
+    if cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SGRPanopticFPN"):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs instances and label maps at once, which this "
+            "training does not make. Use SGRGeneralizedRCNN or SGRSegmentor, or train it with a program of your own."
+        )
     task = task_of(names)
     task.use_classes(cfg, names, task.metadata_of(names))
 

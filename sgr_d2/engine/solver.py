@@ -43,8 +43,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     """The trainable parameters, grouped by learning rate and weight decay.
 
-    Backbone parameters, but not those of an SGR inside it, get BASE_LR * BACKBONE_MULTIPLIER; norms get
-    WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
+    Backbone parameters, but not those of an SGR inside it, get BASE_LR * BACKBONE_MULTIPLIER, biases that times
+    BIAS_LR_FACTOR; norms get WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
     """
     solver = cfg.SOLVER
     groups, seen = [], set()
@@ -58,7 +58,9 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
             groups.append(
                 {
                     "params": [parameter],
-                    "lr": solver.BASE_LR * (solver.BACKBONE_MULTIPLIER if is_backbone else 1.0),
+                    "lr": solver.BASE_LR
+                    * (solver.BACKBONE_MULTIPLIER if is_backbone else 1.0)
+                    * (solver.BIAS_LR_FACTOR if name == "bias" else 1.0),
                     "weight_decay": _weight_decay(solver, module, name),
                 }
             )

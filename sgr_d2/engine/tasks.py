@@ -22,6 +22,7 @@ class Task(NamedTuple):
         use_classes: (cfg, names, metadata) writes numbers of classes into the config.
         build_train_loader: (cfg, start_iter=...) -> the loader of DATASETS.TRAIN.
         build_test_loader: (cfg, name) -> the loader of a data set.
+        check_evaluation: (cfg, name) raises ValueError if the data set cannot be evaluated with this config.
         build_evaluators: (cfg, name, metadata) -> metrics and pictures.
         format_table: (results, class names) -> text.
     """
@@ -30,6 +31,7 @@ class Task(NamedTuple):
     use_classes: Callable[[CfgNode, Sequence[str], SemanticMetadata], None]
     build_train_loader: Callable[..., DataLoader]
     build_test_loader: Callable[[CfgNode, str], DataLoader]
+    check_evaluation: Callable[[CfgNode, str], None]
     build_evaluators: Callable[[CfgNode, str, SemanticMetadata], DatasetEvaluators]
     format_table: Callable[[dict[str, Any], Sequence[str]], str]
 
@@ -39,6 +41,7 @@ SEMANTIC = Task(
     use_classes=semantic.use_semantic_classes,
     build_train_loader=build_train_loader,
     build_test_loader=semantic.build_semantic_test_loader,
+    check_evaluation=semantic.check_evaluation,
     build_evaluators=semantic.build_evaluators,
     format_table=format_table,
 )
@@ -47,6 +50,7 @@ DETECTION = Task(
     use_classes=detection.use_thing_classes,
     build_train_loader=detection.build_detection_train_loader,
     build_test_loader=detection.build_detection_test_loader,
+    check_evaluation=lambda cfg, name: None,
     build_evaluators=detection.build_detection_evaluators,
     format_table=format_detection_table,
 )

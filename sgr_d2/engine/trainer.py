@@ -5,7 +5,6 @@ import os
 import weakref
 
 import torch
-from detectron2 import modeling
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.projects.deeplab import build_lr_scheduler
@@ -13,10 +12,9 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import sgr_d2.modeling  # noqa: F401  registers the models
-
+from .build import build_model
 from .checkpoint import Checkpointer, require_all_parameters
-from .evaluate import evaluate, share_buffers
+from .evaluate import check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
@@ -39,6 +37,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = scale_solver(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        check_evaluation(cfg, model)  # now, not after hours of training
         amp = cfg.SOLVER.AMP
         self._trainer = TrainLoop(
             distribute(model),
@@ -88,8 +87,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg):
-        model = modeling.build_model(cfg)
-        return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
+        return build_model(cfg)
 
     @classmethod
     def build_optimizer(cls, cfg, model):

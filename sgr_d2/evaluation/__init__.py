@@ -1,6 +1,6 @@
 """Segmentation metrics and token semantics; see docs/metrics.md."""
 
-from sgr_d2.evaluation.build import EVALUATORS, build_evaluator, build_sem_seg_evaluators
+from sgr_d2.evaluation.build import EVALUATORS, build_sem_seg_evaluators, check_evaluator_type, evaluators_of
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
 from sgr_d2.evaluation.coco_tokens import InstanceTokensEvaluator
@@ -23,8 +23,9 @@ __all__ = [
     "TokenSemantics",
     "TokenSemanticsEvaluator",
     "TokenSemanticsMeter",
-    "build_evaluator",
     "build_sem_seg_evaluators",
+    "check_evaluator_type",
+    "evaluators_of",
     "format_detection_table",
     "format_table",
     "label_masses",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator
 
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
@@ -25,25 +25,26 @@ def build_sem_seg_evaluators(
     min_mass: float = 1e-4,
     full_size: bool = True,
     distributed: bool = True,
-) -> DatasetEvaluators:
+) -> list[DatasetEvaluator]:
     """Segmentation metrics and token semantics in one pass; arguments as in the two evaluators."""
     read_once = LastFileCache(read_label)
     sem_seg = StreamingSemSegEvaluator(dataset_name, read_label=read_once, full_size=full_size, distributed=distributed)
+    metadata = MetadataCatalog.get(dataset_name)
     tokens = TokenSemanticsEvaluator(
         read_label=read_once,
         components_of=components_of,
         read_instances=read_instances,
         label_files=sem_seg.input_file_to_gt_file,
-        num_classes=sem_seg._num_classes,
-        ignore_label=sem_seg._ignore_label,
+        num_classes=len(metadata.stuff_classes),
+        ignore_label=metadata.ignore_label,
         min_mass=min_mass,
         full_size=full_size,
         distributed=distributed,
     )
-    return DatasetEvaluators([sem_seg, tokens])
+    return [sem_seg, tokens]
 
 
-def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> DatasetEvaluators:
+def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> list[DatasetEvaluator]:
     """The same, and Cityscapes' official IoU and iIoU where these can be had: at full size, with cityscapesScripts."""
     evaluators = build_sem_seg_evaluators(dataset_name, full_size=full_size, **arguments)
     if not full_size:
@@ -51,34 +52,32 @@ def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **
         return evaluators
     names = MetadataCatalog.get(dataset_name).stuff_classes
     try:
-        official = CityscapesEvaluator(class_names=names, distributed=arguments.get("distributed", True))
+        return [*evaluators, CityscapesEvaluator(class_names=names, distributed=arguments.get("distributed", True))]
     except ImportError as error:
         logger.warning("%s: no official IoU and iIoU. %s", dataset_name, error)
         return evaluators
-    return DatasetEvaluators([*evaluators._evaluators, official])
 
 
-def build_context_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> DatasetEvaluators:
+def build_context_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> list[DatasetEvaluator]:
     """The same as for other segmentation, and accuracy against distance (at full size) for ``shapes_context``."""
     evaluators = build_sem_seg_evaluators(dataset_name, full_size=full_size, **arguments)
     if not full_size:
         logger.warning("%s: TEST.FULL_SIZE is False: no accuracy against distance.", dataset_name)
         return evaluators
     labels = MetadataCatalog.get(dataset_name).context_labels
-    context = ContextEvaluator(context_labels=labels, distributed=arguments.get("distributed", True))
-    return DatasetEvaluators([*evaluators._evaluators, context])
+    return [*evaluators, ContextEvaluator(context_labels=labels, distributed=arguments.get("distributed", True))]
 
 
 # To evaluate another kind of data set, add its evaluator_type here; the factory takes the arguments above.
-EVALUATORS: dict[str, Callable[..., DatasetEvaluator]] = {
+EVALUATORS: dict[str, Callable[..., list[DatasetEvaluator]]] = {
     "sem_seg": build_sem_seg_evaluators,
     "cityscapes_sem_seg": build_cityscapes_evaluators,
     "shapes_context": build_context_evaluators,
 }
 
 
-def build_evaluator(evaluator_type: str, dataset_name: str, **arguments) -> DatasetEvaluator:
-    """Build the evaluator of a data set.
+def evaluators_of(evaluator_type: str, dataset_name: str, **arguments) -> list[DatasetEvaluator]:
+    """Build the evaluators of a data set.
 
     Args:
         evaluator_type: a key of ``EVALUATORS``; Detectron2 keeps it in the data set's metadata.
@@ -88,8 +87,13 @@ def build_evaluator(evaluator_type: str, dataset_name: str, **arguments) -> Data
     Raises:
         ValueError: ``evaluator_type`` is unknown; the message lists the choices.
     """
+    check_evaluator_type(dataset_name, evaluator_type)
+    return EVALUATORS[evaluator_type](dataset_name, **arguments)
+
+
+def check_evaluator_type(dataset_name: str, evaluator_type: str | None) -> None:
+    """Raise ValueError, with the choices, for an ``evaluator_type`` that `evaluators_of` does not know."""
     if evaluator_type not in EVALUATORS:
         raise ValueError(
             f"data set {dataset_name!r}: unknown evaluator_type {evaluator_type!r}; choose one of {sorted(EVALUATORS)}"
         )
-    return EVALUATORS[evaluator_type](dataset_name, **arguments)

@@ -42,5 +42,6 @@ def check_freeze_at(cfg: CfgNode) -> None:
     if cfg.MODEL.BACKBONE.FREEZE_AT not in _NOT_ASKED_TO_FREEZE:
         raise ValueError(
             f"MODEL.BACKBONE.FREEZE_AT = {cfg.MODEL.BACKBONE.FREEZE_AT}: {cfg.MODEL.BACKBONE.NAME} cannot freeze "
-            "stages, Detectron2's ResNets can. Set it to 0; with SOLVER.BACKBONE_MULTIPLIER 0 no parameter of the backbone is trained."
+            "stages, Detectron2's ResNets can. Set it to 0; with SOLVER.BACKBONE_MULTIPLIER 0 no parameter of the "
+            "backbone is trained."
         )

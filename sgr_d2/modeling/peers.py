@@ -167,13 +167,9 @@ class PeerSegmentor(SGRSegmentor):
             "aux_weight": cfg.MODEL.PEER.AUX_WEIGHT,
         }
 
-    def features(
-        self, batched_inputs: list[dict], min_size: tuple[int, int] = (0, 0)
-    ) -> tuple[dict[str, Tensor], None]:
-        """Backbone features, refined by the peer; there are no tokens."""
-        features, _ = super().features(batched_inputs, min_size)
-        sizes = torch.tensor([x["image"].shape[-2:] for x in batched_inputs], device=self.device)
-        features, scores = self.peer(features, sizes)
+    def refine(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], None]:
+        """Features, refined by the peer; there are no tokens."""
+        features, scores = self.peer(features, image_sizes)
         self.scores = scores if self.training else None
         return features, None
 

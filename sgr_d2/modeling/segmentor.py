@@ -125,11 +125,23 @@ class SGRSegmentor(nn.Module):
     ) -> tuple[dict[str, Tensor], SGROutput | None]:
         """Backbone features, refined by SGR where there is one, and what else SGR returned."""
         images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        features = self.backbone(pad_to_batch(images, divisor=self.size_divisibility, value=0.0, min_size=min_size))
+        sizes = torch.tensor([image.shape[-2:] for image in images], device=self.device)
+        batch = pad_to_batch(images, divisor=self.size_divisibility, value=0.0, min_size=min_size)
+        return self.refine(self.backbone(batch), sizes)
+
+    def refine(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], SGROutput | None]:
+        """What stands between backbone and head.
+
+        Args:
+            features: of the backbone, {name: (B, C_l, H_l, W_l)}.
+            image_sizes: (B, 2) heights and widths in pixels, before padding.
+
+        Returns:
+            Features of the same names and shapes, and what else SGR returned; None without SGR.
+        """
         if self.sgr is None:
             return features, None
-        sizes = torch.tensor([image.shape[-2:] for image in images], device=self.device)
-        output = self.sgr(features, sizes)
+        output = self.sgr(features, image_sizes)
         return output.features, output
 
     def _batch(self, batched_inputs: list[dict], key: str, value: int) -> Tensor:

@@ -34,6 +34,15 @@ def test_order_is_scale_crop_colour_flip(cfg):
     assert names == ["ResizeShortestEdge", "RandomCrop_CategoryAreaConstraint", "ColorAugSSDTransform", "RandomFlip"]
 
 
+def test_detectors_crop_first_as_in_detectron2(cfg):
+    cfg.INPUT.CROP.ENABLED = True
+    names = [type(x).__name__ for x in build_augmentations(cfg, True, crop_first=True)]
+    assert names == ["RandomCrop", "ResizeShortestEdge"]
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.75
+    with pytest.raises(ValueError, match=r"SINGLE_CATEGORY_MAX_AREA = 0.75 is for segmentation"):
+        build_augmentations(cfg, True, crop_first=True)
+
+
 def test_scale(cfg):
     image, labels = gradient(10, 15)
     scaled, _ = augment(build_augmentations(cfg, True), image, labels)

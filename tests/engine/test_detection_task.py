@@ -120,8 +120,8 @@ def test_training_evaluates_resumes_and_draws(config_file, tmp_path, capsys):
     again = run(config_file, "MODEL.WEIGHTS", output / "model_final.pth", eval_only=True)
     assert json.dumps(again) == json.dumps(whole)
     # what its tokens do
-    command = ["--config-file", config_file, "--weights", output / "model_final.pth", "--output", tmp_path / "diagnosis"]
-    assert diagnose.main([str(a) for a in [*command, "--batches", 1]]) == 0
+    command = ["--config-file", config_file, "--weights", output / "model_final.pth", "--batches", 1]
+    assert diagnose.main([str(a) for a in [*command, "--output", tmp_path / "diagnosis"]]) == 0
     assert "| segm/AP" in capsys.readouterr().out
     figures = json.loads((tmp_path / "diagnosis/diagnosis.json").read_text())["evaluation"]["toy_things_val"]
     assert figures["with_tokens"]["bbox/AP"] == pytest.approx(whole["bbox"]["AP"])

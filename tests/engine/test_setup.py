@@ -1,3 +1,4 @@
+import re
 from argparse import Namespace
 
 import pytest
@@ -16,6 +17,30 @@ def test_classes_and_ignore_label_come_from_the_data_set(config_file):
     cfg = load(config_file)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == cfg.MODEL.POINT_HEAD.NUM_CLASSES == 3
     assert cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 255
+    config_file.write_text(re.sub("(CLASSES:)", r"IGNORE_LABEL: 7\n      \1", config_file.read_text()))
+    assert load(config_file).MODEL.SEM_SEG_HEAD.IGNORE_VALUE == 7
+    with pytest.raises(ValueError, match=r"IGNORE_VALUE = 0, but the ignore label of scenes_train, scenes_val is 7"):
+        load(config_file, "MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "0")
+
+
+def test_panoptic_models_are_refused(config_file):
+    with pytest.raises(ValueError, match=r"SGRPanopticFPN needs instances and label maps at once"):
+        load(config_file, "MODEL.META_ARCHITECTURE", "SGRPanopticFPN")
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), 0),
+        (("MODEL.BACKBONE.NAME", "build_sgr_timm_fpn_backbone"), 2),
+    ],
+)
+def test_as_many_sgr_as_asked_for(config_file, options, found):
+    """A plain baseline under the name of SGR, or two of them, would train without a word."""
+    message = rf"SGR.ENABLED is True, but the model has {found} SGR modules.*{options[1]}"
+    with pytest.raises(ValueError, match=message):
+        Trainer.build_model(load(config_file, *options))
+    Trainer.build_model(load(config_file, *options, "MODEL.SGR.ENABLED", "False"))
 
 
 def test_a_config_that_contradicts_the_data_set_stops_with_both_numbers(config_file):

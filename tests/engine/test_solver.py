@@ -46,6 +46,14 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate_and_decay(cfg):
     assert model.fixed not in settings
 
 
+def test_biases_have_a_rate_of_their_own(cfg):
+    cfg.SOLVER.BIAS_LR_FACTOR = 2.0
+    model = Model()
+    rates = {p: group["lr"] for group in parameter_groups(cfg, model) for p in group["params"]}
+    assert rates[model.head[0].bias] == 0.2 and rates[model.backbone[0].bias] == 0.1
+    assert rates[model.head[0].weight] == 0.1
+
+
 @pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)])
 def test_optimizers(cfg, name, kind):
     cfg.SOLVER.OPTIMIZER = name

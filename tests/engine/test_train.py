@@ -4,14 +4,18 @@ import json
 import logging
 from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 
 import train_net
 from sgr_d2.engine import Trainer, load_config
+from sgr_d2.engine.evaluate import check_evaluation
 from sgr_d2.engine.hooks import BestCheckpoint
+from sgr_d2.evaluation import StreamingSemSegEvaluator
 
 
 def run(config_file, *opts, **flags):
@@ -116,11 +120,60 @@ def test_training_evaluates_and_eval_only_repeats_it(config_file, tmp_path):
     assert json.dumps(resumed) == json.dumps(again)
 
 
-def test_the_input_size_can_be_evaluated_instead_of_the_label_size(config_file, tmp_path):
-    small = run(
-        config_file, "SOLVER.MAX_ITER", 1, "TEST.FULL_SIZE", False, "INPUT.MIN_SIZE_TEST", 48, "OUTPUT_DIR", tmp_path
+@pytest.mark.parametrize(("full", "pixels"), [(True, 72 * 96), (False, 48 * 64)])
+def test_the_input_size_can_be_evaluated_instead_of_the_label_size(config_file, tmp_path, full, pixels, monkeypatch):
+    counted = []
+    original = StreamingSemSegEvaluator.evaluate
+    monkeypatch.setattr(
+        StreamingSemSegEvaluator, "evaluate", lambda self: (counted.append(self._conf_matrix.sum()), original(self))[1]
     )
-    assert 0 <= small["sem_seg"]["mIoU"] <= 100
+    options = ("TEST.FULL_SIZE", full, "INPUT.MIN_SIZE_TEST", 48, "OUTPUT_DIR", tmp_path)
+    results = run(config_file, "SOLVER.MAX_ITER", 1, *options)
+    assert counted == [5 * pixels] and 0 <= results["sem_seg"]["mIoU"] <= 100
+
+
+def test_an_ignore_label_other_than_255(config_file, scenes, tmp_path):
+    """The same scenes, half of every label 7, in training (images that are padded too) and evaluation."""
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for file in sorted((scenes / split / "labels").iterdir()):
+            label = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            label[: label.shape[0] // 2] = 7
+            cv2.imwrite(str(tmp_path / split / file.name), label)
+    text = config_file.read_text()
+    for split in ("train", "val"):
+        text = text.replace(str(scenes / split / "labels"), str(tmp_path / split))
+    config_file.write_text(text.replace("CLASSES:", "IGNORE_LABEL: 7\n      CLASSES:"))
+    # scaled to 24 pixels an image is smaller than the crop, and padded with ignored pixels
+    results = run(config_file, "SOLVER.MAX_ITER", 2, "INPUT.MIN_SIZE_TRAIN", "(24,)", "OUTPUT_DIR", tmp_path / "out")
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    row = json.loads((tmp_path / "out/metrics.json").read_text().splitlines()[0])
+    assert 0 < row["loss_sem_seg"] < 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("TEST.SLIDING_WINDOW.ENABLED", True, "TEST.SLIDING_WINDOW.STRIDE", "[128, 128]"), "SLIDING_WINDOW"),
+        (("MODEL.SEM_SEG_HEAD.NAME", "MaskFormerHead", "MODEL.MASK_FORMER.TEST.SEMANTIC_ON", False), "SEMANTIC_ON is"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_found_before_training(config_file, options, message):
+    options = [*options, "TEST.SLIDING_WINDOW.SIZE", "[64, 64]", "MODEL.MASK_FORMER.TEST.INSTANCE_ON", True]
+    cfg = load_config(str(config_file), [str(option) for option in options])
+    with pytest.raises(ValueError, match=message):
+        check_evaluation(cfg, SimpleNamespace(sem_seg_head=nn.Identity(), size_divisibility=32))
+
+
+def test_the_best_checkpoint_of_a_run_and_of_a_longer_one(config_file, tmp_path):
+    results = run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 4)
+    record = json.loads((tmp_path / "model_best.json").read_text())
+    assert record == {"metric": "sem_seg/mIoU", "value": pytest.approx(results["sem_seg"]["mIoU"]), "iteration": 3}
+    assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
+    # an evaluation at the end that no later one beats stays the best when the run goes on
+    (tmp_path / "model_best.json").write_text(json.dumps(record | {"value": 100.0}))
+    run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 1, resume=True)
+    assert json.loads((tmp_path / "model_best.json").read_text())["value"] == 100.0
 
 
 def test_missing_images_are_found_before_the_model_is_built(config_file, tmp_path):

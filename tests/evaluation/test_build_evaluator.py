@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.evaluation import DatasetEvaluators
 
-from sgr_d2.evaluation import EVALUATORS, build_evaluator
+from sgr_d2.evaluation import EVALUATORS, evaluators_of
 from sgr_d2.structures import ImageTokens
 
 
@@ -14,8 +15,10 @@ def test_both_evaluators_in_one_pass_read_each_file_once(make_dataset, make_labe
         reads.append(path)
         return read_png(path)
 
-    evaluator = build_evaluator(
-        "sem_seg", data.name, read_label=read, components_of=lambda labels: (labels == 0).astype(np.int32)
+    evaluator = DatasetEvaluators(
+        evaluators_of(
+            "sem_seg", data.name, read_label=read, components_of=lambda labels: (labels == 0).astype(np.int32)
+        )
     )
     evaluator.reset()
     for image, label in zip(data.inputs, data.labels, strict=True):
@@ -32,7 +35,7 @@ def test_both_evaluators_in_one_pass_read_each_file_once(make_dataset, make_labe
 
 def test_baseline_has_segmentation_figures_only(make_dataset, make_labels, read_png, scores_of):
     data = make_dataset(make_labels((5, 5)))
-    evaluator = build_evaluator("sem_seg", data.name, read_label=read_png, components_of=np.zeros_like)
+    evaluator = DatasetEvaluators(evaluators_of("sem_seg", data.name, read_label=read_png, components_of=np.zeros_like))
     evaluator.reset()
     evaluator.process(data.inputs, [{"sem_seg": scores_of(data.labels[0] % 3)}])
     assert list(evaluator.evaluate()) == ["sem_seg"]
@@ -40,4 +43,4 @@ def test_baseline_has_segmentation_figures_only(make_dataset, make_labels, read_
 
 def test_unknown_type_lists_the_choices():
     with pytest.raises(ValueError, match=rf"'mydata'.*'coco'.*{sorted(EVALUATORS)[-1]}"):
-        build_evaluator("coco", "mydata", read_label=None, components_of=None)
+        evaluators_of("coco", "mydata", read_label=None, components_of=None)

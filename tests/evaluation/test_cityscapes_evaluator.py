@@ -12,9 +12,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
 from PIL import Image
 
-from sgr_d2.evaluation import CityscapesEvaluator, build_evaluator, cityscapes_script, format_table
+from sgr_d2.evaluation import CityscapesEvaluator, cityscapes_script, evaluators_of, format_table
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesTotals
 from sgr_d2.structures import ImageTokens
 
@@ -153,7 +154,7 @@ def street_set(tmp_path):
 
 
 def build(name, **options):
-    evaluator = build_evaluator(
+    evaluators = evaluators_of(
         "cityscapes_sem_seg",
         name,
         read_label=lambda path: np.array(Image.open(path)),
@@ -161,6 +162,7 @@ def build(name, **options):
         components_of=lambda labels, instances: instances,
         **options,
     )
+    evaluator = DatasetEvaluators(evaluators)
     evaluator.reset()
     return evaluator
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 
-from sgr_d2.evaluation import build_evaluator
+from sgr_d2.evaluation import evaluators_of
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
 
 
@@ -68,7 +68,7 @@ def test_it_is_built_for_the_data_set_at_full_size_only(make_dataset, make_label
     data = make_dataset(make_labels((4, 5)), context_labels=[1, 2])
     options = {"read_label": read_png, "components_of": lambda labels: labels, "distributed": False}
     kinds = [
-        {type(e).__name__ for e in build_evaluator("shapes_context", data.name, full_size=size, **options)._evaluators}
+        {type(e).__name__ for e in evaluators_of("shapes_context", data.name, full_size=size, **options)}
         for size in (True, False)
     ]
     assert kinds[0] - kinds[1] == {"ContextEvaluator"}

@@ -43,6 +43,17 @@ def test_the_wrapper_gives_the_scores_of_the_model(sgr, image_format):
     torch.testing.assert_close(ClassScores(model, image_format=image_format)(images), expected, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_peer_is_part_of_what_is_exported():
+    cfg = toy_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PEER.NAME, cfg.MODEL.PEER.DIM = "PeerSegmentor", "NonLocal", 8
+    model = build_model(cfg).eval()
+    randomize_zeros(model)
+    images = torch.rand(1, 3, 64, 96) * 255
+    expected = model([{"image": images[0]}])[0]["sem_seg"][None]
+    torch.testing.assert_close(ClassScores(model)(images), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (3, 1, 1), (1, 2, 1), (3, 2, 2)])
 def test_constant_padding_is_that_of_timm(kernel, stride, dilation):
     model = nn.Sequential(Conv2dSame(2, 3, kernel, stride=stride, dilation=dilation))

@@ -48,7 +48,7 @@ class Launch:
 
 
 class Job:
-    """A run under way. ``lock`` is the descriptor of ``take_lock``; the job closes it. ``gpu`` is one of the launch's."""
+    """A run under way. ``lock`` is the descriptor of ``take_lock``; the job closes it. ``gpu`` is one of the launch."""
 
     def __init__(self, run: Run, config: dict[str, Any], folders: Folders, launch: Launch, lock: int, gpu: str = ""):
         self.run = run

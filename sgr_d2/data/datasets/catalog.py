@@ -164,10 +164,13 @@ def _metadata(name: str) -> SemanticMetadata:
     classes = list(metadata.get("stuff_classes", ()))
     if not classes:
         raise ValueError(f"Data set {name!r} has no semantic classes (metadata key stuff_classes).")
+    if metadata.get("ignore_label") is None:
+        raise ValueError(
+            f"The metadata of data set {name!r} has no 'ignore_label': which pixels do not count? Set it "
+            f"where you register the data set: MetadataCatalog.get({name!r}).ignore_label = {DEFAULT_IGNORE_LABEL}"
+        )
     colors = metadata.get("stuff_colors") or generate_colors(len(classes))
-    return SemanticMetadata(
-        classes, [tuple(color) for color in colors], metadata.get("ignore_label", DEFAULT_IGNORE_LABEL)
-    )
+    return SemanticMetadata(classes, [tuple(color) for color in colors], metadata.ignore_label)
 
 
 def _difference(first: SemanticMetadata, other: SemanticMetadata) -> str:

@@ -1,0 +1,29 @@
+"""The model of a config, as it is to be trained or used; what contradicts itself is refused here."""
+
+import torch
+from detectron2 import modeling
+from detectron2.config import CfgNode
+from torch import nn
+
+import sgr_d2.modeling  # noqa: F401  registers the models
+from sgr_d2.modeling import SGR
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Detectron2's ``build_model``, in the memory format of MODEL.CHANNELS_LAST.
+
+    Raises:
+        ValueError: MODEL.SGR.ENABLED and the model does not have exactly one SGR, or it is off and there is one.
+    """
+    model = modeling.build_model(cfg)
+    found = sum(isinstance(module, SGR) for module in model.modules())
+    # a peer stands in SGR's place and reads its keys
+    wanted = cfg.MODEL.SGR.ENABLED and cfg.MODEL.META_ARCHITECTURE != "PeerSegmentor"
+    if found != wanted:
+        raise ValueError(
+            f"MODEL.SGR.ENABLED is {cfg.MODEL.SGR.ENABLED}, but the model has {found} SGR modules: "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} "
+            "do not go together. SGRSegmentor takes SGR itself, on any backbone without one; a detector needs a "
+            "backbone with SGR, build_sgr_..._backbone."
+        )
+    return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
