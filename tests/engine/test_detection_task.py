@@ -1,6 +1,8 @@
 """Real training of a small detector on generated instances: losses, metrics, pictures, resume, data that is poor."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +18,18 @@ from detectron2.structures import BitMasks, BoxMode, Instances
 from toy_detectors import detector_cfg
 
 import train_net
+from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_things
+from sgr_d2.data.instance_maps import NO_INSTANCE
 from sgr_d2.engine import load_config
+from sgr_d2.engine.instance_truth import Truth
 from sgr_d2.engine.tasks import DETECTION, SEMANTIC, task_of
 from sgr_d2.structures import ImageTokens
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import diagnose
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ["red", "green"]
 
 
@@ -125,6 +131,53 @@ def test_training_evaluates_resumes_and_draws(config_file, tmp_path, capsys):
     assert "| segm/AP" in capsys.readouterr().out
     figures = json.loads((tmp_path / "diagnosis/diagnosis.json").read_text())["evaluation"]["toy_things_val"]
     assert figures["with_tokens"]["bbox/AP"] == pytest.approx(whole["bbox"]["AP"])
+
+
+TWO_RANKS = """
+import json, sys
+from types import SimpleNamespace
+from detectron2.engine import launch
+from detectron2.structures import BoxMode
+import train_net
+from sgr_d2.data.datasets import register_things
+
+def main(folder):
+    records = json.load(open(f"{folder}/records.json"))
+    for record in records:
+        for annotation in record["annotations"]:
+            annotation["bbox_mode"] = BoxMode(annotation["bbox_mode"])
+    for name in ("toy_things_train", "toy_things_val"):
+        register_things(name, lambda: records, owner="test", classes=["red", "green"], image_root=folder)
+    opts = ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False", "OUTPUT_DIR", f"{folder}/two", "SOLVER.MAX_ITER", "3"]
+    args = SimpleNamespace(config_file=f"{folder}/toy.yaml", opts=opts, eval_only=False, resume=False, num_gpus=0)
+    train_net.main(args)
+
+if __name__ == "__main__":
+    launch(main, 2, dist_url="auto", args=(sys.argv[1],))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs would be used instead of two CPU processes")
+def test_two_processes_with_images_without_instances(config_file, records, tmp_path):
+    """Three of six images without instances, one with a crowd: some steps leave a rank with nothing to learn."""
+    records[3]["annotations"][0]["iscrowd"] = 1
+    records[4]["annotations"] = records[5]["annotations"] = []
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    (tmp_path / "program.py").write_text(TWO_RANKS)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "program.py"), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved = torch.load(tmp_path / "two/model_final.pth", weights_only=True)["model"]
+    assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
+    figures = json.loads((tmp_path / "two/evaluation/toy_things_val/metrics.json").read_text())["token_semantics"]
+    assert figures["num_images"] + figures["num_unlabelled_I"] >= 6 and figures["num_unlabelled_I"] == 3
+
+
+def test_crowds_are_no_instances(records):
+    records[0]["annotations"][1]["iscrowd"] = 1
+    maps = Truth(records, get_sgr_cfg().INPUT.COMPONENTS).maps_of(records[0]["file_name"])
+    assert set(np.unique(maps.labels)) == {NO_INSTANCE, 0} and set(np.unique(maps.ids)) == {0, 1}
 
 
 def test_classes_come_from_the_data_set(config_file):

@@ -50,6 +50,29 @@ HEADS = [
 ]
 
 
+@pytest.mark.parametrize("size", [(64, 96), (45, 77)])
+def test_the_baseline_is_detectron2s_own_segmentor(size):
+    """The same normalisation, padding and resizing: the same scores and losses of the same weights."""
+    cfg = toy_cfg(sgr=False)
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = "build_timm_fpn_backbone", "resnet10t"
+    cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS = ["res2", "res3", "res4", "res5"], 16
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [120.0, 110.0, 100.0], [58.0, 57.0, 56.0]
+    ours = build(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    theirs = build(cfg, seed=1)
+    assert not any(theirs.load_state_dict(ours.state_dict(), strict=False))
+    batch = [toy_input(*size), toy_input(*size, seed=1)]
+    expected, actual = theirs.train()(batch), ours.train()(batch)
+    assert actual.keys() == expected.keys()
+    torch.testing.assert_close(actual["loss_sem_seg"], expected["loss_sem_seg"])
+    ours.eval(), theirs.eval()
+    inputs = [{"image": x["image"], "height": 50, "width": 90} for x in batch]
+    with torch.no_grad():
+        for a, b in zip(ours(inputs), theirs(inputs), strict=True):
+            torch.testing.assert_close(a["sem_seg"], b["sem_seg"], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("sgr", [False, True])
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_trains_and_predicts(head, sgr):

@@ -51,6 +51,38 @@ def test_windows_of_a_pixelwise_model_are_the_whole_image(size, batch_size):
     assert result["sgr"].extent == whole["sgr"].extent
 
 
+class WindowNumber(nn.Module):
+    """All scores and tokens of the n-th window are n; its region is the first column of its cells."""
+
+    size_divisibility = 4
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def forward(self, batched_inputs):
+        results = []
+        for x in batched_inputs:
+            self.number += 1
+            height, width = x["image"].shape[-2:]
+            region = torch.zeros(1, height // 4, width // 4)
+            region[..., :1] = 1.0 if self.number == 1 else 0.25
+            tokens = ImageTokens(region, torch.full((1, 2), float(self.number)), (height / 4, width / 4))
+            results.append({"sem_seg": torch.full((2, height, width), float(self.number)), "sgr": tokens})
+        return results
+
+
+def test_overlapping_windows_are_averaged_by_hand():
+    """Windows of 8 columns at 0 and 4 of 12: the columns 4 to 7 are the mean of both."""
+    slide = SlidingWindow(WindowNumber(), size=(8, 8), stride=(8, 4))
+    (result,) = slide([{"image": torch.zeros(3, 8, 12, dtype=torch.uint8)}])
+    assert torch.equal(result["sem_seg"][0, 0], torch.tensor([1.0] * 4 + [1.5] * 4 + [2.0] * 4))
+    # cells: 1 and 0 of the first window, 0.25 and 0 of the second; one of each in the middle
+    assert torch.equal(result["sgr"].regions[0, 0], torch.tensor([1.0, 0.125, 0.0]))
+    # masses 2 and 0.5, two rows each
+    assert torch.allclose(result["sgr"].tokens, torch.full((1, 2), (2 * 1.0 + 0.5 * 2.0) / 2.5))
+
+
 def test_output_has_the_size_of_the_file():
     slide = SlidingWindow(PixelModel(), size=(16, 20), stride=(16, 20))
     image = torch.full((3, 30, 41), 7, dtype=torch.uint8)
