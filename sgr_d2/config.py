@@ -59,6 +59,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.2
     # Weight of the class loss (each token against the class of its component), which is ours; 0 leaves it out.
     cfg.MODEL.SGR.CLASS_WEIGHT = 0.0
+    # Share of the losses of SGR that is taken away, linearly, by the end of training: 0 keeps them constant.
+    cfg.MODEL.SGR.LOSS_DECAY = 0.0
     # Add the sine code of the place in the image to what regions and tokens are made of.
     cfg.MODEL.SGR.POSITION = True
     # "sigmoid" regions; "softmax" over the tokens; "fixed" random functions of the place, a control without losses.

@@ -3,6 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from toys import toy_cfg
 
 from sgr_d2.modeling.sgr import SGRCriterion
@@ -243,6 +244,22 @@ def test_components_count_by_a_power_of_their_area():
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="AREA_POWER = 2"):
         SGRCriterion(area_power=2)
+
+
+def test_losses_decay_with_the_training():
+    ids = torch.ones(1, 4, 4, dtype=torch.int32)
+    output = output_of(torch.zeros(1, 2, 4, 4))
+    constant = SGRCriterion()(output, ids, classes_of(1))
+    criterion = SGRCriterion(decay=0.9, max_iter=10)
+    for step, factor in ((0, 1.0), (5, 0.55), (10, 0.1), (12, 0.1)):
+        with EventStorage(step):
+            losses = criterion(output, ids, classes_of(1))
+        for name, loss in constant.items():
+            torch.testing.assert_close(losses[name], factor * loss)
+    # outside of a training nothing is taken away
+    torch.testing.assert_close(criterion(output, ids, classes_of(1)), constant)
+    with pytest.raises(ValueError, match=r"LOSS_DECAY = 2.*from 0 .constant"):
+        SGRCriterion(decay=2)
 
 
 def test_modes_of_assignment():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sgr_d2.modeling.checks import check_choice
+from sgr_d2.modeling.progress import share_done
 from sgr_d2.modeling.ranks import mean_over_ranks
 from sgr_d2.structures import SGROutput
 
@@ -38,6 +39,8 @@ class SGRCriterion(nn.Module):
         assignment: str = MODES[0],
         union: str = "noisy_or",
         area_power: float = 0.0,
+        decay: float = 0.0,
+        max_iter: int = 0,
     ):
         """
         Args:
@@ -48,9 +51,10 @@ class SGRCriterion(nn.Module):
             assignment: mode of `assign_tokens`.
             union: how the regions of a component are joined, see `join_regions`.
             area_power: a component of A cells counts A**area_power times in the component loss.
+            decay: share of all losses that is taken away, linearly, until step ``max_iter`` of the training.
 
         Raises:
-            ValueError: for a negative weight, or an unknown assignment or union.
+            ValueError: for a negative weight, a share or power outside 0 to 1, or an unknown assignment or union.
         """
         super().__init__()
         weights = {"COMPONENT_WEIGHT": component_weight, "DIVERSITY_WEIGHT": diversity_weight}
@@ -59,6 +63,8 @@ class SGRCriterion(nn.Module):
                 raise ValueError(f"MODEL.SGR.{key} = {value}: a loss weight must not be negative.")
         if not 0 <= area_power <= 1:
             raise ValueError(f"MODEL.SGR.AREA_POWER = {area_power}: give a number from 0 (all alike) to 1 (by area).")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"MODEL.SGR.LOSS_DECAY = {decay}: give a share from 0 (constant losses) to 1 (none left).")
         check_choice("MODEL.SGR.ASSIGNMENT", assignment, MODES)
         check_choice("MODEL.SGR.UNION", union, UNIONS)
         self.component_weight = component_weight
@@ -67,6 +73,8 @@ class SGRCriterion(nn.Module):
         self.assignment = assignment
         self.union = union
         self.area_power = area_power
+        self.decay = decay
+        self.max_iter = max_iter
         self.token_classes = TokenClassLoss(token_dim, num_classes) if class_weight else None
 
     @classmethod
@@ -86,6 +94,8 @@ class SGRCriterion(nn.Module):
             "assignment": sgr.ASSIGNMENT,
             "union": sgr.UNION,
             "area_power": sgr.AREA_POWER,
+            "decay": sgr.LOSS_DECAY,
+            "max_iter": cfg.SOLVER.MAX_ITER,
         }
 
     def forward(self, output: SGROutput, components: Tensor, component_classes: list[Tensor]) -> dict[str, Tensor]:
@@ -117,7 +127,8 @@ class SGRCriterion(nn.Module):
                 losses["loss_token_class"] = self.class_weight * loss
             if self.diversity_weight:
                 losses["loss_diversity"] = self.diversity_weight * diversity_loss(weighted)
-        return losses
+        factor = 1 - self.decay * share_done(self.max_iter)
+        return {name: factor * loss for name, loss in losses.items()} if self.decay else losses
 
 
 def component_loss(
