@@ -15,6 +15,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from prediction.semantic_sets import semantic_metadata
@@ -64,7 +65,9 @@ def resolve(targets: list[str]) -> tuple[CfgNode, list[str]]:
     """Return the config to take limits from, and the data sets to check."""
     if not targets[0].endswith((".yaml", ".yml")):
         register_all()
-        return get_sgr_cfg(), targets
+        cfg = get_sgr_cfg()
+        cfg.INPUT.MIN_SIZE_TRAIN = ()  # nobody says how they are going to be trained
+        return cfg, targets
     cfg = load_config(targets[0], targets[1:])
     return cfg, list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))
 
@@ -78,6 +81,8 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
         ignore_label=info.ignore_label,
         min_area=limits.MIN_AREA if args.min_area is None else args.min_area,
         max_components=limits.MAX_COMPONENTS if args.max_components is None else args.max_components,
+        train_edges=tuple(np.atleast_1d(cfg.INPUT.MIN_SIZE_TRAIN).tolist()),
+        test_edge=cfg.INPUT.MIN_SIZE_TEST,
         first_instance_id=MetadataCatalog.get(name).get("first_instance_id", 1),
     )
     check = check_records(get_dataset_records(name), rules, title=name, num_workers=args.num_workers)

@@ -27,6 +27,8 @@ class CheckRules:
         num_classes, ignore_label: valid values are 0..num_classes-1 and the ignore label.
         min_area, max_components: INPUT.COMPONENTS.MIN_AREA (pixels) and MAX_COMPONENTS.
         first_instance_id: smaller ids in instance maps mean "no instance".
+        train_edges, test_edge: INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, to which the shorter edge is scaled; not
+            compared where there are none.
     """
 
     num_classes: int
@@ -34,6 +36,8 @@ class CheckRules:
     min_area: int = 128
     max_components: int = 256
     first_instance_id: int = 1
+    train_edges: tuple[int, ...] = ()
+    test_edge: int = 0
 
 
 class PairCheck(NamedTuple):
@@ -43,12 +47,14 @@ class PairCheck(NamedTuple):
         errors: (kind, message) of what is wrong.
         values, pixels: the values of the label map, and how many pixels have each.
         components: how many are kept, smaller than the minimum, cut by the maximum; None where the label is broken.
+        shorter_edge: of the label map, in pixels; 0 where it is broken.
     """
 
     errors: list[tuple[str, str]]
     values: np.ndarray
     pixels: np.ndarray
     components: tuple[int, int, int] | None
+    shorter_edge: int = 0
 
 
 @dataclass
@@ -64,6 +70,7 @@ class DatasetCheck:
         wrong: {value that is neither: images with it}.
         unlabelled_images: images without a labelled pixel.
         components: (kept, small, cut) of each image whose label is in order.
+        shorter_edges: of all label maps that could be read, in pixels.
     """
 
     rules: CheckRules
@@ -75,6 +82,7 @@ class DatasetCheck:
     wrong: Counter = field(default_factory=Counter)
     unlabelled_images: int = 0
     components: list[tuple[int, int, int]] = field(default_factory=list)
+    shorter_edges: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pixels, self.images = np.zeros((2, self.rules.num_classes), np.int64)
@@ -93,6 +101,8 @@ class DatasetCheck:
         self.unlabelled_images += bool(pair.values.size and ignore.all())
         if pair.components is not None:
             self.components.append(pair.components)
+        if pair.shorter_edge:
+            self.shorter_edges.append(pair.shorter_edge)
 
     @property
     def unlabelled_share(self) -> float:
@@ -134,7 +144,7 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     check = partial(check_values, num_classes=rules.num_classes, ignore_label=rules.ignore_label)
     _try(errors, "label out of range", lambda path: check(labels, path), path)
     components = None if len(errors) > broken else _count_components(labels, instances, rules)
-    return PairCheck(errors, values.astype(np.int64), pixels, components)
+    return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape))
 
 
 def _try(errors: list[tuple[str, str]], kind: str, read, path: str) -> np.ndarray | None:

@@ -1,6 +1,9 @@
-"""Label mistakes that no single file shows: an offset, a wrong ignore value, a mask in place of classes. Ours."""
+"""Mistakes that no single file shows: labels with an offset, a wrong ignore value, a mask in place of classes; images
+that are trained and tested at different scales. Ours.
+"""
 
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
@@ -9,6 +12,8 @@ from sgr_d2.data.reading import one_wrong_value
 
 # Above this share of all pixels a value is suspected to be something else than a class, or than "not labelled".
 LARGE_SHARE = 0.5
+# So much larger or smaller than in training may images be in evaluation without a word.
+SCALE_SLACK = 1.25
 
 
 def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
@@ -89,4 +94,19 @@ def _mostly_ignored(check: DatasetCheck, classes: Sequence[str]) -> str:
     )
 
 
-_RULES = (_offset, _ignore_value, _background, _one_class, _mostly_ignored)
+def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
+    rules = check.rules
+    if not rules.train_edges or not check.shorter_edges:
+        return ""
+    middle = round(median(check.shorter_edges))
+    smallest, largest, tested = min(rules.train_edges), max(rules.train_edges), rules.test_edge or middle
+    if smallest / SCALE_SLACK <= tested <= largest * SCALE_SLACK:
+        return ""
+    return (
+        f"Training scales the shorter edge of the images ({middle} pixels in the median) to {smallest} to {largest} "
+        f"(INPUT.MIN_SIZE_TRAIN); evaluation and prediction see {tested} (INPUT.MIN_SIZE_TEST {rules.test_edge}). What "
+        "is learnt at one scale is worse at another: bring the two together, and INPUT.CROP.SIZE with them."
+    )
+
+
+_RULES = (_offset, _ignore_value, _background, _one_class, _mostly_ignored, _scale)

@@ -151,6 +151,29 @@ def test_one_label_without_0_does_not_make_the_classes_count_from_1():
     assert "counted from 1" not in text and "set IGNORE_LABEL: 4" in text
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "found"),
+    [
+        (
+            (180, 480),
+            0,
+            "to 180 to 480 (INPUT.MIN_SIZE_TRAIN); evaluation and prediction see 1080 (INPUT.MIN_SIZE_TEST 0)",
+        ),
+        ((180, 480), 540, ""),
+        ((180, 480), 601, "see 601"),
+        ((400,), 300, "see 300"),
+        ((400,), 320, ""),
+        ((), 0, ""),
+    ],
+)
+def test_scales_of_training_and_test(train, test, found):
+    check = DatasetCheck(CheckRules(3, train_edges=train, test_edge=test))
+    for edge in (1080, 1080, 720):
+        check.add(PairCheck([], np.array([0, 1, 2]), np.array([5, 5, 5]), (1, 0, 0), edge))
+    (text,) = suspicions(check, ["a", "b", "c"]) or [""]
+    assert found in text and bool(found) == bool(text)
+
+
 def test_few_of_many_classes_say_nothing_about_an_offset():
     assert suspicions(summed(150, {1: 50, 7: 40, 255: 3}), [str(index) for index in range(150)]) == []
 
