@@ -103,10 +103,10 @@ def stream_loader(
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
     if batch_size < 1 or batch_size % world_size:
+        enough = -(-max(batch_size, 1) // world_size) * world_size
         raise ValueError(
             "SOLVER.IMS_PER_BATCH is the batch of all processes together and must be a multiple of their number; got "
-            f"{batch_size} for {world_size} process(es). SOLVER.IMS_PER_BATCH {-(-max(batch_size, 1) // world_size) * world_size} "
-            "would do."
+            f"{batch_size} for {world_size} process(es). SOLVER.IMS_PER_BATCH {enough} would do."
         )
     sampler = PositionSampler(len(records), seed=seed, start=start_iter * batch_size, rank=rank, world_size=world_size)
     return DataLoader(
