@@ -16,7 +16,7 @@ from sgr_d2.modeling.backbone import name_in_state_dict
 from .checkpoint_file import read_checkpoint
 from .detector_keys import check_backbone
 from .key_maps import match_keys
-from .load_report import LoadReport, Skipped, make_report, summary
+from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,15 @@ def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> N
     """For a model that is not to be trained any more.
 
     Raises:
-        ValueError: if a parameter was not in the file, or of another shape: it would have a random value.
+        ValueError: if a parameter, a statistic of a norm or another buffer that is not computed anew was not in the
+            file, or of another shape: it would have its value from before training.
     """
     loaded = set(report.loaded)
-    random = [name_in_state_dict(name) for name, _ in model.named_parameters()]
-    random = [name for name in random if name not in loaded]
-    if random:
+    absent = [name for name in model.state_dict() if name not in loaded and not MADE_ANEW.search(name)]
+    if absent:
         raise ValueError(
-            f"{path}: {len(random)} parameters of the model are not in the file or of another shape, and would be "
-            f"random: {summary(random)}. Give the config with which the checkpoint was trained: config.yaml beside it."
+            f"{path}: {len(absent)} parameters of the model are not in the file or of another shape, and would be "
+            f"untrained: {summary(absent)}. Give the config of the training: config.yaml beside the checkpoint."
         )
 
 

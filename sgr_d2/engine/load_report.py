@@ -7,11 +7,13 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 MAX_NAMES = 10
+# Buffers that a model computes or counts for itself.
+MADE_ANEW = re.compile(r"\.num_batches_tracked$|\.attn_mask$|\.relative_position_index$")
 # Tensors that a file may have and a model need not, so that nobody has to look into it.
 _KNOWN_UNUSED = re.compile(
     r"^criterion\.empty_weight$"  # Mask2Former keeps the class weights of its loss; here they come from the config
     r"|^(module\.)?(stem\.)?(fc|fc1000|linear|head|classifier|norm)\."  # ImageNet classes
-    r"|\.num_batches_tracked$|\.attn_mask$|\.relative_position_index$"  # made anew
+    rf"|{MADE_ANEW.pattern}"
     r"|^pixel_(mean|std)$"  # from the config
 )
 _SGR = re.compile(r"(^|\.)sgr\.")

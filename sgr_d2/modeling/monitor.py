@@ -11,7 +11,9 @@ ACTIVE_MASS = 1e-4  # share of the image's cells, as TEST.TOKEN_SEMANTICS.MIN_MA
 
 @torch.no_grad()
 def log_regions(output: SGROutput, batched_inputs: list[dict]) -> None:
-    """Log active-token rate, mean region mass (share of the image a region covers) and components per image."""
+    """Log the share of tokens whose region covers more than ACTIVE_MASS of the image, labelled or not (the metric
+    ``active_rate`` counts labelled pixels), the mean share of the image that a region covers, and components per image.
+    """
     if not has_event_storage():
         return
     storage = get_event_storage()

@@ -46,6 +46,15 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
     assert metrics(one) == metrics(two)
 
 
+def test_statistics_of_the_first_rank_are_evaluated(config_file, tmp_path):
+    """Each rank's BatchNorm sees its own images; a checkpoint holds the statistics of one."""
+    options = ("MODEL.TIMM.NORM", "BN", "SOLVER.MAX_ITER", 3)
+    train_net(config_file, tmp_path / "two", *options, processes=2)
+    weights = ("MODEL.WEIGHTS", tmp_path / "two/model_final.pth")
+    train_net(config_file, tmp_path / "one", *options, *weights, flags=["--eval-only"])
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+
+
 @pytest.mark.slow
 def test_two_processes_with_two_parts_a_step_train_like_one(config_file, tmp_path):
     """Without SGR, whose component loss is a mean over the components of a part."""

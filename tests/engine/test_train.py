@@ -226,6 +226,19 @@ def test_a_baseline_is_not_evaluated_as_if_it_had_tokens(config_file, tmp_path):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)
 
 
+def test_regions_and_statistics_of_norms_count_as_parameters(config_file, tmp_path):
+    run(config_file, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path, "MODEL.TIMM.NORM", "BN", "DATASETS.TEST", "()")
+    found = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    options = ("MODEL.WEIGHTS", tmp_path / "model_final.pth", "MODEL.TIMM.NORM", "BN")
+    losses = ("MODEL.SGR.COMPONENT_WEIGHT", 0.0, "MODEL.SGR.DIVERSITY_WEIGHT", 0.0)
+    with pytest.raises(ValueError, match=r"2 parameters.*untrained: .*region_predictor.centres"):
+        run(config_file, *options, *losses, "MODEL.SGR.REGIONS", "fixed", eval_only=True)
+    found["model"] = {name: value for name, value in found["model"].items() if "running" not in name}
+    torch.save(found, tmp_path / "model_final.pth")
+    with pytest.raises(ValueError, match=r"running_mean"):
+        run(config_file, *options, eval_only=True)
+
+
 def test_mixed_precision_trains(config_file, tmp_path):
     for dtype in ("float16", "bfloat16"):
         output = tmp_path / dtype

@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 
-from sgr_d2.evaluation import evaluators_of
+from sgr_d2.evaluation import context_evaluator, evaluators_of
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
 
 
@@ -48,6 +48,17 @@ def test_images_add_up_and_reset_forgets():
     evaluator.process([record], [scores(right)])
     evaluator.reset()
     assert math.isnan(evaluator.evaluate()["context"]["objects"])
+
+
+def test_processes_are_summed(monkeypatch):
+    evaluator = ContextEvaluator(context_labels=[2, 3])
+    right = np.full((6, 10), 3)
+    evaluator.process([image((3, (0, 0, 6, 10), 1.0))], [scores(right)])
+    other = np.zeros_like(evaluator.sums)
+    other[0, 0], other[0, 1] = 3, 1  # three objects nearby in the other process, one of them right
+    monkeypatch.setattr(context_evaluator.comm, "all_gather", lambda sums: [sums, other])
+    figures = evaluator.evaluate()["context"]
+    assert figures["count"] == 4 and figures["objects"] == pytest.approx(100 * 2 / 4)
 
 
 def test_an_object_that_is_not_found_counts_half():
