@@ -59,34 +59,20 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """
         super().__init__()
         _check_sizes(conv_dim, num_heads, num_layers)
-        check_features(
-            "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES",
-            encoder_features,
-            input_shape,
-            "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-        )
-        coarse_first = sorted(encoder_features, key=lambda name: -input_shape[name].stride)
-        fpn = _fpn_features(input_shape, input_shape[coarse_first[-1]].stride, common_stride)
-        if len(coarse_first) + len(fpn) < NUM_LEVELS:
-            raise ValueError(
-                f"A pixel decoder needs {NUM_LEVELS} levels; DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = "
-                f"{encoder_features} and COMMON_STRIDE = {common_stride} (MODEL.SEM_SEG_HEAD) give "
-                f"{coarse_first + fpn}."
-            )
-        self.encoder_features, self.fpn_features = coarse_first, fpn
+        self.encoder_features, self.fpn_features = _share_out(input_shape, encoder_features, common_stride)
         self.input_proj = nn.ModuleList(
-            _input_projection(input_shape[name].channels, conv_dim) for name in coarse_first
+            _input_projection(input_shape[name].channels, conv_dim) for name in self.encoder_features
         )
         self.transformer = DeformableEncoder(
             dim=conv_dim,
-            num_levels=len(coarse_first),
+            num_levels=len(self.encoder_features),
             num_layers=num_layers,
             num_heads=num_heads,
             num_points=num_points,
             dim_feedforward=dim_feedforward,
             dropout=dropout,
         )
-        for number, name in zip(range(len(fpn), 0, -1), fpn, strict=True):
+        for number, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
             self.add_module(f"adapter_{number}", conv_norm(input_shape[name].channels, conv_dim, 1, norm))
             self.add_module(f"layer_{number}", conv_norm(conv_dim, conv_dim, 3, norm, nn.ReLU(inplace=True)))
         self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=1)
@@ -145,6 +131,26 @@ def _input_projection(in_channels: int, channels: int) -> nn.Sequential:
     nn.init.xavier_uniform_(conv.weight)
     nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, nn.GroupNorm(GROUPS, channels))
+
+
+def _share_out(
+    input_shape: dict[str, ShapeSpec], encoder_features: list[str], common_stride: int
+) -> tuple[list[str], list[str]]:
+    """The features of the encoder and those of the FPN below, coarse first."""
+    check_features(
+        "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES",
+        encoder_features,
+        input_shape,
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES",
+    )
+    coarse_first = sorted(encoder_features, key=lambda name: -input_shape[name].stride)
+    fpn = _fpn_features(input_shape, input_shape[coarse_first[-1]].stride, common_stride)
+    if len(coarse_first) + len(fpn) < NUM_LEVELS:
+        raise ValueError(
+            f"A pixel decoder needs {NUM_LEVELS} levels; DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = "
+            f"{encoder_features} and COMMON_STRIDE = {common_stride} (MODEL.SEM_SEG_HEAD) give {coarse_first + fpn}."
+        )
+    return coarse_first, fpn
 
 
 def _fpn_features(input_shape: dict[str, ShapeSpec], encoder_stride: int, common_stride: int) -> list[str]:
