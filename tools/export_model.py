@@ -11,7 +11,8 @@ counts. The caller also resizes to INPUT.MIN_SIZE_TEST where that is not 0. Batc
 augmentation are not in the file.
 
 The file carries "classes" and the sizes it takes as metadata. The tool runs it on several sizes and prints the largest
-difference to the scores of the model; the exit code is 1 if it is above --tolerance, 2 if there is no file.
+difference to the scores of the model; if it is above --tolerance the file is removed and the exit code is 1. It is 2
+where no file could be made.
 """
 
 import argparse
