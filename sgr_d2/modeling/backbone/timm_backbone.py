@@ -4,7 +4,6 @@ import difflib
 import logging
 import math
 from collections import Counter
-from operator import sub
 from typing import NoReturn
 
 import timm
@@ -20,8 +19,6 @@ from .timm_weights import load_package_weights, matching_tensors, package_weight
 
 logger = logging.getLogger(__name__)
 
-# Keys of the config, and what timm calls them.
-_PIXEL_KEYS = {"PIXEL_MEAN": "mean", "PIXEL_STD": "std"}
 # Below this share of loaded tensors the log warns.
 SUSPICIOUS_SHARE = 0.9
 NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN": freeze_batch_norm_2d}
@@ -119,22 +116,29 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 
 def _compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
     """Warn where images are not normalised as they were when the weights were trained."""
-    wanted = {key: [255 * value for value in pretrained[name]] for key, name in _PIXEL_KEYS.items()}
-    fits = all(
-        len(cfg.MODEL[key]) != len(values) or max(map(abs, map(sub, cfg.MODEL[key], values))) < 1
-        for key, values in wanted.items()
-    )
-    if fits and cfg.INPUT.FORMAT == "RGB":
-        return
-    right, given = (
-        ", ".join(f"{key} {[round(value, 3) for value in values]}" for key, values in found.items())
-        for found in (wanted, {key: cfg.MODEL[key] for key in wanted})
-    )
-    logger.warning(
-        "MODEL.TIMM.WEIGHTS: weights of %s are made for INPUT.FORMAT RGB, MODEL.%s; the config has %s, %s. Other "
-        "numbers cost accuracy.",
-        *(cfg.MODEL.TIMM.NAME, right, cfg.INPUT.FORMAT, given),
-    )
+    right = {
+        "INPUT.FORMAT": "RGB",
+        "MODEL.PIXEL_MEAN": [round(255 * value, 3) for value in pretrained["mean"]],
+        "MODEL.PIXEL_STD": [round(255 * value, 3) for value in pretrained["std"]],
+    }
+    given = {
+        "INPUT.FORMAT": cfg.INPUT.FORMAT,
+        "MODEL.PIXEL_MEAN": list(cfg.MODEL.PIXEL_MEAN),
+        "MODEL.PIXEL_STD": list(cfg.MODEL.PIXEL_STD),
+    }
+    for key, value in right.items():
+        if given[key] != value and (isinstance(value, str) or not _close(given[key], value)):
+            logger.warning(
+                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s: other values cost accuracy.",
+                *(key, given[key], cfg.MODEL.TIMM.NAME, value),
+            )
+
+
+def _close(given: list[float], wanted: list[float]) -> bool:
+    """Within one grey value; other numbers of channels are not compared."""
+    if len(given) != len(wanted):
+        return True
+    return all(abs(a - b) < 1 for a, b in zip(given, wanted, strict=True))
 
 
 def _feature_names(strides: list[int]) -> list[str]:
