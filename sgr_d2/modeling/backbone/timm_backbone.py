@@ -127,9 +127,10 @@ def _compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
         "MODEL.PIXEL_STD": list(cfg.MODEL.PIXEL_STD),
     }
     for key, value in right.items():
-        if given[key] != value and (isinstance(value, str) or not _close(given[key], value)):
+        same = given[key] == value or (key != "INPUT.FORMAT" and _close(given[key], value))
+        if not same:
             logger.warning(
-                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s: other values cost accuracy.",
+                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s. Others cost accuracy.",
                 *(key, given[key], cfg.MODEL.TIMM.NAME, value),
             )
 
