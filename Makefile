@@ -73,5 +73,5 @@ format: $(STAMP) ## correct style and formatting
 	$(BIN)/ruff format .
 
 clean: ## remove caches and build products; leaves .venv and output
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+	find . \( -path ./$(VENV) -o -path ./output \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

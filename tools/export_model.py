@@ -11,12 +11,13 @@ counts. The caller also resizes to INPUT.MIN_SIZE_TEST where that is not 0. Batc
 augmentation are not in the file.
 
 The file carries "classes" and the sizes it takes as metadata. The tool runs it on several sizes and prints the largest
-difference to the scores of the model; if it is above --tolerance the file is removed and the exit code is 1. It is 2
-where no file could be made.
+difference to the scores of the model. Where it is above --tolerance no file is written and the exit code is 1, where
+no file could be made it is 2.
 """
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -58,17 +59,23 @@ def export(args: argparse.Namespace) -> int:
     wrapper = ClassScores(predictor.model, image_format=predictor.image_format)
     sizes = choose_sizes(wrapper, tuple(args.size) if args.size else None, fixed=args.fixed)
     information = information_of(wrapper, sizes, predictor.classes)
-    save(to_program(wrapper, sizes), args.output, information)
+    unchecked = args.output.with_name(f".{args.output.stem}.unchecked{args.output.suffix}")
+    try:
+        save(to_program(wrapper, sizes), unchecked, information)
+        difference = largest_difference(predictor.model, wrapper, unchecked, sizes)
+        fine = difference <= args.tolerance
+        if fine:
+            os.replace(unchecked, args.output)
+    finally:
+        unchecked.unlink(missing_ok=True)
+    if not fine:
+        print(f"largest difference {difference:.2g}: more than --tolerance {args.tolerance:g}; nothing was written")
+        return 1
     height, width = sizes.traced
     taken = f"{height} x {width} alone" if args.fixed else f"multiples of {wrapper.divisor} from {sizes.smallest} on"
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, height and width {taken}")
-    difference = largest_difference(predictor.model, wrapper, args.output, sizes)
-    fine = difference <= args.tolerance
-    if not fine:
-        args.output.unlink()
-    wrong = "" if fine else f": more than --tolerance {args.tolerance:g}, so {args.output} was removed"
-    print(f"largest difference {difference:.2g}{wrong}")
-    return 0 if fine else 1
+    print(f"largest difference {difference:.2g}")
+    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -38,12 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
         plan = read_plan(args.plan)
         folders = Folders(
             results=args.output or Path("results") / plan.name,
-            work=args.work or Path("output") / "experiments" / plan.name,
+            # a folder for each place of results: none takes over, or waits for, the runs of another
+            work=args.work or Path("output/experiments") / (args.output.resolve().name if args.output else plan.name),
         )
         configs = {run.name: resolve(run) for run in plan.runs()}
         runs = plan.runs(args.only)
         collected = collect(plan, folders, configs)
-    except (FileNotFoundError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         parser.error(str(error.args[0] if error.args else error))
     if args.list:
         return show(collected, runs)
@@ -70,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; tools/experiments/plan.py explains")
     parser.add_argument("--output", type=Path, metavar="DIR", help="small results; default results/<plan>")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="logs, checkpoints; default output/experiments/<plan>")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="logs, checkpoints; default output/experiments/<plan or DIR>"
+    )
     parser.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"
     )

@@ -117,7 +117,7 @@ def _explore_model(model: NamedModel, records, writer: ExplorerWriter, dataset_n
     run = writer.start_run()
     with record_attention(sgr) if sgr is not None else nullcontext(AttentionRecord()) as attention:
         for record in progress(records, model.name):
-            prediction = predictor(record["file_name"])
+            prediction = predictor(record["file_name"], scores=dataset_name is not None)
             run.add(meter.measure(record, prediction, attention.take()))
     figures, class_iou = meter.total()
     run.finish(ExploredRun(model.name, figures, class_iou, model.note))
@@ -164,7 +164,9 @@ class _Meter:
         truth = _truth(record, self._info) if self._has_truth else None
         self._labels = prediction.labels if truth is None else truth
         tokens = None if prediction.regions is None else prediction.image_tokens()
-        output = {"sem_seg": torch.from_numpy(prediction.scores), "sgr": tokens}
+        output = {"sgr": tokens}
+        if prediction.scores is not None:
+            output["sem_seg"] = torch.from_numpy(prediction.scores)
         for evaluator in self._image:
             evaluator.reset()
         for evaluator in (*self._image, *self._all):

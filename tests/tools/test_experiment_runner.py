@@ -17,7 +17,7 @@ from experiments.runner import Runner
 # Does what its option MODE says; "hang" waits for a signal at the first attempt and works at the second.
 PROGRAM = """
 import json, os, pathlib, signal, sys
-pairs = sys.argv[sys.argv.index("--resume") + 1:]
+pairs = [word for word in sys.argv[sys.argv.index("--num-gpus") + 2:] if word != "--resume"]
 options = dict(zip(pairs[::2], pairs[1::2]))
 output = pathlib.Path(options["OUTPUT_DIR"])
 if options["MODE"] == "fail":
@@ -116,7 +116,10 @@ def test_the_heads_loss_of_the_last_fifth():
     assert _head_loss([*alone, {"iteration": 10, "sem_seg/mIoU": 3.0}]) == 1.5  # of 2 and 1
     parts = {"loss_ce": 0.25, "loss_mask": 0.5, "loss_component": 4.0, "loss_diversity": 8.0}
     assert _head_loss([row | parts for row in alone]) == 0.75
-    assert _head_loss([]) is None and _head_loss([{"total_loss": float("nan")}]) is None
+    # steps 5 to 9 were made again after an interruption, and only their second rows count
+    again = [{"iteration": i, "total_loss": 20.0} for i in range(5, 9)]
+    assert _head_loss([*alone[:5], *again, *alone[5:]]) == 1.5
+    assert _head_loss([]) is None and _head_loss([{"iteration": 0, "total_loss": float("nan")}]) is None
 
 
 def test_what_is_done_is_not_done_again(folders, launch):
@@ -165,7 +168,7 @@ def test_an_exception_ends_what_was_begun_and_the_next_runner_goes_on(folders, l
     with pytest.raises(ProcessLookupError):
         os.kill(children[0].pid, 0)
     config = configs_of(runs)["hang/seed0"]
-    assert not is_locked(folders, runs[0])
+    assert not is_locked(folders.output(runs[0]))
     assert state_of(folders, runs[0], config) == ("interrupted", "")
     assert state_of(folders, runs[2], configs_of(runs)["fine/seed1"])[0] in ("missing", "interrupted")
     first = read_json(folders.progress(runs[0]))["seconds"]
@@ -215,16 +218,46 @@ def test_training_holds_the_lock_when_its_runner_is_gone(folders, launch):
     run = run_of("hang")
     job = begin(folders, launch, run, {})
     os.close(job.lock)  # as the kernel does with a killed runner
-    assert is_locked(folders, run)
+    assert is_locked(folders.output(run))
     job.lock = os.dup(0)
     job.end()
-    assert not is_locked(folders, run)
+    assert not is_locked(folders.output(run))
 
 
 def test_checkpoints_are_kept_on_demand(folders, launch):
     run = run_of("fine")
     make(folders, Launch(**{**launch.__dict__, "keep": True}), [run])
     assert (folders.output(run) / "last_checkpoint").exists()
+
+
+def test_a_kept_run_is_not_lost_to_another_place_of_results(folders, launch):
+    run = run_of("fine")
+    make(folders, replace(launch, keep=True), [run])
+    other = Folders(folders.results.with_name("others"), folders.work)
+    assert make(other, launch, [run])[1] and other.result(run).is_file()
+    assert (folders.output(run) / "earlier_1/last_checkpoint").is_file()
+    assert (folders.output(run) / "earlier_1/metrics.json").is_file()
+
+
+def test_what_a_run_cost_is_not_known_if_its_runner_died(folders, launch):
+    run = run_of("hang")
+    config = configs_of([run])[run.name]
+    job = begin(folders, launch, run, config)
+    os.close(job.lock)
+    job.process.kill()
+    job.process.wait()
+    assert make(folders, launch, [run])[1]
+    result = read_json(folders.result(run))
+    assert result["attempts"] == 2 and result["seconds"] is None and result["peak_memory_mib"] is None
+
+
+def test_runners_do_not_pile_up_on_a_gpu(folders, launch):
+    hanging, run = run_of("hang"), run_of("fine")
+    launch = replace(launch, gpus=("4", "GPU-7"))
+    job = Job(hanging, {}, folders, launch, take_lock(folders, hanging), gpu="4")  # another runner's
+    make(folders, launch, [run])
+    assert (folders.output(run) / "gpu.txt").read_text() == "GPU-7"
+    job.end()
 
 
 def test_ended_process_is_collected_once(folders, launch):

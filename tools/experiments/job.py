@@ -1,9 +1,9 @@
 """One run as a process: begin or go on, wait, keep what it gave, end it."""
 
 import contextlib
+import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +14,14 @@ from typing import Any
 
 import torch
 
+from sgr_d2.engine.earlier_run import set_aside
+
 from .outcome import describe_machine, gather
 from .plan import ROOT, Run
 from .records import Folders, read_json, write_json
 from .resolved import differences
+
+logger = logging.getLogger(__name__)
 
 TRAIN = [sys.executable, str(ROOT / "train_net.py")]
 LOG_LINES = 20
@@ -76,21 +80,27 @@ class Job:
         self.folders.failure(self.run).unlink(missing_ok=True)
         progress = read_json(self.folders.progress(self.run))
         if progress is None or differences(progress["config"], config):
-            for path in self.output.iterdir():
-                if path.name != "lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if (aside := set_aside(self.output)) is not None:  # kept by --keep, or of other settings
+                logger.warning("%s held another run, which is now in %s.", self.output, aside)
+            for name in ("stdout.txt", "run.json"):
+                (self.output / name).unlink(missing_ok=True)
             progress = {"seconds": 0.0, "attempts": 0, "peak_memory_mib": 0}
+        elif progress.get("open"):  # its runner died, and nobody counted what the run went on to cost
+            progress |= {"seconds": None, "peak_memory_mib": None}
         progress["config"] = config
         threads = None if self.launch.num_gpus else self.launch.threads
-        progress["environment"] = describe_machine(self.launch.num_gpus, threads)
+        index = self.launch.gpus.index(self.gpu) if self.gpu else 0
+        progress["environment"] = describe_machine(self.launch.num_gpus, threads, gpu=index)
         progress["attempts"] += 1
+        progress |= {"open": True, "gpu": self.gpu}
         write_json(progress, self.folders.progress(self.run))
         return progress
 
     def _command(self) -> list[str]:
         options = self.run.options(OUTPUT_DIR=self.output.as_posix())
-        flags = ["--config-file", self.run.config, "--num-gpus", str(self.launch.num_gpus), "--resume"]
-        return [*self.launch.command, *flags, *options]
+        flags = ["--config-file", self.run.config, "--num-gpus", str(self.launch.num_gpus)]
+        resume = ["--resume"] if (self.output / "last_checkpoint").is_file() else []
+        return [*self.launch.command, *flags, *resume, *options]
 
     def _environment(self) -> dict[str, str]:
         environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
@@ -109,10 +119,11 @@ class Job:
             return None
         self.process.returncode = os.waitstatus_to_exitcode(status)
         # Linux counts the memory of the parent before the exec, too; it imports less than training does.
-        self.progress["peak_memory_mib"] = max(
-            self.progress["peak_memory_mib"], round(usage.ru_maxrss * MEMORY_UNIT / 2**20)
-        )
-        self.progress["seconds"] += time.monotonic() - self.begun
+        peak = round(usage.ru_maxrss * MEMORY_UNIT / 2**20)
+        if self.progress["seconds"] is not None:
+            self.progress["seconds"] += time.monotonic() - self.begun
+            self.progress["peak_memory_mib"] = max(self.progress["peak_memory_mib"], peak)
+        self.progress["open"] = False
         write_json(self.progress, self.folders.progress(self.run))
         return self.process.returncode
 

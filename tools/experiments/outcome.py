@@ -72,10 +72,10 @@ def metric_of(result: dict[str, Any], name: str) -> float | None:
     return chosen.get(task, {}).get(metric)
 
 
-def describe_machine(num_gpus: int, threads: int | None) -> dict[str, Any]:
-    """What a result may depend on, and nothing that tells whose machine it was."""
+def describe_machine(num_gpus: int, threads: int | None, *, gpu: int = 0) -> dict[str, Any]:
+    """What a result may depend on, and nothing that tells whose machine it was; ``gpu``: the number of the one used."""
     return {
-        "device": torch.cuda.get_device_name() if num_gpus else _cpu_model(),
+        "device": torch.cuda.get_device_name(gpu) if num_gpus else _cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2),
@@ -130,7 +130,9 @@ def _head_loss(rows: list[dict[str, Any]]) -> float | None:
     """Mean of the head's losses over the last fifth of training: of runs of one seed, which see the same images, little
     noise is in its differences."""
     losses = []
-    for row in (row for row in rows if "total_loss" in row):
+    # of a step that was made again after an interruption the later row counts
+    by_step = {row["iteration"]: row for row in rows if "total_loss" in row}
+    for _, row in sorted(by_step.items()):
         # a model of one loss logs the total alone; what is logged are medians, so that parts do not add up to it
         parts = [value for name, value in row.items() if name.startswith("loss_") and name not in SGR_LOSSES]
         losses.append(sum(parts) if parts else row["total_loss"])
@@ -151,7 +153,10 @@ def _parameters(checkpoint: Path) -> int | None:
     """How many numbers the model learns: the checkpoint without norms' statistics, FrozenBN, other buffers."""
     if not checkpoint.is_file():
         return None
-    model = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
+    try:
+        model = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
+    except Exception as error:  # a damaged file raises RuntimeError, UnpicklingError, EOFError, KeyError ...
+        raise ValueError(f"{checkpoint}: cannot be read as a checkpoint ({type(error).__name__}).") from error
     norms = {name.removesuffix("running_mean") for name in model if name.endswith("running_mean")}
     frozen = {norm for norm in norms if f"{norm}num_batches_tracked" not in model}
     learnt = (name for name in model if not name.endswith(BUFFERS) and f"{name.rpartition('.')[0]}." not in frozen)

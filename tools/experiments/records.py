@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from typing import Any
 
 from .plan import Run
 from .resolved import differences
+
+# How often, and after how many seconds again, a lock is tried.
+LOOKS, PAUSE = 5, 0.05
 
 STATES = ("done", "changed", "running", "failed", "interrupted", "missing")
 
@@ -89,19 +93,42 @@ def take_lock(folders: Folders, run: Run) -> int | None:
     """
     folders.output(run).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folders.output(run) / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    for _ in range(LOOKS):  # `is_locked` of another process holds it for an instant
+        if _lock(descriptor):
+            return descriptor
+        time.sleep(PAUSE)
+    os.close(descriptor)
+    return None
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the run whose output is ``folder``; nothing is written."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def gpus_in_use(folders: Folders) -> list[str]:
+    """The GPU of every run that is under way below the folder of work, by any runner."""
+    found = []
+    for path in folders.work.glob("*/seed*/run.json"):
+        progress = read_json(path) or {}
+        if progress.get("open") and progress.get("gpu") and is_locked(path.parent):
+            found.append(progress["gpu"])
+    return found
+
+
+def _lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def is_locked(folders: Folders, run: Run) -> bool:
-    if not (folders.output(run) / "lock").exists():
         return False
-    with locked(folders, run) as descriptor:
-        return descriptor is None
+    return True
 
 
 def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, str]:
@@ -110,7 +137,7 @@ def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, s
     changed = differences(result.get("config", {}), wanted) if result else []
     if result and not changed:
         return "done", ""
-    if is_locked(folders, run):
+    if is_locked(folders.output(run)):
         return "running", ""
     if changed:
         return "changed", "; ".join(changed)

@@ -9,7 +9,7 @@ from typing import Any
 from .job import Job, Launch
 from .outcome import metric_of
 from .plan import Run
-from .records import Folders, read_json, take_lock
+from .records import Folders, gpus_in_use, read_json, take_lock
 from .resolved import differences
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Runner:
         self.say(f"begin {run.name} ({place}{again})")
 
     def _free_gpu(self) -> str:
-        """The GPU with the fewest runs; "" where there is none to choose."""
-        busy = [job.gpu for job in self.active]
+        """The GPU with the fewest runs of this plan, whoever started them; "" where there is none to choose."""
+        busy = gpus_in_use(self.folders) if self.launch.gpus else []
         return min(self.launch.gpus, key=busy.count, default="")
 
     def _is_wanted(self, run: Run, config: dict[str, Any]) -> bool:
@@ -100,4 +100,6 @@ class Runner:
             name = self.launch.metrics[0]
             value = metric_of(result, name)
             figure = "n/a" if value is None else f"{value:.3f}"
-            self.say(f"done {job.run.name} in {result['seconds']:.0f} s: {name} {figure}")
+            seconds = result.get("seconds")
+            took = "" if seconds is None else f" in {seconds:.0f} s"
+            self.say(f"done {job.run.name}{took}: {name} {figure}")

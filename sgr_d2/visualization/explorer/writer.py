@@ -3,6 +3,7 @@
 Shape legend: H x W image, K tokens, C classes.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from importlib import resources
@@ -176,7 +177,7 @@ class RunWriter:
 
     def _add_tokens(self, image: ExploredImage) -> dict[str, Any]:
         regions = image.tokens.regions.detach().cpu().float().numpy()
-        cover = RegionMaps(image.tokens, (64, 64)).cover()
+        cover = RegionMaps(image.tokens, tuple(max(64, 4 * math.ceil(cells)) for cells in image.tokens.extent)).cover()
         shares = image.masses / np.maximum(image.masses.sum(axis=1, keepdims=True), 1e-12)
         means = np.where(image.masses.sum(axis=1) > 0, shares.argmax(axis=1), -1)
         purity = shares.max(axis=1)
