@@ -47,7 +47,7 @@ def predict(args: argparse.Namespace) -> int:
         raise ValueError("--regions: this model has no SGR (MODEL.SGR.ENABLED: False), hence no regions.")
     output = OutputFolder(args.output, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity)
     info = predictor.metadata
-    output.write_classes(info.classes, info.colors, info.ignore_label, overwrite=args.overwrite)
+    output.write_classes(info.classes, info.colors, info.ignore_label, args.weights, overwrite=args.overwrite)
     if args.webcam is not None:
         return film(predictor, output, args)
     return predict_files(predictor, inputs, output, args)
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFolder, args) -> int:
     """Predict images in batches and videos frame by frame; returns the exit code."""
-    waiting = inputs if args.overwrite else [item for item in inputs if not output.exists(item.name)]
+    waiting = inputs if args.overwrite else [item for item in inputs if not output.exists(item.name, item.path)]
     failed: list[str] = []
     images = [item for item in waiting if not item.is_video]
     with tqdm(total=len(images), unit="image", disable=None if images else True) as bar:
@@ -104,7 +104,17 @@ def predict_images(predictor: SGRPredictor, batch: list[Input], output: OutputFo
             good.append((item, read_image(item.path)))
         except (FileNotFoundError, ValueError) as error:
             failed.append(report(error))
-    predictions = predictor([image for _, image in good], scores=False)
+    try:
+        predictions = predictor([image for _, image in good], scores=False)
+    except (MemoryError, RuntimeError) as error:  # torch's error for memory is a RuntimeError
+        if len(good) > 1:
+            return failed + [text for item, _ in good for text in predict_images(predictor, [item], output)]
+        height, width = good[0][1].shape[:2]
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return [
+            *failed,
+            report(ValueError(f"{good[0][0].path}: {width}x{height} pixels could not be predicted: {reason}")),
+        ]
     for (item, image), prediction in zip(good, predictions, strict=True):
         output.write_image(item.name, item.path, image, prediction)
     return failed

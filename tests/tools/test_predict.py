@@ -32,10 +32,15 @@ def photos(tmp_path):
 
 @pytest.fixture
 def clip(tmp_path):
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for index in range(7):
-        writer.write(np.full((48, 64, 3), 30 * index, np.uint8))
+    frames = np.broadcast_to(30 * np.arange(7, dtype=np.uint8)[:, None, None, None], (7, 48, 64, 3))
+    return write_clip(tmp_path / "clip.avi", np.ascontiguousarray(frames))
+
+
+def write_clip(path, frames, rate=10.0):
+    """(N, H, W, 3) BGR."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, frames.shape[2:0:-1])
+    for frame in frames:
+        writer.write(frame)
     writer.release()
     return path
 
@@ -125,10 +130,78 @@ def test_labels_of_other_classes_are_not_mixed(checkpoint, photos, tmp_path, cap
     output = tmp_path / "out"
     assert run(checkpoint, output, photos / "one.png") == 0
     classes = output / "classes.json"
-    classes.write_text(classes.read_text().replace(CLASSES[0], "another"))
+    classes.write_text(classes.read_text().replace(f'"{CLASSES[0]}"', '"another"'))
     assert run(checkpoint, output, photos / "one.png") == 2
     assert "of a model with other classes" in capsys.readouterr().err
     assert run(checkpoint, output, photos / "one.png", "--overwrite") == 0
+
+
+def test_other_photographs_of_the_same_name_are_not_taken_for_done(checkpoint, photos, tmp_path, capsys):
+    output, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(other / "one.png")
+    assert run(checkpoint, output, photos / "one.png") == 0
+    assert run(checkpoint, output, other) == 2
+    assert f"these results are of {photos / 'one.png'}, not of {other / 'one.png'}" in capsys.readouterr().err
+    assert run(checkpoint, output, other, "--overwrite") == 0
+    assert Image.open(output / "labels/one.png").size == (40, 30)
+    again = write_checkpoint(tmp_path / "again.pth", sgr=False)
+    assert run(again, output, other) == 2
+    assert "of a model with other weights" in capsys.readouterr().err
+
+
+def test_folders_in_folders_lose_nothing(checkpoint, tmp_path):
+    """The folder of the regions of a.png, and of the frames of a.avi, is also that of a folder a."""
+    (tmp_path / "set/a").mkdir(parents=True)
+    for name in ("set/a.png", "set/a/b.png"):
+        Image.fromarray(np.full((40, 48, 3), 99, np.uint8)).save(tmp_path / name)
+    output = tmp_path / "out"
+    assert run(checkpoint, output, tmp_path / "set", "--regions", 2) == 0
+    assert list((output / "regions/a/b").glob("token_*.jpg")) and list((output / "regions/a").glob("token_*.jpg"))
+    write_clip(tmp_path / "a.avi", np.zeros((3, 48, 64, 3), np.uint8))
+    labels = (output / "labels/a/b.png").read_bytes()
+    assert run(checkpoint, output, tmp_path / "a.avi", "--overwrite") == 1
+    assert (output / "labels/a/b.png").read_bytes() == labels
+
+
+def test_a_video_that_breaks_off_is_a_failure_every_time(checkpoint, tmp_path, capsys):
+    path = tmp_path / "cut.avi"
+    write_clip(path, np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for _ in range(2):
+        assert run(checkpoint, tmp_path / "out", path) == 1
+        assert "of 40 frames; the file is cut or damaged" in capsys.readouterr().err
+    areas = json.loads((tmp_path / "out/areas/cut.json").read_text())
+    assert 5 < areas["num_frames"] == len(areas["frames"]) < 30 and areas["broken_off"]
+
+
+def test_frames_keep_their_colours_and_their_rate(checkpoint, tmp_path):
+    red = np.zeros((4, 48, 64, 3), np.uint8)
+    red[..., 2] = 230  # OpenCV's order
+    write_clip(tmp_path / "red.avi", red, rate=66.6667)
+    (frame, *_) = Frames(tmp_path / "red.avi")
+    assert frame[..., 0].min() > 180 and frame[..., 1:].max() < 60
+    assert run(checkpoint, tmp_path / "out", tmp_path / "red.avi", "--opacity", 0) == 0
+    video = cv2.VideoCapture(str(tmp_path / "out/overlays/red.mp4"))
+    shown = video.read()[1]
+    assert shown[..., 2].min() > 180 and shown[..., :2].max() < 60
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(66.67, abs=0.01)
+
+
+def test_an_image_too_large_for_the_memory_is_passed_over(checkpoint, photos, tmp_path, capsys, monkeypatch):
+    original = SGRPredictor._prediction
+
+    def limited(self, output, with_scores):
+        if output["sem_seg"].shape[-1] == 63:
+            raise RuntimeError("out of memory\nmore")
+        return original(self, output, with_scores)
+
+    monkeypatch.setattr(SGRPredictor, "_prediction", limited)
+    (photos / "broken.jpg").unlink()
+    assert run(checkpoint, tmp_path / "out", photos, "--batch-size", 2) == 1
+    text = capsys.readouterr()
+    assert "one.png: 63x45 pixels could not be predicted: out of memory" in text.err
+    assert "1 predicted, 1 failed" in text.out
 
 
 def test_a_damaged_video_and_a_missing_camera(checkpoint, tmp_path, capsys):

@@ -1,8 +1,8 @@
 """The files that a prediction becomes: labels, overlay, regions, areas; each appears whole or not at all."""
 
+import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,23 +32,43 @@ class OutputFolder:
     def path(self, kind: str, name: str, suffix: str) -> Path:
         return self.folder / kind / f"{name}{suffix}"
 
-    def exists(self, name: str) -> bool:
-        """Whether ``name`` is done: its areas are written last."""
-        return self.path("areas", name, ".json").is_file()
+    def exists(self, name: str, source: Path | None = None) -> bool:
+        """Whether ``name`` is done: its areas are written last, and a video's tell if it broke off.
 
-    def write_classes(self, classes: list[str], colors: list, ignore_label: int, *, overwrite: bool = False) -> None:
+        Raises:
+            FileExistsError: what is there was made from another file than ``source``.
+        """
+        path = self.path("areas", name, ".json")
+        if not path.is_file():
+            return False
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if source is not None and Path(found["file"]).resolve() != source.resolve():
+            raise FileExistsError(
+                f"{path}: these results are of {found['file']}, not of {source}. Choose another --output, or "
+                "--overwrite."
+            )
+        return not found.get("broken_off", False)
+
+    def write_classes(
+        self, classes: list[str], colors: list, ignore_label: int, weights: str | Path, *, overwrite: bool = False
+    ) -> None:
         """
         Raises:
-            FileExistsError: the folder holds labels of other classes, and ``overwrite`` is not given.
+            FileExistsError: the folder holds results of other classes or weights, and ``overwrite`` is not given.
         """
         entries = [
             {"label": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(classes, colors, strict=True))
         ]
         content, path = {"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json"
-        if not overwrite and path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
-            raise FileExistsError(
-                f"{path}: these results are of a model with other classes. Choose another --output, or --overwrite."
-            )
+        content["weights"] = {"file": Path(weights).name, "sha256": digest(weights)}
+        if not overwrite and path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            other = [key for key in content if found.get(key, content[key]) != content[key]]
+            if other:
+                what = "weights" if other == ["weights"] else "classes"
+                raise FileExistsError(
+                    f"{path}: these results are of a model with other {what}. Choose another --output, or --overwrite."
+                )
         write_json(content, path)
 
     def write_image(self, name: str, source: Path, image: np.ndarray, prediction: Prediction) -> None:
@@ -70,11 +90,21 @@ class OutputFolder:
     def _write_regions(self, name: str, image: np.ndarray, prediction: Prediction) -> None:
         maps = prediction.region_maps()
         colors = token_colors(len(maps))
-        shutil.rmtree(self.folder / "regions" / name, ignore_errors=True)  # perhaps of other tokens
+        for old in (self.folder / "regions" / name).glob("token_*.jpg"):  # perhaps of other tokens
+            old.unlink()
         for summary in maps.strongest(self.num_regions, prediction.labels, len(prediction.classes)):
             panel = Image.fromarray(region_panel(image, maps.map_of(summary.token), colors[summary.token]))
             target = self.path("regions", f"{name}/token_{summary.token:03d}", ".jpg")
             write_atomically(target, lambda path, panel=panel: panel.save(path, "JPEG", quality=90))
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            found.update(block)
+    return found.hexdigest()
 
 
 def areas(prediction: Prediction) -> dict[str, dict[str, float]]:

@@ -1,7 +1,6 @@
 """Videos and cameras by OpenCV: frames in, frames with the classes' colours out."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,10 @@ from sgr_d2.engine import SGRPredictor
 from .outputs import OutputFolder, areas, write_json
 
 DEFAULT_RATE = 25.0
+# Of the frames that a file says it has, so many must be there.
+WHOLE_SHARE = 0.98
+# Marks the folder of a video's labels, which alone may be emptied for a new call.
+_FRAME = "[0-9]" * 6
 
 
 class Frames:
@@ -33,6 +36,8 @@ class Frames:
         self.rate = (rate if 0 < rate < 1000 else DEFAULT_RATE) / stride
         total = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if not isinstance(source, int) else 0
         expected = -(-total // stride) if total > 0 else None
+        self._expected = total
+        self.broken_off = False
         self.total = min(x for x in (expected, limit) if x is not None) if expected or limit else None
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -40,6 +45,8 @@ class Frames:
         while self._limit is None or taken < self._limit:
             good, frame = self._capture.read()
             if not good:
+                # containers count roughly; less than this is a file that was cut or damaged
+                self.broken_off = number < WHOLE_SHARE * self._expected
                 break
             if number % self._stride == 0:
                 taken += 1
@@ -56,7 +63,8 @@ class OverlayVideo:
     """An .mp4 that appears under its name once it is whole."""
 
     def __init__(self, path: Path, rate: float):
-        self._path, self._rate = path, rate
+        # MPEG-4 holds rates as fractions with a denominator of at most 65535
+        self._path, self._rate = path, round(rate, 3) if rate < 65 else round(rate, 2)
         self._temporary = path.with_name(f".{path.stem}.part{path.suffix}")
         self._writer: cv2.VideoWriter | None = None
 
@@ -88,10 +96,14 @@ def predict_frames(
     """Predict all frames; q in the window, and Ctrl-C for a camera, keeps what there is. Returns their number.
 
     Writes labels/<name>/<frame>.png, overlays/<name>.mp4 and areas/<name>.json with a list of frames.
+
+    Raises:
+        ValueError: the file broke off before its end (what there is was written), or the folder of its labels holds
+            those of images.
     """
     video = OverlayVideo(output.path("overlays", name, ".mp4"), frames.rate)
     found = []
-    shutil.rmtree(output.folder / "labels" / name, ignore_errors=True)  # of an earlier call, perhaps with more frames
+    _make_room(output, name)
     try:
         for frame in frames:
             prediction = predictor(frame, scores=False)
@@ -115,9 +127,23 @@ def predict_frames(
         if show:
             cv2.destroyAllWindows()
     video.finish()
-    head = {"file": source, "frames_per_second": frames.rate, "num_frames": len(found)}
+    head = {"file": source, "frames_per_second": frames.rate, "num_frames": len(found), "broken_off": frames.broken_off}
     write_json(head | {"frames": found}, output.path("areas", name, ".json"))
+    if frames.broken_off:
+        raise ValueError(
+            f"{source}: broke off after {len(found)} of {frames.total} frames; the file is cut or damaged."
+        )
     return len(found)
+
+
+def _make_room(output: OutputFolder, name: str) -> None:
+    """Remove the labels of an earlier call, which may have had more frames, and nothing else."""
+    if (output.folder / "areas" / name).is_dir():
+        raise ValueError(
+            f"{output.folder / 'labels' / name} holds the labels of images of a folder {name}; choose another --output."
+        )
+    for old in (output.folder / "labels" / name).glob(f"{_FRAME}*.png"):
+        old.unlink()
 
 
 def _shown(overlay: np.ndarray) -> bool:
