@@ -17,7 +17,7 @@ os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 import cv2
 import torch
 from benchmarks import BENCHMARKS, Settings
-from benchmarks.report import describe_machine, read_json, to_json, to_markdown, write_json
+from benchmarks.report import describe_machine, read_json, refuse_other_results, to_json, to_markdown, write_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; leave the option out to measure the CPU")
+    if args.json:
+        try:
+            refuse_other_results(args.json, names)
+        except (FileExistsError, ValueError) as error:
+            parser.error(str(error))
     run(names, args)
     return 0
 

@@ -20,7 +20,7 @@ from benchmarks.measure import (
     peak_bytes,
     peak_of_changes,
 )
-from benchmarks.report import Report, read_json, to_json, to_markdown, write_json
+from benchmarks.report import Report, read_json, refuse_other_results, to_json, to_markdown, write_json
 from benchmarks.street_scenes import HEIGHT, NUM_CLASSES, WIDTH, draw_street, street_scenes
 from benchmarks.sweep import voronoi_map
 
@@ -185,6 +185,15 @@ def test_json_maps_ratios_to_numbers_and_the_table_follows_from_it(tmp_path):
     assert ["b", "12.5"] in cells and ["a", "1.250"] in cells
     assert ["`a_over_b`", "0.100", "0.090 to 0.120", "<= 0.5", "yes"] in cells
     assert ["`slope`", "1.000", "", "", ""] in cells
+
+
+def test_results_of_other_benchmarks_are_not_overwritten(tmp_path):
+    path = tmp_path / "results.json"
+    refuse_other_results(path, ["toy"])
+    write_json(to_json({"cpu": "X"}, QUICK, {"toy": report(), "other": report()}), path)
+    with pytest.raises(FileExistsError, match=r"holds results of other\. Give another file"):
+        refuse_other_results(path, ["toy"])
+    refuse_other_results(path, ["toy", "other"])
 
 
 def test_table_of_another_file_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import compare_runs
 import matplotlib.image
 import pytest
 from comparison.grouping import compare
+from comparison.page import to_html
 from comparison.reading import find_runs
 from experiments.records import write_json
 from experiments.summary import to_markdown
@@ -81,6 +82,12 @@ def test_the_page_needs_no_other_file(runs, tmp_path):
     for picture in ("sem_seg_mIoU", "token_semantics_S_C", "classes_toy_val"):
         pixels = matplotlib.image.imread(tmp_path / f"out/{picture}.png")
         assert pixels.shape[1] > 500 and pixels[..., :3].std() > 0.02
+
+
+def test_names_are_no_markup(tmp_path):
+    text = "# [all runs](javascript:alert(1)) <b>x</b> <http://example.org>"
+    page = to_html(text, tmp_path, "t")
+    assert "<a" not in page and "<b>" not in page and "javascript:alert(1)" in page
 
 
 def test_missing_seeds_and_unfinished_runs(runs, tmp_path):

@@ -132,8 +132,10 @@ def test_a_fixed_graph_and_its_check(checkpoint, tmp_path, capsys):
     information = json.loads(extra["information.json"])
     assert json.loads(information["classes"]) == CLASSES and information["multiple_of"] == "32"
     assert program.module()(torch.zeros(1, 3, 64, 96)).shape == (1, 5, 64, 96)
+    before = path.read_bytes()
     assert run(checkpoint, path, "--fixed", "--size", 64, 96, "--tolerance", -1) == 1
-    assert "more than --tolerance -1" in capsys.readouterr().out
+    assert "more than --tolerance -1; nothing was written" in capsys.readouterr().out
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == ["model.pt2"]
 
 
 @pytest.mark.slow

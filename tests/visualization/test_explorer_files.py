@@ -118,6 +118,23 @@ def test_a_token_reads_back_over_all_images(folder):
     assert not (folder / "data/run1/token0.js").exists()
 
 
+def test_a_thin_region_of_a_fine_grid_covers_what_it_covers(tmp_path):
+    """One column of 300: sampled at fewer places it would be missed, or count several times."""
+    regions = torch.zeros(1, 10, 300)
+    regions[0, :, 151] = 1
+    tokens = ImageTokens(regions, torch.zeros(1, 2), (10.0, 300.0))
+    labels = np.zeros((20, 600), np.uint8)
+    writer = ExplorerWriter(
+        tmp_path, title="t", class_names=["a"], class_colors=[(1, 2, 3)], ignore_label=255, has_truth=True
+    )
+    writer.add_photo(Photograph("a.png", np.zeros((20, 600, 3), np.uint8), labels))
+    run = writer.start_run()
+    run.add(ExploredImage(labels, {}, tokens, np.ones((1, 1)), np.array([True])))
+    run.finish(ExploredRun("r", {}, {}, ""))
+    (entry,) = content(tmp_path / "data/run0/0000.js")["tokens"]
+    assert entry[1] == pytest.approx(1 / 300, rel=0.05)
+
+
 def test_the_index_holds_means_figures_and_names(folder):
     index = content(folder / "data/index.js")
     assert index["classes"] == CLASSES and index["classColors"][0] == [200, 0, 0] and index["hasTruth"]

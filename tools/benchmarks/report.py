@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,26 +66,37 @@ def to_json(machine: Mapping[str, Any], settings: Settings, reports: Mapping[str
 
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
-    """Write the file and the folders above it."""
+    """Write the file and the folders above it; the file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def refuse_other_results(path: Path, names: Iterable[str]) -> None:
+    """Raise FileExistsError if ``path`` holds results of other benchmarks than ``names``, which would be lost."""
+    if not path.is_file():
+        return
+    others = sorted(set(read_json(path, "--json")["results"]) - set(names))
+    if others:
+        raise FileExistsError(f"--json {path}: holds results of {', '.join(others)}. Give another file, or delete it.")
+
+
+def read_json(path: Path, option: str = "--table") -> dict[str, Any]:
     """Read what `write_json` wrote.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is of another kind.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"--table {path}: no such file. A run with --json FILE writes one.")
+        raise FileNotFoundError(f"{option} {path}: no such file. A run with --json FILE writes one.")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"--table {path}: not a JSON file ({error}).") from error
+        raise ValueError(f"{option} {path}: not a JSON file ({error}).") from error
     missing = {"machine", "results", "ratios"} - set(data if isinstance(data, dict) else ())
     if missing:
-        raise ValueError(f"--table {path}: lacks {', '.join(sorted(missing))}; give a file that --json wrote.")
+        raise ValueError(f"{option} {path}: lacks {', '.join(sorted(missing))}; give a file that --json wrote.")
     return data
 
 

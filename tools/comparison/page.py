@@ -47,7 +47,8 @@ def to_html(text: str, folder: Path, title: str) -> str:
     """The page with its pictures inside, which needs no other file and no network."""
     converter = markdown.Markdown(extensions=["tables", "sane_lists"])
     converter.preprocessors.deregister("html_block")  # names of runs and classes are text, not markup
-    converter.inlinePatterns.deregister("html")
+    for pattern in ("html", "link", "reference", "short_reference", "autolink", "automail"):
+        converter.inlinePatterns.deregister(pattern)
     body = converter.convert(text)
 
     def embed(match: re.Match) -> str:

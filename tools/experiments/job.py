@@ -152,6 +152,11 @@ class Job:
         write_json(failure, self.folders.failure(self.run))
         return f"{reason}: {lines[-1] if lines else 'no output'}"
 
+    def ask_to_end(self) -> None:
+        """Let the process and all that it started end; `end` waits for it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+
     def end(self, patience: float = 10.0) -> None:
         """End the process and all that it started, and free the run. It goes on from its last checkpoint next time."""
         for number in (signal.SIGTERM, signal.SIGKILL):

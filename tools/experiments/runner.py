@@ -53,6 +53,8 @@ class Runner:
                 time.sleep(POLL_SECONDS if self.active else 0)
                 self._collect()
         finally:
+            for job in self.active:  # all at once, so that a second Ctrl-C finds none that was not asked to end
+                job.ask_to_end()
             for job in self.active:
                 job.end()
                 self.say(f"ended {job.run.name}; it goes on from its last checkpoint when the plan is run again")

@@ -144,7 +144,8 @@ class RunWriter:
         self._content = content
         self._figures: list[dict[str, float]] = []
         self._sums = TokenSums()
-        self._small: list[tuple[np.ndarray, tuple[float, float]]] = []  # (K, h, w) uint8 and extent an image
+        # an image: maps (n, h, w) uint8 of the tokens that can be seen, {token: index of its map}, extent
+        self._small: list[tuple[np.ndarray, dict[int, int], tuple[float, float]]] = []
         self._cover: list[np.ndarray] = []  # (K,) an image
         self._classes: list[tuple[np.ndarray, np.ndarray]] = []  # (K,) class and share an image
 
@@ -186,7 +187,9 @@ class RunWriter:
         maps, extent = coarsen(regions[kept], image.tokens.extent, REGION_CELLS)
         self._sums.add(image, cover)
         small, small_extent = coarsen(regions, image.tokens.extent, SMALL_REGION_CELLS)
-        self._small.append((quantize(small, SMALL_REGION_LEVELS), small_extent))
+        small = quantize(small, SMALL_REGION_LEVELS)
+        visible = np.flatnonzero(small.reshape(len(small), -1).max(axis=1) >= 255 * MIN_PROBABILITY)
+        self._small.append((small[visible], {int(k): index for index, k in enumerate(visible)}, small_extent))
         self._cover.append(cover)
         self._classes.append((means, purity))
         sheet = sprite(quantize(maps))
@@ -205,16 +208,17 @@ class RunWriter:
     def _write_token(self, token: int) -> None:
         """The token in all images where it can be seen, largest first."""
         order = sorted(range(len(self._cover)), key=lambda i: -self._cover[i][token])
-        seen = [i for i in order if self._small[i][0][token].max() >= 255 * MIN_PROBABILITY]
+        seen = [i for i in order if token in self._small[i][1]]
         height = max((self._small[i][0].shape[1] for i in seen), default=1)
         width = max((self._small[i][0].shape[2] for i in seen), default=1)
         tiles = np.zeros((len(seen), height, width), np.uint8)
         images = []
         for tile, i in zip(tiles, seen, strict=True):
-            region = self._small[i][0][token]
+            maps, index, extent = self._small[i]
+            region = maps[index[token]]
             tile[: region.shape[0], : region.shape[1]] = region
             means, purity = self._classes[i]
-            images.append([i, self._cover[i][token], means[token], purity[token], *region.shape, *self._small[i][1]])
+            images.append([i, self._cover[i][token], means[token], purity[token], *region.shape, *extent])
         sheet = sprite(tiles)
         content = {"tile": [height, width], "columns": sheet.columns, "regions": sheet.url, "images": images}
         write_script(self._folder / f"token{token}.js", f"{self._key}/token{token}", content)

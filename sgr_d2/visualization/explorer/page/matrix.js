@@ -38,7 +38,8 @@
       layout = measure();
       const { left, top, cell, line } = layout;
       const [width, height] = [left + cell * columns.length + 70, top + line * rows.length + 4];
-      const scale = Math.min(2, window.devicePixelRatio || 1);
+      // browsers refuse canvases beyond some 16 million pixels
+      const scale = Math.min(2, window.devicePixelRatio || 1, Math.sqrt(16e6 / (width * height)));
       canvas.width = width * scale;
       canvas.height = height * scale;
       canvas.style.width = `${width}px`;
