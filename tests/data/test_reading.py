@@ -3,7 +3,7 @@ import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
-from sgr_d2.data.reading import label_dtype, read_image, read_label
+from sgr_d2.data.reading import label_dtype, pil_to_array, read_image, read_label
 
 GRAY = np.array([[0, 10, 200], [255, 7, 3]], np.uint8)
 RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -50,6 +50,8 @@ def test_exif_orientation_as_in_detectron2(tmp_path, orientation):
     path = save(tmp_path / "a.png", RGB, exif=exif)
     assert read_image(path).tolist() == detectron2_read_image(str(path), "RGB").tolist()
     assert read_image(path).shape == ((5, 7, 3) if orientation < 5 else (7, 5, 3))
+    with Image.open(path) as opened:  # a picture that the user has opened
+        assert np.array_equal(pil_to_array(opened), read_image(path))
 
 
 @pytest.mark.parametrize("read", [read_image, lambda path: read_label(path, num_classes=3, ignore_label=255)])
