@@ -156,7 +156,7 @@ def test_the_baseline_has_no_regions(trained, image, tmp_path):
 def test_a_detector_is_refused(trained, tmp_path):
     state = torch.load(trained.checkpoint, weights_only=True)
     config = yaml.safe_load(state[KEY]["config"])
-    config["MODEL"]["META_ARCHITECTURE"] = "RetinaNet"
+    config["MODEL"]["META_ARCHITECTURE"], config["MODEL"]["SGR"]["ENABLED"] = "RetinaNet", False
     config["MODEL"]["RETINANET"]["IN_FEATURES"] = ["p3", "p4", "p5"]
     config["MODEL"]["ANCHOR_GENERATOR"]["SIZES"] = [[32]]
     state[KEY]["config"] = yaml.safe_dump(config)
