@@ -42,6 +42,8 @@ def test_there_is_a_baseline_for_each():
 def test_the_small_detectors_have_sgr_where_our_segmentation_models_have_it(data_set):
     detector = load_config(str(ROOT / f"configs/detection/mask_rcnn_sgr_effnet_lite0_{data_set}.yaml"), [])
     segmentor = load_config(str(ROOT / "configs/camvid/fpn_sgr_effnet_lite0.yaml"), [])
+    segmentor.defrost()
+    segmentor.MODEL.SGR.LOSS_DECAY = detector.MODEL.SGR.LOSS_DECAY  # of the training, not of the model
     for key in ("SGR", "FPN", "PIXEL_MEAN", "PIXEL_STD"):
         assert detector.MODEL[key] == segmentor.MODEL[key], key
     assert detector.MODEL.TIMM.NAME == segmentor.MODEL.TIMM.NAME
