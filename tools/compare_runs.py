@@ -1,7 +1,7 @@
 """Compare finished runs: metrics, IoU by class, token metrics, time and memory, paired by seed.
 
 python tools/compare_runs.py output/fpn_seed0 output/fpn_seed1 output/fpn_sgr_seed0 output/fpn_sgr_seed1
-python tools/compare_runs.py results/main/fpn results/main/fpn_sgr_class --output comparison
+python tools/compare_runs.py results/main/fpn results/main/fpn_sgr_decay --output comparison
 
 A run is the OUTPUT_DIR of a training or evaluation with train_net.py, or a result of tools/run_experiment.py; a folder
 stands for all runs below it. Runs whose settings differ in the seed alone (or in where and how fast they ran) are one
