@@ -12,6 +12,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from .norm_statistics import NormStatistics
+
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -71,6 +73,7 @@ class TrainLoop(SimpleTrainer):
         if accumulation_steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATION_STEPS = {accumulation_steps}: give 1 or more.")
         self.accumulation_steps = accumulation_steps
+        self.norm_statistics = NormStatistics(model)
         self.nonfinite_steps = 0
         self.skipped_steps = 0
         self._gradients_checked = False
@@ -80,6 +83,7 @@ class TrainLoop(SimpleTrainer):
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
+        self.norm_statistics.keep()
         parts = split_batch(data, self.accumulation_steps)
         losses: list[dict[str, Tensor]] = []
         for number, part in enumerate(parts, 1):
@@ -121,6 +125,7 @@ class TrainLoop(SimpleTrainer):
         losses_finite, gradients_finite = flags.bool().tolist()
         if losses_finite and gradients_finite:
             return True
+        self.norm_statistics.put_back()
         self.skipped_steps += 1
         get_event_storage().put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
         if self.scaler.is_enabled():

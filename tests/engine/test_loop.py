@@ -18,8 +18,8 @@ class Fragile(nn.Module):
         return {"loss": self.weight.sum() * sum(x["value"] for x in data)}
 
 
-def make(values, *, patience=2, amp=None, parts=1, batch=1):
-    model = Fragile()
+def make(values, *, model=None, patience=2, amp=None, parts=1, batch=1):
+    model = model or Fragile()
     loop = TrainLoop(
         model,
         torch.optim.SGD(model.parameters(), lr=0.1),
@@ -45,6 +45,28 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_logged_with_its_images
         steps(loop, 3)
     assert loop.model.weight.item() == pytest.approx(1 - 0.2)
     assert "image_1.png" in caplog.text and "Iteration 1 skipped" in caplog.text
+
+
+class Normed(Fragile):
+    """With a norm that follows the statistics of the batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, data):
+        return {"loss": (self.weight * self.norm(torch.tensor([[x["value"]] for x in data]))).square().sum()}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_that_is_not_finite_leaves_the_statistics_of_norms(parts):
+    images, bad = [1.0, 2.0, 3.0, 5.0], [1.0, 2.0, 3.0, float("inf")]
+    loop = make(images + bad + images, model=Normed(), parts=parts, batch=4)
+    untroubled = make(images + images, model=Normed(), parts=parts, batch=4)
+    steps(loop, 3)
+    steps(untroubled, 2)
+    assert loop.skipped_steps == 1 and loop.model.norm.num_batches_tracked == 2 * parts
+    torch.testing.assert_close(loop.model.state_dict(), untroubled.model.state_dict())
 
 
 def test_too_many_in_a_row_stop_the_run_naming_images_and_key():
