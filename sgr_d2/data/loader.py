@@ -66,6 +66,7 @@ def build_train_loader(
         seed=seed,
         start_iter=start_iter,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
     )
 
 
@@ -90,12 +91,14 @@ def stream_loader(
     seed: int,
     start_iter: int = 0,
     num_workers: int = 0,
+    pin_memory: bool = False,
     rank: int | None = None,
     world_size: int | None = None,
 ) -> DataLoader:
     """Return the endless loader of ``records``; ``batch_size`` counts the samples of all processes together.
 
-    ``rank`` and ``world_size`` are those of the running process unless given.
+    ``rank`` and ``world_size`` are those of the running process unless given. ``pin_memory`` is for training on a GPU:
+    its copies then wait for nothing.
 
     Raises:
         ValueError: ``batch_size`` is not a positive multiple of the number of processes.
@@ -114,6 +117,7 @@ def stream_loader(
         batch_size=batch_size // world_size,
         sampler=sampler,
         num_workers=num_workers,
+        pin_memory=pin_memory,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_init_worker,
         generator=torch.Generator().manual_seed(seed),  # else each epoch would advance torch's global generator

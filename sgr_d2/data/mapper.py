@@ -28,8 +28,8 @@ class SemanticMapper:
 
     and in training
 
-    * ``sem_seg``: (H, W) int64, classes and the ignore label;
-    * ``components``: (H, W) int32, 0 or the number of the component; made after the augmentation;
+    * ``sem_seg``: (H, W) uint8, or int32 where that is too small, classes and the ignore label;
+    * ``components``: (H, W) int16, or int32, 0 or the number of the component; made after the augmentation;
     * ``component_classes``: (L,) int64;
     * ``components_small``, ``components_cut``: int, how many were dropped for their area, and for the limit.
     """
@@ -101,9 +101,11 @@ class SemanticMapper:
         found = label_components(
             labels, ignore_label=self.ignore_label, min_area=self.min_area, max_components=self.max_components
         )
+        # the smallest types: they travel between processes and to the GPU
+        ids = found.ids.astype(np.int16) if len(found.classes) <= np.iinfo(np.int16).max else found.ids
         return {
-            "sem_seg": torch.from_numpy(labels.astype(np.int64, order="C")),
-            "components": torch.from_numpy(found.ids),
+            "sem_seg": torch.from_numpy(labels.astype(np.uint8 if labels.dtype == np.uint8 else np.int32, order="C")),
+            "components": torch.from_numpy(ids),
             "component_classes": torch.from_numpy(found.classes),
             "components_small": found.num_small,
             "components_cut": found.num_cut,

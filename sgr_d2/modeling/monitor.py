@@ -23,7 +23,7 @@ def log_regions(output: SGROutput, batched_inputs: list[dict]) -> None:
     mass = (output.region_logits.sigmoid().flatten(2) * valid).sum(-1) / valid.sum(-1)  # (B, K)
     storage.put_scalar("sgr/active_token_rate", (mass > ACTIVE_MASS).float().mean().item(), smoothing_hint=False)
     storage.put_scalar("sgr/region_mass", mass.mean().item(), smoothing_hint=False)
-    per_image = [len(x["component_classes"]) for x in batched_inputs]
+    per_image = [len(x.get("component_classes", ())) for x in batched_inputs]
     storage.put_scalar("sgr/components_per_image", sum(per_image) / len(per_image), smoothing_hint=False)
     for key in ("components_small", "components_cut"):
         storage.put_scalar(f"sgr/{key}", sum(x.get(key, 0) for x in batched_inputs), smoothing_hint=False)

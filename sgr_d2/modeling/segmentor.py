@@ -37,6 +37,7 @@ class SGRSegmentor(nn.Module):
         pixel_std: list[float],
         ignore_value: int = 255,
         min_train_size: tuple[int, int] = (0, 0),
+        read: list[str] | None = None,
     ):
         """
         Args:
@@ -48,6 +49,11 @@ class SGRSegmentor(nn.Module):
             ignore_value: label of the pixels that take no part; also fills the padding.
             min_train_size: in training, batches are padded to at least this height and width (heads that pool over
                 a fixed window need it when an image is smaller than the crop).
+            read: the features that SGR and the head read, None for all. Images are padded to multiples of their
+                strides; that of a coarser one that nobody reads (p6 of Detectron2's pyramids) has no say.
+
+        Raises:
+            ValueError: a feature that is read has no stride.
         """
         super().__init__()
         self.backbone = backbone
@@ -56,8 +62,8 @@ class SGRSegmentor(nn.Module):
         self.sem_seg_head = sem_seg_head
         self.ignore_value = ignore_value
         self.min_train_size = tuple(min_train_size)
-        strides = [spec.stride for spec in backbone.output_shape().values()]
-        self.size_divisibility = math.lcm(backbone.size_divisibility or 1, *strides)
+        self.strides = _strides(backbone, read)
+        self.size_divisibility = math.lcm(backbone.size_divisibility or 1, *self.strides.values())
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -79,6 +85,7 @@ class SGRSegmentor(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "min_train_size": cfg.INPUT.CROP.SIZE if _crops_to_pixels(cfg) else (0, 0),
+            "read": [*features_of_head(cfg), *(cfg.MODEL.SGR.IN_FEATURES if enabled else ())],
         }
 
     @property
@@ -104,8 +111,7 @@ class SGRSegmentor(nn.Module):
         with naming_images([x.get("file_name", "?") for x in batched_inputs]):
             losses = self._head_losses(features, targets)
         if output is not None:
-            components = self._batch(batched_inputs, "components", 0)
-            losses.update(self.criterion(output, components, [x["component_classes"] for x in batched_inputs]))
+            losses.update(self._sgr_losses(output, batched_inputs))
             log_regions(output, batched_inputs)
         return losses
 
@@ -124,10 +130,13 @@ class SGRSegmentor(nn.Module):
         self, batched_inputs: list[dict], min_size: tuple[int, int] = (0, 0)
     ) -> tuple[dict[str, Tensor], SGROutput | None]:
         """Backbone features, refined by SGR where there is one, and what else SGR returned."""
-        images = [(x["image"].to(self.device) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        images = [to(x["image"], self.device) for x in batched_inputs]
+        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         sizes = torch.tensor([image.shape[-2:] for image in images], device=self.device)
         batch = pad_to_batch(images, divisor=self.size_divisibility, value=0.0, min_size=min_size)
-        return self.refine(self.backbone(batch), sizes)
+        features = self.backbone(batch)
+        self._check_sizes(features, *batch.shape[-2:])
+        return self.refine(features, sizes)
 
     def refine(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], SGROutput | None]:
         """What stands between backbone and head.
@@ -144,8 +153,30 @@ class SGRSegmentor(nn.Module):
         output = self.sgr(features, image_sizes)
         return output.features, output
 
+    def _check_sizes(self, features: dict[str, Tensor], height: int, width: int) -> None:
+        """A backbone that is wrong about its strides would move regions and scores against the image."""
+        for name, stride in self.strides.items():
+            rows, columns = features[name].shape[-2:]
+            if (rows * stride, columns * stride) != (height, width):
+                raise ValueError(
+                    f"The backbone says that {name} has stride {stride}, but made {rows}x{columns} cells of "
+                    f"{height}x{width} pixels (rows x columns). Correct its output_shape()."
+                )
+
+    def _sgr_losses(self, output: SGROutput, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        if not self.criterion.has_losses:
+            return {}
+        if "components" not in batched_inputs[0]:
+            raise ValueError(
+                'The mapper gives no "components" and "component_classes", of which the losses of SGR are made: use '
+                "sgr_d2.data.SemanticMapper or label_components, or set MODEL.SGR.COMPONENT_WEIGHT, DIVERSITY_WEIGHT "
+                "and CLASS_WEIGHT to 0."
+            )
+        components = self._batch(batched_inputs, "components", 0)
+        return self.criterion(output, components, [x["component_classes"] for x in batched_inputs])
+
     def _batch(self, batched_inputs: list[dict], key: str, value: int) -> Tensor:
-        maps = [x[key].to(self.device) for x in batched_inputs]
+        maps = [to(x[key], self.device).long() for x in batched_inputs]
         return pad_to_batch(maps, divisor=self.size_divisibility, value=value, min_size=self.min_train_size)
 
     def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
@@ -153,7 +184,7 @@ class SGRSegmentor(nn.Module):
         if getattr(self.sem_seg_head, "takes_empty_targets", False):
             return self.sem_seg_head(features, targets)[1]
         labelled = (targets != self.ignore_value).any()
-        targets = torch.where(labelled, targets, 0)
+        targets = torch.where(labelled, targets, int(self.ignore_value == 0))  # any class, so that nothing is 0 / 0
         _, losses = self.sem_seg_head(features, targets)
         return {name: loss * labelled for name, loss in losses.items()}
 
@@ -177,11 +208,25 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
     return ImageTokens(regions, output.tokens[index], (rows, columns))
 
 
+def to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device; from the pinned memory of the loader without waiting for what the device is at."""
+    return tensor.to(device, non_blocking=True)
+
+
 def features_of_head(cfg: CfgNode) -> list[str]:
     """The features that the head of a config reads."""
     head = cfg.MODEL.SEM_SEG_HEAD
     points = cfg.MODEL.POINT_HEAD.IN_FEATURES if head.NAME == "PointRendSemSegHead" else ()
     return [*head.IN_FEATURES, *points]
+
+
+def _strides(backbone: Backbone, read: list[str] | None) -> dict[str, int]:
+    shape = backbone.output_shape()
+    strides = {name: shape[name].stride for name in (shape if read is None else dict.fromkeys(read))}
+    for name, stride in strides.items():
+        if not stride:
+            raise ValueError(f"{type(backbone).__name__}: output_shape() gives {name} no stride (pixels a cell).")
+    return strides
 
 
 def _crops_to_pixels(cfg: CfgNode) -> bool:

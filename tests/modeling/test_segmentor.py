@@ -50,11 +50,14 @@ HEADS = [
 ]
 
 
+@pytest.mark.parametrize("backbone", ["build_timm_fpn_backbone", "build_resnet_fpn_backbone"])
 @pytest.mark.parametrize("size", [(64, 96), (45, 77)])
-def test_the_baseline_is_detectron2s_own_segmentor(size):
+def test_the_baseline_is_detectron2s_own_segmentor(size, backbone):
     """The same normalisation, padding and resizing: the same scores and losses of the same weights."""
     cfg = toy_cfg(sgr=False)
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = "build_timm_fpn_backbone", "resnet10t"
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = backbone, "resnet10t"
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS = ["res2", "res3", "res4", "res5"], 16
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["p2", "p3", "p4", "p5"]
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [120.0, 110.0, 100.0], [58.0, 57.0, 56.0]
@@ -179,6 +182,56 @@ def test_mask2former_learns_from_an_all_ignored_batch_that_there_is_no_object():
     losses = {name: loss.item() for name, loss in model([x]).items()}
     assert losses["loss_ce"] > 0
     assert losses["loss_mask"] == losses["loss_dice"] == 0
+
+
+def test_zero_as_the_ignored_label_is_no_exception():
+    model = build(with_ignore(toy_cfg(), 0))
+    losses = model.train()([toy_input(64, 96, ignore=0) | {"sem_seg": torch.zeros(64, 96, dtype=torch.uint8)}])
+    assert losses["loss_sem_seg"] == 0
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def with_ignore(cfg, value: int):
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = value
+    return cfg
+
+
+def test_labels_of_any_integer_type_give_the_same_losses():
+    model = build(toy_cfg()).train()
+    batch = [toy_input(64, 96), toy_input(45, 77, seed=1)]
+    small = [
+        x | {"sem_seg": x["sem_seg"].to(torch.uint8), "components": x["components"].to(torch.int16)} for x in batch
+    ]
+    expected, actual = model(batch), model(small)
+    assert {name: loss.item() for name, loss in actual.items()} == {n: loss.item() for n, loss in expected.items()}
+
+
+def test_a_mapper_without_components_is_told_what_is_missing_unless_nothing_is():
+    x = toy_input(64, 96)
+    del x["components"], x["component_classes"]
+    with pytest.raises(ValueError, match=r'gives no "components".*label_components.*COMPONENT_WEIGHT'):
+        build(toy_cfg()).train()([x])
+    cfg = toy_cfg()
+    cfg.MODEL.SGR.COMPONENT_WEIGHT = cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.0
+    assert set(build(cfg).train()([x])) == {"loss_sem_seg"}
+
+
+def test_a_backbone_that_is_wrong_about_its_strides_is_named():
+    model = build(toy_cfg())
+    model.strides["res4"] = 8
+    with pytest.raises(ValueError, match=r"says that res4 has stride 8, but made 4x6 cells of 64x96 pixels"):
+        model.eval()([toy_input(64, 96)])
+    model.backbone._out_feature_strides["res3"] = None
+    with pytest.raises(ValueError, match=r"ToyBackbone: output_shape\(\) gives res3 no stride"):
+        type(model)(
+            backbone=model.backbone,
+            sgr=None,
+            criterion=None,
+            sem_seg_head=model.sem_seg_head,
+            pixel_mean=[0.0] * 3,
+            pixel_std=[1.0] * 3,
+        )
 
 
 def test_a_head_reading_unknown_features_is_refused():

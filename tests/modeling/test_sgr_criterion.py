@@ -55,6 +55,12 @@ def test_components_to_grid_against_masks():
     assert targets.counts == [5, 5]
 
 
+def test_components_of_another_size_than_the_grid_are_refused():
+    output, ids = output_of(torch.zeros(1, 4, 8, 12), stride=8), torch.ones(1, 64, 100, dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"64x100 pixels .*grid of stride 8 covers 64x96: pad"):
+        SGRCriterion()(output, ids, classes_of(1))
+
+
 def test_components_to_grid_of_nothing():
     targets = components_to_grid(torch.zeros(2, 4, 4, dtype=torch.int32), [0, 0], stride=2, max_components=5)
     assert targets.masks.shape == (2, 0, 2, 2)
@@ -231,6 +237,37 @@ def test_clamped_sum_and_tokens_without_a_component():
     torch.testing.assert_close(unions, torch.tensor([[[1.0, 0.5], [0.0, 0.0]]]))
     unions = join_regions(logits_of(regions), torch.tensor([[0, -1, 1]]), 2, "noisy_or")
     torch.testing.assert_close(unions, torch.tensor([[[0.5, 0.2], [0.9, 0.1]]]))
+
+
+def test_the_clamped_sum_is_left_again():
+    """Ten faint regions on one component are more than 1 in sum: what lies beside it must still be told to fade."""
+    logits = torch.full((1, 10, 4, 4), -2.0, requires_grad=True)
+    ids = torch.zeros(1, 4, 4, dtype=torch.int64) + (torch.arange(4) < 2)
+    targets = components_to_grid(ids, [1], 1, 10)
+    targets = targets._replace(labelled=torch.ones_like(targets.labelled))
+    loss = component_loss(logits, torch.zeros(1, 10, dtype=torch.int64), targets, "sum")
+    assert join_regions(logits, torch.zeros(1, 10, dtype=torch.int64), 1, "sum").unique().item() == 1
+    loss.backward()
+    assert (logits.grad[..., 2:] > 0).all() and loss.item() == pytest.approx(1 - 17 / 25)
+
+
+def test_one_component_is_its_own_mean_whatever_its_area():
+    """Also where it covers less than a cell."""
+    ids = torch.zeros(1, 8, 8, dtype=torch.int64)
+    ids[0, :2, :2] = 1
+    targets = components_to_grid(ids, [1], 4, 3)
+    assert targets.masks.sum() < 1
+    of = torch.tensor([[0, -1, -1]])
+    losses = [component_loss(torch.zeros(1, 3, 2, 2), of, targets, area_power=power) for power in (0.0, 0.5, 1.0)]
+    assert torch.stack(losses).tolist() == pytest.approx([losses[0].item()] * 3)
+
+
+def test_cosines_do_not_depend_on_how_faint_regions_are():
+    shape = torch.rand(1, 1, 64) + 0.1
+    for faintness in (1.0, 1e-4, 1e-9):
+        regions = torch.cat([shape, 0.5 * shape], dim=1) * faintness
+        assert diversity_loss(regions).item() == pytest.approx(1, abs=1e-3)
+    assert diversity_loss(torch.zeros(1, 3, 64)) == 0
 
 
 def test_components_count_by_a_power_of_their_area():

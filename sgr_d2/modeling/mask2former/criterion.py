@@ -100,7 +100,8 @@ class SetCriterion(nn.Module):
         """Binary cross entropy and dice loss (layers,), each summed over the pairs, over the number of targets."""
         device = prediction.class_logits.device
         # every process takes part in this exchange, also one whose images have no target
-        normaliser = mean_over_ranks(sum(matching.num_targets), device)
+        # at least 1, as published: several processes with less than one target each learn a little less from it
+        normaliser = mean_over_ranks(sum(matching.num_targets), device).clamp(min=1)
         layers = len(prediction.class_logits)
         counts = [queries.shape[1] for queries in matching.queries]
         if not sum(counts):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .targets import GridTargets
 
-EPS = 1e-6
+EPS = 1e-12
 MODES = ("hungarian_then_best", "hungarian", "best")
 
 
@@ -38,7 +38,7 @@ def cosine_affinity(weighted: Tensor, targets: GridTargets) -> Tensor:
     masks = targets.masks.flatten(2)  # (B, L, H*W)
     dots = torch.bmm(weighted, masks.transpose(1, 2))
     norms = weighted.norm(dim=-1)[:, :, None] * masks.norm(dim=-1)[:, None, :]
-    return dots / (norms + EPS)
+    return dots / norms.clamp(min=EPS)
 
 
 def _assign_image(affinity: np.ndarray, mode: str) -> np.ndarray:

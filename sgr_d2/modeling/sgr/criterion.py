@@ -18,7 +18,7 @@ from .assignment import MODES, assign_tokens
 from .targets import GridTargets, components_to_grid
 from .token_classes import TokenClassLoss
 
-EPS = 1e-6
+EPS = 1e-12
 UNIONS = ("noisy_or", "sum")
 # The names of all losses that SGRCriterion returns; others are those of the head.
 SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
@@ -77,6 +77,11 @@ class SGRCriterion(nn.Module):
         self.max_iter = max_iter
         self.token_classes = TokenClassLoss(token_dim, num_classes) if class_weight else None
 
+    @property
+    def has_losses(self) -> bool:
+        """Whether any loss has a weight; without, no components are needed."""
+        return bool(self.component_weight or self.diversity_weight or self.class_weight)
+
     @classmethod
     def from_config(cls, cfg: CfgNode, num_classes: int) -> dict:
         sgr = cfg.MODEL.SGR
@@ -108,10 +113,14 @@ class SGRCriterion(nn.Module):
         Returns:
             {"loss_component", "loss_diversity", "loss_token_class"}: scalars, weighted, float32; those of weight 0
             are left out. Without a component they are zero and still have a gradient for every parameter.
+
+        Raises:
+            ValueError: ``components`` has another size than the token grid times its stride.
         """
         losses = {}
-        if not (self.component_weight or self.diversity_weight or self.class_weight):
+        if not self.has_losses:
             return losses
+        _check_size(components, output)
         with torch.autocast(components.device.type, enabled=False):
             logits = output.region_logits.float()
             counts = [len(classes) for classes in component_classes]
@@ -174,7 +183,8 @@ def join_regions(region_logits: Tensor, component_of: Tensor, num_components: in
         region_logits: (B, K, H, W) float32.
         component_of: (B, K) int64, component of each token, -1 for none.
         num_components: L.
-        union: "noisy_or", 1 - prod_k (1 - P_k), as a sum of logarithms; or "sum", min(1, sum_k P_k).
+        union: "noisy_or", 1 - prod_k (1 - P_k), as a sum of logarithms; or "sum", min(1, sum_k P_k), with the gradient
+            of the sum also above 1: regions that overlap where no component is could never leave it otherwise.
 
     Returns:
         (B, L, H*W) float32; 0 for a component without a token.
@@ -186,7 +196,7 @@ def join_regions(region_logits: Tensor, component_of: Tensor, num_components: in
     flat = region_logits.flatten(2).flatten(0, 1)  # (B*K, H*W)
     maps = F.softplus(flat) if union == "noisy_or" else flat.sigmoid()  # softplus is -log(1 - P)
     summed = maps.new_zeros(nowhere + 1, maps.shape[1]).index_add(0, row, maps)[:nowhere]
-    unions = -torch.expm1(-summed) if union == "noisy_or" else summed.clamp(max=1)
+    unions = -torch.expm1(-summed) if union == "noisy_or" else summed - (summed - 1).clamp(min=0).detach()
     return unions.view(batch, num_components, -1)
 
 
@@ -215,8 +225,18 @@ def diversity_loss(weighted: Tensor) -> Tensor:
     """
     num_tokens = weighted.shape[1]
     norms = weighted.norm(dim=-1)  # (B, K)
-    scale = 1 / (norms + EPS)
+    scale = 1 / norms.clamp(min=EPS)
     # sum over i, j of <u_i, u_j> = |sum_i u_i|^2 with u = weighted * scale: no K x K table, no second copy of the maps
     every_pair = torch.bmm(scale[:, None], weighted).square().sum((1, 2))  # (B,)
     itself = (norms * scale).square().sum(1)
     return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).mean()
+
+
+def _check_size(components: Tensor, output: SGROutput) -> None:
+    size = tuple(components.shape[-2:])
+    expected = tuple(output.stride * cells for cells in output.region_logits.shape[-2:])
+    if size != expected:
+        raise ValueError(
+            f"The components have {size[0]}x{size[1]} pixels (rows x columns); the token grid of stride "
+            f"{output.stride} covers {expected[0]}x{expected[1]}: pad both to a multiple of the largest stride."
+        )

@@ -46,6 +46,8 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
     column = torch.arange(ids.shape[2], device=ids.device) // stride
     cell = row[:, None] * width + column[None]
     index = slot * (height * width) + cell
-    total = torch.bincount(index.flatten(), minlength=batch * slots * height * width)
-    share = total.view(batch, slots, height, width).float() / stride**2
+    # sums of ones, exact in float32 and in any order; bincount would wait for the device
+    one = torch.ones((), device=ids.device).expand(index.numel())
+    total = torch.zeros(batch * slots * height * width, device=ids.device).index_add_(0, index.flatten(), one)
+    share = total.view(batch, slots, height, width) / stride**2
     return GridTargets(share[:, 1 : num + 1], 1 - share[:, :1], kept)
