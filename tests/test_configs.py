@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import build_model
+from detectron2.modeling import build_backbone, build_model
 from detectron2.projects.deeplab import add_deeplab_config
 from detectron2.projects.point_rend import add_pointrend_config
+from torch import nn
 
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.engine import load_config
+from sgr_d2.engine import load_config, load_weights
 from sgr_d2.engine.setup import use_machine
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +93,40 @@ def test_a_leaf_begins_with_its_command_and_restates_nothing(path):
 @pytest.mark.parametrize("path", FRAGMENTS, ids=name)
 def test_fragments_have_known_keys(path):
     get_sgr_cfg().merge_from_file(str(path))
+
+
+# Each looked up where it is published, for a name that looks right may be an address that nothing is at: Detectron2's
+# model zoo, the READMEs of its DeepLab and Panoptic-DeepLab projects, torchvision's resnet.py, Swin's README.
+ADDRESSES = {
+    "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
+    "detectron2://ImageNetPretrained/MSRA/R-101.pkl",
+    "detectron2://ImageNetPretrained/torchvision/R-50.pkl",
+    "detectron2://DeepLab/R-52.pkl",
+    "detectron2://DeepLab/R-103.pkl",
+    "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    *(
+        f"https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_{file}.pth"
+        for file in (
+            "tiny_patch4_window7_224",
+            "small_patch4_window7_224",
+            "base_patch4_window12_384_22k",
+            "large_patch4_window12_384_22k",
+        )
+    ),
+}
+
+
+def test_initial_weights_are_at_known_addresses():
+    assert {loaded(path).MODEL.WEIGHTS for path in LEAVES} - {""} == ADDRESSES
+
+
+def test_torchvision_files_fill_the_backbone_of_r101(tmp_path):
+    cfg = loaded(ROOT / "configs/ade20k/m2f_r101.yaml").clone()
+    cfg.defrost()
+    cfg.MODEL.RESNETS.NORM = "BN"  # as `use_machine` does for one process
+    torch.save(torchvision.models.resnet101().state_dict(), tmp_path / "resnet101.pth")
+    report = load_weights(nn.ModuleDict({"backbone": build_backbone(cfg)}), tmp_path / "resnet101.pth")
+    assert not report.missing and not report.skipped and report.unused == ["fc.bias", "fc.weight"]
 
 
 @pytest.mark.parametrize("leaf", [path for path in LEAVES if "_sgr" in path.stem], ids=name)
