@@ -19,8 +19,9 @@ NORMS = (
     nn.LocalResponseNorm,
     DetectronLayerNorm,
 )
-# Parameters that are tables of positions or queries, by the names timm, Swin and the transformers here give them.
-EMBEDDINGS = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token", "level_embed")
+# Parameters that are tables of positions or queries, by the names timm and Swin give them. `level_embed` of the pixel
+# decoder decays, as in Mask2Former's code (that of the transformer decoder is an nn.Embedding).
+EMBEDDINGS = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

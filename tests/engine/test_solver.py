@@ -1,9 +1,10 @@
 import pytest
 import torch
 from torch import nn
-from toys import toy_cfg
+from toys import toy_cfg, toy_shape
 
 from sgr_d2.engine.solver import build_optimizer, parameter_groups
+from sgr_d2.modeling.mask2former.head import MaskFormerHead
 
 
 class Model(nn.Module):
@@ -44,6 +45,14 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate_and_decay(cfg):
     assert settings[model.queries.weight] == settings[model.pos_embed] == (0.1, 0.0)
     assert settings[model.backbone_like.weight] == (0.1, 0.01)
     assert model.fixed not in settings
+
+
+def test_level_embeddings_decay_as_in_mask2former(cfg):
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 1
+    head = MaskFormerHead(cfg, toy_shape())
+    decays = {p: group["weight_decay"] for group in parameter_groups(cfg, head) for p in group["params"]}
+    assert decays[head.pixel_decoder.transformer.level_embed] == 0.01  # a plain parameter
+    assert decays[head.predictor.level_embed.weight] == 0.0  # an nn.Embedding
 
 
 def test_biases_have_a_rate_of_their_own(cfg):
