@@ -93,4 +93,4 @@ class DeformableEncoderLayer(nn.Module):
 
 def _add(branch: Tensor, tokens: Tensor) -> Tensor:
     """The residual sum, in the memory of the branch (whose last step does not need its result for its gradient)."""
-    return branch.add_(tokens) if branch.dtype == tokens.dtype else branch + tokens
+    return branch.add_(tokens)

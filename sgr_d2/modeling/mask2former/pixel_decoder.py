@@ -4,6 +4,7 @@ Shape legend: B batch, C channels (CONVS_DIM), M mask channels, L levels of the 
 Source: Mask2Former, section 3.2.1 and its code; names of parameters are those of the published checkpoints.
 """
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from fvcore.common.registry import Registry
@@ -95,7 +96,17 @@ class MSDeformAttnPixelDecoder(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
-        """{name: (B, c, h, w)} -> PixelFeatures; sizes need not be exact halves of each other."""
+        """{name: (B, c, h, w)} -> PixelFeatures; sizes need not be exact halves of each other.
+
+        In float32 also under autocast, as in Mask2Former's code: the encoder adds up places, of which half precision
+        leaves sixteenths of a pixel.
+        """
+        own = self.mask_features.weight  # float32
+        names = [*self.encoder_features, *self.fpn_features]
+        with torch.autocast(own.device.type, enabled=False):
+            return self._decode({name: features[name].to(own.dtype) for name in names})
+
+    def _decode(self, features: dict[str, Tensor]) -> PixelFeatures:
         maps = [project(features[name]) for project, name in zip(self.input_proj, self.encoder_features, strict=True)]
         levels = self.transformer(maps)
         for number, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
