@@ -23,6 +23,7 @@ from torch import nn
 from sgr_d2.data.augmentation import build_augmentations
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import label_dtype
+from sgr_d2.labels import labels_of
 from sgr_d2.modeling import SGR
 
 from .build import build_model
@@ -184,7 +185,7 @@ class SGRPredictor:
         scores = output["sem_seg"]
         if scores.amax(0).isnan().any():
             raise ValueError("The scores are NaN: the training diverged, or float16 overflowed (autocast=None helps).")
-        labels = scores.argmax(dim=0).cpu().numpy()
+        labels = labels_of(scores)
         sgr = output.get("sgr")
         return Prediction(
             labels=labels.astype(label_dtype(len(self.classes), ignore_label=0)),

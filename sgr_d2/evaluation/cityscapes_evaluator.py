@@ -12,6 +12,7 @@ from PIL import Image
 
 from sgr_d2.evaluation.cityscapes_script import CityscapesScript, InstanceStats
 from sgr_d2.evaluation.exact_sum import ExactSum
+from sgr_d2.labels import labels_of
 
 _INSTANCE_SUFFIX, _LABEL_SUFFIX = "_gtFine_instanceIds.png", "_gtFine_labelIds.png"
 _FIGURES = ("tp", "fn", "tpWeighted", "fnWeighted")
@@ -92,7 +93,7 @@ class CityscapesEvaluator(DatasetEvaluator):
                     "(gtFine_trainvaltest.zip)."
                 )
             truth = instances.removesuffix(_INSTANCE_SUFFIX) + _LABEL_SUFFIX
-            predicted = self._ids[output["sem_seg"].argmax(dim=0).cpu().numpy()]  # (H, W)
+            predicted = self._ids[labels_of(output["sem_seg"])]  # (H, W)
             self._add(predicted, truth)
 
     def _add(self, predicted: np.ndarray, truth: str) -> None:

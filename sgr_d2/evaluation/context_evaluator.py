@@ -8,6 +8,8 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from sgr_d2.labels import labels_of
+
 # Edges of the bins of distance, in pixels of the label file; the last bin is open.
 EDGES = (0, 60, 120, 200, 300)
 
@@ -46,7 +48,7 @@ class ContextEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             if "context_objects" not in image:
                 raise KeyError(f"{image['file_name']}: the record has no context_objects")
-            predicted = output["sem_seg"].argmax(0).cpu().numpy()
+            predicted = labels_of(output["sem_seg"])
             if predicted.shape != (image["height"], image["width"]):
                 raise ValueError(f"{image['file_name']}: prediction {predicted.shape}; TEST.FULL_SIZE must be True")
             for item in image["context_objects"]:

@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 
 from sgr_d2.evaluation.label_files import resize_nearest
+from sgr_d2.labels import labels_of
 
 
 class StreamingSemSegEvaluator(SemSegEvaluator):
@@ -43,11 +44,10 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
                 raise ValueError(
                     f"data set {dataset_name!r}: its metadata has no {key!r}; set it where you register it"
                 )
-        super().__init__(dataset_name, distributed, output_dir=None, sem_seg_loading_fn=self._load_labels)
+        super().__init__(dataset_name, distributed, output_dir=None)
         self._compute_boundary_iou = False
         self._read_label = read_label
         self._full_size = full_size
-        self._prediction_size = (0, 0)
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Count a batch. Raises ValueError naming the file when channels, sizes or label values do not fit."""
@@ -63,29 +63,38 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
                     f"{image['file_name']}: the scores are NaN, which would count as class 0. The training diverged, "
                     "or float16 overflowed: look at the losses in metrics.json, or predict in float32."
                 )
-            self._prediction_size = tuple(size)
-            super().process([image], [output])
+            truth = self._truth(self.input_file_to_gt_file[image["file_name"]], tuple(size))
+            self._count(labels_of(output["sem_seg"]), truth)
 
-    def _load_labels(self, path: str, dtype: Any = None) -> np.ndarray:
-        """The parent's loading hook; a copy, because the parent writes into it."""
+    def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        """Add an image to the parent's matrix of (prediction, truth), whose last row and column are the ignored."""
+        truth = truth.astype(np.int64)
+        truth[truth == self._ignore_label] = self._num_classes
+        pairs = (self._num_classes + 1) * predicted + truth
+        self._conf_matrix += np.bincount(pairs.ravel(), minlength=self._conf_matrix.size).reshape(
+            self._conf_matrix.shape
+        )
+
+    def _truth(self, path: str, size: tuple[int, int]) -> np.ndarray:
+        """The labels of a file for a prediction of ``size``, as the data set has them."""
         labels = np.asarray(self._read_label(path))
         if labels.ndim != 2:
             raise ValueError(f"{path}: labels must have one channel, got an array of shape {labels.shape}")
         if not self._full_size:
-            labels = resize_nearest(labels, self._prediction_size)
-        if labels.shape != self._prediction_size:
+            labels = resize_nearest(labels, size)
+        if labels.shape != size:
             raise ValueError(
                 f"{path}: the label map is {labels.shape[0]}x{labels.shape[1]} (height x width), the prediction "
-                f"{self._prediction_size[0]}x{self._prediction_size[1]}; image and label file must have the same size"
+                f"{size[0]}x{size[1]}; image and label file must have the same size"
             )
-        # The parent would count a value outside the classes as another class.
+        # A value outside the classes would count as another class.
         outside = ((labels < 0) | (labels >= self._num_classes)) & (labels != self._ignore_label)
         if outside.any():
             raise ValueError(
                 f"{path}: labels {np.unique(labels[outside])[:5].tolist()} are neither in [0, {self._num_classes}) "
                 f"nor the ignore label {self._ignore_label}"
             )
-        return np.array(labels, dtype=dtype)
+        return labels
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return ``{"sem_seg": figures}`` in percent on the main process; NaN where no labelled pixel decides."""
@@ -97,7 +106,3 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         if math.isnan(figures["mIoU"]):
             figures["fwIoU"] = math.nan  # the parent's sum over no class is 0
         return {"sem_seg": figures}
-
-    def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> list[dict]:
-        """The parent's hook that encodes a prediction to be kept: keep none, memory stays constant."""
-        return []

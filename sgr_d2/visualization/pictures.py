@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
+from sgr_d2.labels import labels_of
 from sgr_d2.structures import ComponentMap
 from sgr_d2.visualization.palette import class_colors as checked_class_colors
 from sgr_d2.visualization.panels import resize_image, resize_labels
@@ -105,7 +106,7 @@ class PictureWriter(SheetWriter):
 
         The picture has the size of the scores; image and truth are resized to it.
         """
-        prediction = output["sem_seg"].argmax(dim=0).cpu().numpy()
+        prediction = labels_of(output["sem_seg"])
         size = prediction.shape
         image = self._read_image(file_name)
         label_file = self._label_files[file_name]

