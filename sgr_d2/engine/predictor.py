@@ -24,7 +24,7 @@ from sgr_d2.data.augmentation import build_augmentations
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import label_dtype
 from sgr_d2.labels import labels_of
-from sgr_d2.modeling import SGR
+from sgr_d2.modeling import SGR, MaskFormerHead
 
 from .build import build_model
 from .checkpoint import load_weights, require_all_parameters
@@ -181,7 +181,7 @@ class SGRPredictor:
 
     def _prediction(self, output: dict, with_scores: bool) -> Prediction:
         if "sem_seg" not in output:
-            raise ValueError("The model returns no 'sem_seg': set MODEL.MASK_FORMER.TEST.SEMANTIC_ON to True.")
+            raise ValueError(_why_no_scores(self.model))
         scores = output["sem_seg"]
         if scores.amax(0).isnan().any():
             raise ValueError("The scores are NaN: the training diverged, or float16 overflowed (autocast=None helps).")
@@ -208,6 +208,16 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPUs; use 'cpu'.")
     return chosen
+
+
+def _why_no_scores(model: nn.Module) -> str:
+    head = getattr(model, "sem_seg_head", model)
+    if isinstance(head, MaskFormerHead):
+        return "The model returns no 'sem_seg': set MODEL.MASK_FORMER.TEST.SEMANTIC_ON to True."
+    return (
+        f"{type(head).__name__} gives no 'sem_seg': the dict of an image (of a head, what its `postprocess` returns) "
+        "must have the scores (C, height, width) under this key."
+    )
 
 
 def _config_of(path: str, config_file: str | os.PathLike | None, opts: list[str]) -> tuple[CfgNode, SemanticMetadata]:

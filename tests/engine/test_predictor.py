@@ -139,6 +139,13 @@ def test_nan_scores_are_an_error(trained, image):
         broken(image)
 
 
+def test_a_head_without_scores_is_named(trained, image):
+    silent = SGRPredictor.from_checkpoint(trained.checkpoint, device="cpu")
+    silent.model.sem_seg_head.postprocess = lambda prediction, index, size, height, width: {"depth": None}
+    with pytest.raises(ValueError, match=r"SemSegFPNHead gives no 'sem_seg'.*`postprocess`.*\(C, height, width\)"):
+        silent(image)
+
+
 def test_the_baseline_has_no_regions(trained, image, tmp_path):
     state = torch.load(trained.checkpoint, weights_only=True)
     config = yaml.safe_load(state[KEY]["config"])
