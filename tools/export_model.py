@@ -3,16 +3,24 @@
 python tools/export_model.py --weights output/.../model_final.pth --output model.onnx
 python tools/export_model.py --weights output/.../model_final.pth --output model.pt2 --size 512 1024 --fixed
 
-Input "images": float32 (1, 3, H, W), RGB of 0 to 255. Output "scores": float32 (1, C, H, W); the class of a pixel is
-the one with the largest score. Height and width are free, but multiples of the model's divisor (32 as a rule): the
-caller pads the image at the bottom and right, with the mean colour say, and cuts the scores. The padding counts as
-image there, while in Python it takes no part in SGR; so resize to a multiple rather than pad where the last digit
-counts. The caller also resizes to INPUT.MIN_SIZE_TEST where that is not 0. Batches, sliding windows and test-time
-augmentation are not in the file.
+Input "images": float32 (1, 3, H, W), RGB of 0 to 255, one image. Output "scores": float32 (1, C, H, W); the class of a
+pixel is the one with the largest score. What the caller has to do is in the file as text, as metadata:
 
-The file carries "classes" and the sizes it takes as metadata. The tool runs it on several sizes and prints the largest
-difference to the scores of the model. Where it is above --tolerance no file is written and the exit code is 1, where
-no file could be made it is 2.
+    about = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map
+    extra = {"information.json": ""}; torch.export.load("model.pt2", extra_files=extra)   # JSON of the same
+
+    min_size_test, max_size_test  pixels to which images were resized in evaluation, of the shorter side, and at most of
+                                  the longer; 0: they were not
+    multiple_of                   height and width must be multiples of it; ONNX Runtime fails on others, with a message
+                                  about shapes. Pad at the bottom and right, with the mean colour, and cut the scores
+    smallest_size, largest_size   [height, width] that the graph takes
+    classes, ignore_label         names of the C scores; the label that stands for none of them
+
+The padding counts as image there, while in Python it takes no part in SGR; so resize to a multiple rather than pad
+where the last digit counts. Batches, sliding windows and test-time augmentation are not in the file.
+
+The tool runs the file on several sizes and prints the largest difference to the scores of the model. Where it is above
+--tolerance no file is written and the exit code is 1, where no file could be made it is 2.
 """
 
 import argparse
@@ -58,7 +66,7 @@ def export(args: argparse.Namespace) -> int:
     )
     wrapper = ClassScores(predictor.model, image_format=predictor.image_format)
     sizes = choose_sizes(wrapper, tuple(args.size) if args.size else None, fixed=args.fixed)
-    information = information_of(wrapper, sizes, predictor.classes)
+    information = information_of(wrapper, sizes, predictor.metadata, predictor.test_size)
     unchecked = args.output.with_name(f".{args.output.stem}.unchecked{args.output.suffix}")
     try:
         save(to_program(wrapper, sizes), unchecked, information)

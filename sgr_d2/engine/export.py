@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
+from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.modeling import SGRSegmentor
 from sgr_d2.modeling.deeplab import WindowPool
 
@@ -239,10 +240,17 @@ def exact_sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
-def information_of(wrapper: ClassScores, sizes: Sizes, classes: list[str]) -> dict[str, str]:
-    """What a user of the file has to know, as text: JSON lists, or numbers."""
+def information_of(wrapper: ClassScores, sizes: Sizes, metadata: SemanticMetadata, test_size: Size) -> dict[str, str]:
+    """What a user of the file has to know, as text: JSON lists, or numbers.
+
+    Args:
+        test_size: `SGRPredictor.test_size`.
+    """
     return {
-        "classes": json.dumps(classes),
+        "classes": json.dumps(metadata.classes),
+        "ignore_label": str(metadata.ignore_label),
+        "min_size_test": str(test_size[0]),
+        "max_size_test": str(test_size[1]),
         "input": "float32 (1, 3, height, width), RGB, 0 to 255",
         "multiple_of": str(wrapper.divisor),
         "smallest_size": json.dumps(sizes.smallest),

@@ -128,6 +128,12 @@ class SGRPredictor:
         return any(isinstance(module, SGR) for module in self.model.modules())
 
     @property
+    def test_size(self) -> tuple[int, int]:
+        """To what images are resized, pixels of the shorter side and at most of the longer; (0, 0): they are not."""
+        resizes = (a for a in self._augmentations.augs if isinstance(a, T.ResizeShortestEdge))
+        return next(((resize.short_edge_length[0], resize.max_size) for resize in resizes), (0, 0))
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

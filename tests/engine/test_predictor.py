@@ -146,6 +146,12 @@ def test_a_head_without_scores_is_named(trained, image):
         silent(image)
 
 
+def test_the_size_of_test_images_is_told(trained):
+    opts = ["INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "90"]
+    assert SGRPredictor.from_checkpoint(trained.checkpoint, opts=opts, device="cpu").test_size == (48, 90)
+    assert SGRPredictor.from_checkpoint(trained.checkpoint, device="cpu").test_size == (0, 0)
+
+
 def test_the_baseline_has_no_regions(trained, image, tmp_path):
     state = torch.load(trained.checkpoint, weights_only=True)
     config = yaml.safe_load(state[KEY]["config"])

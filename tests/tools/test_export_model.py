@@ -126,11 +126,13 @@ def test_wrong_command_lines(checkpoint, tmp_path, capsys):
 
 def test_a_fixed_graph_and_its_check(checkpoint, tmp_path, capsys):
     path = tmp_path / "new" / "model.pt2"
-    assert run(checkpoint, path, "--fixed", "--size", 64, 96) == 0
+    size = ("--opts", "INPUT.MIN_SIZE_TEST", 48, "INPUT.MAX_SIZE_TEST", 90)
+    assert run(checkpoint, path, "--fixed", "--size", 64, 96, *size) == 0
     assert "64 x 96 alone" in capsys.readouterr().out
     program = torch.export.load(path, extra_files=(extra := {"information.json": ""}))
     information = json.loads(extra["information.json"])
     assert json.loads(information["classes"]) == CLASSES and information["multiple_of"] == "32"
+    assert [information[key] for key in ("min_size_test", "max_size_test", "ignore_label")] == ["48", "90", "255"]
     assert program.module()(torch.zeros(1, 3, 64, 96)).shape == (1, 5, 64, 96)
     before = path.read_bytes()
     assert run(checkpoint, path, "--fixed", "--size", 64, 96, "--tolerance", -1) == 1
@@ -149,7 +151,7 @@ def test_onnx_of_any_size(tmp_path, sgr, capsys):
     wrapper = ClassScores(model)
     sizes = choose_sizes(wrapper)
     path = tmp_path / "model.onnx"
-    export.save(export.to_program(wrapper, sizes), path, export.information_of(wrapper, sizes, CLASSES))
+    export.save(export.to_program(wrapper, sizes), path, {"classes": json.dumps(CLASSES)})
     assert export.largest_difference(model, wrapper, path, sizes) < 1e-3
     session = onnxruntime.InferenceSession(path)
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == CLASSES
