@@ -1,12 +1,25 @@
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 readme = here / "README.md"
 
+
+class BuildWithConfigs(build_py):
+    """Copies configs/ into the package; an editable install finds them in the clone (sgr_d2/config_files.py)."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(here / "configs", Path(self.build_lib) / "sgr_d2/configs", dirs_exist_ok=True)
+
+
 setup(
+    cmdclass={"build_py": BuildWithConfigs},
     name="sgr_d2",
     version=re.search(r'__version__ = "(.+)"', (here / "sgr_d2/__init__.py").read_text())[1],
     description="Semantically aware global reasoning (SGR) for segmentation, as a Detectron2 project",

@@ -6,7 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Imported when they are used: `import sgr_d2` alone needs neither PyTorch nor Detectron2.
-_LAZY = {"SGRPredictor": "sgr_d2.engine"}
+_LAZY = {"SGRPredictor": "sgr_d2.engine", "config_file": "sgr_d2.config_files"}
 
 
 def __getattr__(name: str) -> Any:

