@@ -3,7 +3,7 @@ import torch
 from detectron2.modeling import build_model
 from toys import randomize_zeros, toy_cfg, toy_input
 
-import sgr_d2.modeling  # noqa: F401
+from sgr_d2.modeling.segmentor import features_of_head
 
 
 def build(cfg, seed: int = 0):
@@ -127,6 +127,44 @@ def test_an_image_beside_a_larger_one_gives_the_same():
     torch.testing.assert_close(beside["sgr"].regions, alone["sgr"].regions)
 
 
+def test_results_come_in_the_order_of_the_images_whatever_their_sizes():
+    model = build(toy_cfg()).eval()
+    randomize_zeros(model)
+    images = [{"image": toy_input(*size, seed=i)["image"]} for i, size in enumerate([(45, 37), (64, 32), (45, 37)])]
+    with torch.no_grad():
+        together, alone = model(images), [model([image])[0] for image in images]
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a["sem_seg"], b["sem_seg"])
+        torch.testing.assert_close(a["sgr"].tokens, b["sgr"].tokens)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "kind", "size", "padded"),
+    [
+        (True, "absolute", [96, 128], (96, 128)),
+        (True, "relative", [0.9, 0.9], (64, 64)),
+        (False, "absolute", [96, 128], (64, 64)),
+    ],
+)
+def test_small_images_are_padded_to_a_crop_in_pixels_and_in_training_alone(enabled, kind, size, padded):
+    cfg = toy_cfg()
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = enabled, kind, size
+    model, seen = build(cfg), []
+    model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
+    model.train()([toy_input(40, 50)])
+    with torch.no_grad():
+        model.eval()([toy_input(40, 50)])
+    assert seen == [padded, (64, 64)]
+
+
+def test_padding_is_a_multiple_of_what_the_backbone_asks_for_and_of_its_strides():
+    cfg = toy_cfg(sgr=False)
+    assert build(cfg).size_divisibility == 32
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = "build_timm_backbone", "resnet10t"
+    cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 48
+    assert build(cfg).size_divisibility == 96
+
+
 def test_in_training_too_padding_does_not_reach_the_losses_of_sgr():
     model = build(toy_cfg()).train()
     model.backbone.levels.apply(pointwise)  # so that only SGR could mix padding in
@@ -246,6 +284,24 @@ def test_sgr_on_levels_that_the_head_does_not_read_is_refused():
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2"]
     with pytest.raises(ValueError, match=r"SGR reads \['res3', 'res4'\].*\['res2'\]"):
         build(cfg)
+
+
+def test_a_point_head_counts_among_the_readers():
+    """A level that only PointRend's points read is refined; the same key means nothing to another head."""
+    cfg = toy_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res3", "res4"]
+    cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"]
+    assert features_of_head(cfg) == ["res3", "res4"]
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "PointRendSemSegHead"
+    assert set(features_of_head(cfg)) == {"res2", "res3", "res4"}
+
+
+def test_the_class_loss_of_tokens_has_the_classes_of_the_head():
+    cfg = toy_cfg(classes=4)
+    cfg.MODEL.SGR.CLASS_WEIGHT = 1.0
+    model = build(cfg)
+    assert model.criterion.token_classes.predictor.out_features == 4
+    assert model.train()([toy_input(64, 64, classes=4)])["loss_token_class"] > 0
 
 
 @pytest.mark.gpu
