@@ -2,6 +2,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_sem_seg_head
+from torch.nn import functional as F
 from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
 
 from sgr_d2.modeling.mask2former.head import MaskFormerHead, OutputOptions
@@ -72,6 +73,49 @@ def test_ignore_as_background_reaches_the_targets():
     assert found[0] != pytest.approx(found[1])
 
 
+def test_the_ignore_value_reaches_the_targets():
+    """The same label map with another number for ignored pixels."""
+    found = []
+    for value in (255, 4):
+        cfg = head_cfg()
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 4, value
+        head = build(cfg)
+        torch.manual_seed(1)
+        found.append(head(toy_features(2, 64, 96), labels().masked_fill(labels() == 255, value))[1])
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("CLASS_WEIGHT", 3.0, lambda h: (h.criterion.weights["loss_ce"], h.criterion.matcher.class_weight)),
+        ("MASK_WEIGHT", 7.0, lambda h: (h.criterion.weights["loss_mask"], h.criterion.matcher.mask_weight)),
+        ("DICE_WEIGHT", 9.0, lambda h: (h.criterion.weights["loss_dice"], h.criterion.matcher.dice_weight)),
+        ("NO_OBJECT_WEIGHT", 0.25, lambda h: (h.criterion.empty_weight[-1].item(),)),
+        ("TRAIN_NUM_POINTS", 40, lambda h: (h.criterion.num_points, h.criterion.matcher.num_points)),
+        ("OVERSAMPLE_RATIO", 2.0, lambda h: (h.criterion.num_candidates / h.criterion.num_points,)),
+        ("IMPORTANCE_SAMPLE_RATIO", 0.5, lambda h: (h.criterion.num_uncertain / h.criterion.num_points,)),
+        ("DEEP_SUPERVISION", False, lambda h: (h.criterion.deep_supervision,)),
+        ("PRE_NORM", True, lambda h: (h.predictor.transformer_ffn_layers[0].pre_norm,)),
+        ("DROPOUT", 0.3, lambda h: (h.predictor.transformer_ffn_layers[0].dropout.p,)),
+        ("NHEADS", 2, lambda h: (h.predictor.transformer_self_attention_layers[0].self_attn.num_heads,)),
+        ("DIM_FEEDFORWARD", 24, lambda h: (h.predictor.transformer_ffn_layers[0].linear1.out_features,)),
+        ("DEC_LAYERS", 6, lambda h: (len(h.predictor.transformer_ffn_layers) + 1,)),
+        ("NUM_OBJECT_QUERIES", 9, lambda h: (h.predictor.query_feat.num_embeddings,)),
+        ("ENFORCE_INPUT_PROJ", True, lambda h: (any(True for _ in h.predictor.input_proj.parameters()),)),
+        ("TEST.OBJECT_MASK_THRESHOLD", 0.35, lambda h: (h.outputs.object_threshold,)),
+        ("TEST.OVERLAP_THRESHOLD", 0.45, lambda h: (h.outputs.overlap_threshold,)),
+        ("TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE", True, lambda h: (h.outputs.resize_masks_first,)),
+    ],
+)
+def test_every_key_of_the_config_reaches_its_part(key, value, found):
+    cfg = head_cfg(HIDDEN_DIM=32)
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
+    assert value not in found(build(cfg))
+    cfg.merge_from_list([f"MODEL.MASK_FORMER.{key}", value])
+    assert set(found(build(cfg))) == {value}
+
+
 def test_inference_of_a_batch():
     head = build().eval()
     with torch.no_grad():
@@ -85,9 +129,43 @@ def test_inference_of_a_batch():
         assert result["sem_seg"].min() >= 0
     same = head.postprocess(prediction, 1, (60, 90), 60, 90)["sem_seg"]
     probs = prediction.class_logits[0, 1].softmax(-1)[:, :-1]
-    large = torch.nn.functional.interpolate(prediction.masks()[1, None], size=(64, 96), mode="bilinear")[0]
+    large = F.interpolate(prediction.masks()[1, None], size=(64, 96), mode="bilinear")[0]
     expected = torch.einsum("qk,qhw->khw", probs, large.sigmoid())[:, :60, :90]
     torch.testing.assert_close(same, expected, rtol=0, atol=1e-5)
+
+
+def semantic_by_hand(prediction, *sizes, within):
+    """Class probabilities times masks, which are resized to one size after the other and cut."""
+    masks = prediction.masks()
+    for size in sizes:
+        masks = F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    probs = prediction.class_logits[0, 0].softmax(-1)[:, :-1]
+    return torch.einsum("qk,qhw->khw", probs, masks[0].sigmoid())[:, : within[0], : within[1]]
+
+
+def test_masks_of_another_stride_are_resized_by_it():
+    cfg = head_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = 8, ["res3", "res4", "res5"]
+    head = build(cfg).eval()
+    with torch.no_grad():
+        prediction, _ = head(toy_features(1, 64, 96))
+        scores = head.postprocess(prediction, 0, (60, 90), 60, 90)["sem_seg"]
+    assert prediction.mask_features.shape[-2:] == (8, 12)
+    expected = semantic_by_hand(prediction, (64, 96), within=(60, 90))
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
+
+
+def test_beside_other_outputs_semantic_scores_come_from_resized_masks():
+    """As in the official code: resizing scores and resizing masks are not the same."""
+    with torch.no_grad():
+        prediction, _ = build().eval()(toy_features(1, 64, 96))
+    prediction = prediction._replace(mask_features=20 * prediction.mask_features)
+    expected = semantic_by_hand(prediction, (64, 96), (150, 200), within=(150, 200))
+    for key in ("", "INSTANCE_ON", "PANOPTIC_ON", "SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE"):
+        cfg = head_cfg()
+        cfg.MODEL.MASK_FORMER.TEST.merge_from_list([key, True] if key else [])
+        scores = build(cfg).postprocess(prediction, 0, (64, 96), 150, 200)["sem_seg"]
+        assert torch.allclose(scores, expected, rtol=0, atol=1e-4) == bool(key)
 
 
 def test_all_outputs_by_config():

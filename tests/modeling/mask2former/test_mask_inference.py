@@ -118,6 +118,33 @@ def panoptic_query_by_query(logits, masks, things, object_threshold, overlap_thr
     return ids, segments
 
 
+@pytest.mark.parametrize(
+    ("rows", "ids", "classes"),
+    [
+        # the first query wins nine pixels, five of them below one half, and keeps four of its five: 9 / 5, not 4 / 5
+        (
+            [[0.9] * 3 + [0.6, 0.6] + [0.3] * 5, [0.1] * 3 + [0.7, 0.9] + [0.2] * 4 + [0.9]],
+            [1, 1, 1, 2, 2, 0, 0, 0, 0, 2],
+            [0, 1],
+        ),
+        # without those below one half three of its five are too few
+        (
+            [[0.9] * 3 + [0.6, 0.6] + [0.1] * 5, [0.1] * 3 + [0.7, 0.9] + [0.2] * 4 + [0.9]],
+            [0, 0, 0, 1, 1, 0, 0, 0, 0, 1],
+            [1],
+        ),
+        # a query that wins only outside of its mask is no segment
+        ([[0.6, 0.6] + [0.4] * 4, [0.9, 0.9] + [0.1] * 4], [1, 1, 0, 0, 0, 0], [1]),
+    ],
+)
+def test_pixels_won_below_one_half_count_for_the_overlap_but_are_not_painted(rows, ids, classes):
+    masks = torch.logit(torch.tensor(rows))[:, None]
+    options = {"thing_classes": {0, 1}, "object_threshold": 0.5, "overlap_threshold": 0.8}
+    found, segments = panoptic_segments(certain([0, 1], classes=2), plain(masks), **options)
+    assert found[0].tolist() == ids
+    assert [segment["category_id"] for segment in segments] == classes
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_panoptic_against_query_by_query(monkeypatch, seed):
     monkeypatch.setattr(stripes, "STRIPE_VALUES", 500)

@@ -77,6 +77,13 @@ def test_class_losses_by_hand():
         assert losses[layer].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_class_loss_of_few_queries_without_a_target_is_a_mean_too():
+    """Their weights add up to less than 1."""
+    logits, none = torch.randn(1, 1, 3, CLASSES + 1), torch.zeros(1, 0, dtype=torch.long)
+    (loss,) = class_losses(logits, none, Matching([none], [none], [0]), torch.tensor([1.0, 1, 1, 1, 0.1]))
+    torch.testing.assert_close(loss, F.cross_entropy(logits[0, 0], torch.full((3,), CLASSES)))
+
+
 @pytest.mark.parametrize("with_validity", [True, False])
 def test_point_losses_by_hand(with_validity):
     logits, values, valid = torch.randn(3, 20), torch.rand(3, 20), torch.rand(3, 20)

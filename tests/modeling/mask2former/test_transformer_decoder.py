@@ -31,6 +31,14 @@ def test_attention_is_that_of_torch(masked):
     torch.testing.assert_close(ours(query, key, value, allowed if masked else None), expected, rtol=0, atol=1e-6)
 
 
+def test_dropout_of_the_attention_is_for_training_alone():
+    dropping, plain = Attention(dim=16, num_heads=4, dropout=0.5), Attention(dim=16, num_heads=4)
+    plain.load_state_dict(dropping.state_dict())
+    x = torch.randn(2, 9, 16)
+    assert not torch.allclose(dropping(x, x, x), dropping(x, x, x))
+    torch.testing.assert_close(dropping.eval()(x, x, x), plain(x, x, x))
+
+
 def test_attention_mask_opens_empty_rows():
     pixels = torch.tensor([[[1.0, -1.0, 0.0]]])
     embeddings = torch.tensor([[[1.0], [-1.0], [0.0], [torch.nan]]])
