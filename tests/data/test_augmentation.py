@@ -50,6 +50,11 @@ def test_scale(cfg):
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (8, 12), "range"
     sizes = {augment(build_augmentations(cfg, True), image, labels, seed)[0].shape[0] for seed in range(60)}
     assert sizes == {8, 9, 10, 11, 12}
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    sizes = {augment(build_augmentations(cfg, True), image, labels, seed)[0].shape[0] for seed in range(30)}
+    assert sizes == {8, 12}
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (20,), 24
+    assert augment(build_augmentations(cfg, True), image, labels)[0].shape == (16, 24, 3)
 
 
 def test_absolute_crop_is_clipped_to_the_image(cfg):
@@ -71,6 +76,20 @@ def test_a_single_category_may_not_fill_the_crop(cfg):
         _, cropped = augment(build_augmentations(cfg, True, ignore_label=7), image, labels, seed)
         counts = np.bincount(cropped[cropped != 7], minlength=2)
         assert counts.max() < 0.75 * counts.sum()
+
+
+def test_colours_change_alike_in_both_channel_orders(cfg):
+    cfg.INPUT.COLOR_AUG_SSD = True
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3)).astype(np.uint8)
+    labels, changed = np.zeros((20, 20), np.uint8), 0
+    for seed in range(12):
+        cfg.INPUT.FORMAT = "RGB"
+        rgb, _ = augment(build_augmentations(cfg, True), image, labels, seed)
+        cfg.INPUT.FORMAT = "BGR"
+        bgr, _ = augment(build_augmentations(cfg, True), np.ascontiguousarray(image[..., ::-1]), labels, seed)
+        assert bgr[..., ::-1].tolist() == rgb.tolist()
+        changed += not np.array_equal(rgb, image)
+    assert changed > 6
 
 
 def test_flip(cfg):

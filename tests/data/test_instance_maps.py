@@ -36,6 +36,14 @@ def test_polygons_run_lengths_and_masks_are_one():
         assert coco_mask.decode(to_rle(segmentation, size)).tolist() == expected.tolist()
 
 
+def test_an_object_in_two_pieces_has_both():
+    polygons = [SQUARE[0], [6.0, 2.0, 8.0, 2.0, 8.0, 5.0, 6.0, 5.0]]
+    expected = np.zeros((6, 9), np.uint8)
+    expected[1:4, 1:4] = expected[2:5, 6:8] = 1
+    assert coco_mask.decode(to_rle(polygons, (6, 9))).tolist() == expected.tolist()
+    assert paint_instances([polygons], [0], (6, 9)).ids.tolist() == expected.tolist()
+
+
 def test_a_flipped_mask_is_taken_as_it_looks():
     mask = rectangle((4, 6), 0, 0, 2, 1)[:, ::-1]
     assert coco_mask.decode(to_rle(mask, (4, 6))).astype(bool).tolist() == mask.tolist()

@@ -113,18 +113,20 @@ def test_train_loader_with_images(folder_cfg):
     assert [len(batch) for batch in whole] == [4] * 5
     assert {"image", "sem_seg", "components", "component_classes"} <= whole[0][0].keys()
     folder_cfg.DATALOADER.NUM_WORKERS = 2
-    resumed = list(islice(iter(build_train_loader(folder_cfg, start_iter=2)), 3))
-    for left, right in zip(whole[2:], resumed, strict=True):
+    resumed = build_train_loader(folder_cfg, start_iter=2)
+    assert resumed.num_workers == 2
+    for left, right in zip(whole[2:], islice(iter(resumed), 3), strict=True):
         same(left, right)
     folder_cfg.SEED = 1
     images = [record["image"].tolist() for record in next(iter(build_train_loader(folder_cfg)))]
     assert images != [record["image"].tolist() for record in whole[0]]
 
 
-def test_a_negative_seed_is_drawn(folder_cfg, caplog):
+def test_a_negative_seed_is_drawn_anew_each_time(folder_cfg, caplog):
     folder_cfg.SEED = -1
     with caplog.at_level("INFO", logger="sgr_d2.data.loader"):
-        assert len(next(iter(build_train_loader(folder_cfg)))) == 4
+        orders = [tuple(islice(iter(build_train_loader(folder_cfg).sampler), 7)) for _ in range(5)]
+    assert len(set(orders)) > 2
     assert "SEED is -1" in caplog.text
 
 
@@ -137,7 +139,9 @@ def test_several_data_sets_are_joined(folder_cfg):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_test_loader(folder_cfg, num_workers):
     folder_cfg.DATALOADER.NUM_WORKERS = num_workers
-    batches = list(build_test_loader(folder_cfg, folder_cfg.DATASETS.TEST[0]))
+    loader = build_test_loader(folder_cfg, folder_cfg.DATASETS.TEST[0])
+    assert loader.num_workers == num_workers
+    batches = list(loader)
     assert [batch[0]["image_id"] for batch in batches] == [f"scene{i}" for i in range(7)]
     assert all(len(batch) == 1 and batch[0]["image"].shape == (3, 37, 53) for batch in batches)
 

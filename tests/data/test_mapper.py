@@ -8,6 +8,7 @@ from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
 from sgr_d2.data.components import label_components
+from sgr_d2.data.datasets import register_folders
 from sgr_d2.data.loader import seeded_randomness
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import label_dtype
@@ -73,8 +74,9 @@ def test_image_and_labels_go_through_the_same_augmentation(write_pair, scene):
 
 
 def test_from_config(folder_cfg, write_pair, scene):
+    folder_cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 3
     mapper = SemanticMapper(folder_cfg, is_train=True)
-    assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 256)
+    assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 3)
     record = write_pair("a", scene)
     for seed in range(6):
         with seeded_randomness(seed):
@@ -84,12 +86,32 @@ def test_from_config(folder_cfg, write_pair, scene):
         assert output["image"].shape[2] <= 40
 
 
-def test_channel_order_follows_the_format(folder_cfg, write_pair, scene):
-    record = write_pair("a", scene)
-    rgb = SemanticMapper(folder_cfg, is_train=False)(record)["image"]
-    folder_cfg.INPUT.FORMAT = "BGR"
-    bgr = SemanticMapper(folder_cfg, is_train=False)(record)["image"]
-    assert bgr.tolist() == rgb.flip(0).tolist()
+def test_the_crop_knows_the_ignore_label_of_the_data_set(folder_cfg, write_pair):
+    labels = np.zeros((20, 40), np.uint8)
+    labels[:, 20:] = 1
+    labels[:16] = 7  # ignored: it fills four fifths of every crop and does not count
+    record, (name,) = write_pair("seven", labels), folder_cfg.DATASETS.TRAIN
+    folder_cfg.DATASETS.FOLDERS[f"{name}_seven"] = folder_cfg.DATASETS.FOLDERS[name].clone()
+    folder_cfg.DATASETS.FOLDERS[f"{name}_seven"].IGNORE_LABEL = 7
+    register_folders(folder_cfg)
+    folder_cfg.DATASETS.TRAIN = folder_cfg.DATASETS.TEST = (f"{name}_seven",)
+    folder_cfg.INPUT.MIN_SIZE_TRAIN, folder_cfg.INPUT.CROP.SIZE = (20, 20), [20, 20]
+    mapper = SemanticMapper(folder_cfg, is_train=True)
+    for seed in range(30):
+        with seeded_randomness(seed):
+            found = mapper(record)["sem_seg"].numpy()
+        counts = np.bincount(found[found != 7], minlength=2)
+        assert counts.max() < 0.8 * counts.sum()
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_channel_order_follows_the_format(folder_cfg, write_pair, scene, is_train):
+    record, found = write_pair("a", scene), {}
+    for order in ("RGB", "BGR"):
+        folder_cfg.INPUT.FORMAT = order
+        with seeded_randomness(5):
+            found[order] = SemanticMapper(folder_cfg, is_train=is_train)(record)["image"]
+    assert found["BGR"].tolist() == found["RGB"].flip(0).tolist()
 
 
 def test_in_test_mode_only_the_image(write_pair, scene):

@@ -17,6 +17,11 @@ def test_count_rounds_up_and_the_order_stays(fraction, count):
     assert chosen == sorted(set(chosen))
 
 
+def test_a_hair_of_rounding_is_no_image():
+    assert 0.07 * 100 > 7
+    assert len(choose_fraction([{}] * 100, 0.07, 0)) == 7
+
+
 def test_smaller_shares_are_subsets_and_seeds_differ():
     shares = [set(names(fraction)) for fraction in (0.1, 0.25, 0.5, 1.0)]
     assert shares[0] < shares[1] < shares[2] < shares[3]
@@ -47,3 +52,12 @@ def test_the_loader_trains_on_the_share(folder_cfg, caplog):
     with caplog.at_level("INFO", logger="sgr_d2.data.loader"):
         assert len(build_train_loader(folder_cfg).dataset) == 4
     assert "Training on 4 of 7 images" in caplog.text
+
+
+def test_the_seed_of_the_run_decides_which_images(folder_cfg):
+    folder_cfg.DATASETS.TRAIN_FRACTION = 0.3
+    chosen = set()
+    for folder_cfg.SEED in range(8):
+        records = build_train_loader(folder_cfg).dataset.records
+        chosen.add(tuple(record["image_id"] for record in records))
+    assert len(chosen) > 2
