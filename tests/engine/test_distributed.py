@@ -135,10 +135,12 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_on_both(tmp_path):
     assert torch.allclose(a[0] - a[1], torch.tensor(0.1)) and torch.allclose(a[2] - a[3], torch.tensor(0.3))
 
 
-BUFFERS = """
+RANDOM = """
 import sys
+from types import SimpleNamespace
 import torch
 from detectron2.engine import launch
+from sgr_d2.engine.hooks import SeedEachStep
 from sgr_d2.engine.trainer import distribute
 from sgr_d2.modeling.sgr.regions import FixedRegions
 from torch import nn
@@ -147,7 +149,12 @@ def main(folder):
     rank = torch.distributed.get_rank()
     torch.manual_seed(rank)
     model = distribute(nn.Sequential(FixedRegions(4), nn.Linear(1, 1)))
-    torch.save(model.module[0].centres, f"{folder}/{rank}.pth")
+    hook, draws = SeedEachStep(3), []
+    for step in range(4):
+        hook.trainer = SimpleNamespace(iter=step)
+        hook.before_step()
+        draws.append(torch.rand(2))
+    torch.save({"centres": model.module[0].centres, "draws": torch.stack(draws)}, f"{folder}/{rank}.pth")
 
 if __name__ == "__main__":
     launch(main, 2, dist_url="auto", args=(sys.argv[1],))
@@ -163,6 +170,7 @@ def run_two(program, folder):
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
 
 
-def test_random_buffers_are_those_of_the_first_rank(tmp_path):
-    a, b = run_two(BUFFERS, tmp_path)
-    assert torch.equal(a, b)
+def test_random_buffers_are_those_of_the_first_rank_and_draws_those_of_step_and_rank(tmp_path):
+    a, b = run_two(RANDOM, tmp_path)
+    assert torch.equal(a["centres"], b["centres"])
+    assert len(torch.cat([a["draws"], b["draws"]]).unique(dim=0)) == 8

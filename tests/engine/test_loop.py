@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -34,9 +35,11 @@ def make(values, *, model=None, patience=2, amp=None, parts=1, batch=1):
 
 
 def steps(loop, number):
-    with EventStorage():
+    """The storage with what they log."""
+    with EventStorage() as storage:
         for loop.iter in range(number):
             loop.run_step()
+    return storage
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_logged_with_its_images(caplog):
@@ -118,6 +121,37 @@ def test_float16_looks_for_its_scale_before_steps_count(caplog):
     assert loop.scaler.get_scale() < 1 and loop.model.weight.item() == 1.0
 
 
+def test_a_loss_that_is_not_a_number_counts_in_float16_too():
+    """No scale of the loss saves it."""
+    with pytest.raises(FloatingPointError, match=r"2 steps in a row.*iteration 2.*image_2.png"):
+        steps(make([1.0, float("nan"), float("nan"), 1.0], amp="float16"), 4)
+
+
+def test_a_resumed_float16_run_goes_on_with_its_scale():
+    first, second = make([1.0, 1.0], amp="float16"), make([1.0], amp="float16")
+    first.scaler.load_state_dict(first.scaler.state_dict() | {"scale": 1024.0})
+    steps(first, 2)
+    second.load_state_dict(first.state_dict())
+    assert second.scaler.get_scale() == 1024.0
+    assert second.scaler.state_dict() == first.scaler.state_dict()
+
+
+class Look(HookBase):
+    """Notes gradient and weight between the backward pass and the step."""
+
+    seen = ()
+
+    def after_backward(self):
+        self.seen += ((self.trainer.model.weight.grad.item(), self.trainer.model.weight.item()),)
+
+
+def test_hooks_see_the_gradients_before_the_step():
+    loop, look = make([3.0, float("nan"), 5.0]), Look()
+    loop.register_hooks([look])
+    steps(loop, 3)
+    assert look.seen == (pytest.approx((3.0, 1.0)), pytest.approx((5.0, 0.7)))
+
+
 @pytest.mark.parametrize(("dtype", "expected"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_model_runs_in_the_precision_asked_for(dtype, expected):
     seen = []
@@ -155,12 +189,13 @@ class Mean(Fragile):
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5])
-def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
+def test_parts_of_a_batch_give_the_gradient_and_the_logged_loss_of_the_whole(parts):
     values = [1.0, 2.0, 3.0, 4.0, 6.0, 5.0, 7.0, 0.5, 0.25, 1.5]
     loop, whole = make(values, parts=parts, batch=5), make(values, batch=5)
     for each in (loop, whole):
         each.model.__class__ = Mean
-        steps(each, 2)
+    logged = [steps(each, 2).latest()["total_loss"][0] for each in (loop, whole)]
+    assert logged[0] == pytest.approx(logged[1], rel=1e-6)
     assert loop.model.weight.item() == pytest.approx(whole.model.weight.item(), rel=1e-6)
 
 

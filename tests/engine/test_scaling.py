@@ -65,13 +65,14 @@ def test_as_detectron2_does_it():
 
 
 @pytest.mark.parametrize(
-    ("batch", "world_size", "scale"), [(2, 1, 1 / 8), (16, 1, 1), (16, 8, 1), (32, 8, 2), (4, 1, 1 / 4)]
+    ("batch", "world_size", "scale"), [(2, 1, 1 / 8), (16, 1, 1), (16, 8, 1), (32, 8, 2), (4, 1, 1 / 4), (7, 1, 7 / 16)]
 )
 def test_the_others_follow_a_batch_that_is_given(batch, world_size, scale):
     cfg = scale_solver(recipe(IMS_PER_BATCH=batch), world_size, reference_batch=16, given={GIVEN})
     found = numbers(cfg)
     assert found.rate == pytest.approx(0.8 * scale)
-    assert found == Numbers(batch, found.rate, 1000 / scale, (600 / scale, 900 / scale), 10 / scale)
+    iterations, *steps, warmup = (round(number / scale) for number in (1000, 600, 900, 10))
+    assert found == Numbers(batch, found.rate, iterations, tuple(steps), warmup)
 
 
 def test_what_is_given_stays():

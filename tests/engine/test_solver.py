@@ -63,10 +63,48 @@ def test_biases_have_a_rate_of_their_own(cfg):
     assert rates[model.head[0].weight] == 0.1
 
 
+@pytest.mark.parametrize(("decay", "expected"), [(None, 0.01), (0.0, 0.0), (0.03, 0.03)])
+def test_biases_have_a_decay_of_their_own_where_one_is_given(cfg, decay, expected):
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = decay
+    model = Model()
+    decays = {p: group["weight_decay"] for group in parameter_groups(cfg, model) for p in group["params"]}
+    assert decays[model.head[0].bias] == expected
+    assert decays[model.head[1].bias] == 0.0  # of a norm
+    assert decays[model.head[0].weight] == 0.01
+
+
+def test_every_norm_and_every_table_of_positions_is_known(cfg):
+    cfg.SOLVER.WEIGHT_DECAY_NORM, cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.02, 0.03
+    norms = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nn.GroupNorm(2, 4), nn.LayerNorm(4)]
+    norms = nn.ModuleList([*norms, nn.InstanceNorm2d(4, affine=True)])
+    names = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token", "level_embed")
+    tables = nn.ParameterDict({name: nn.Parameter(torch.zeros(4)) for name in names})
+    groups = parameter_groups(cfg, nn.ModuleDict({"norms": norms, "tables": tables}))
+    decays = {p: group["weight_decay"] for group in groups for p in group["params"]}
+    assert {decays[p] for p in norms.parameters()} == {0.02}
+    assert {decays[p] for p in tables.parameters()} == {0.03}
+
+
 @pytest.mark.parametrize(("name", "kind"), [("SGD", torch.optim.SGD), ("ADAMW", torch.optim.AdamW)])
 def test_optimizers(cfg, name, kind):
     cfg.SOLVER.OPTIMIZER = name
     assert isinstance(build_optimizer(cfg, Model()), kind)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.8, False), (0.8, True)])
+def test_momentum_of_sgd(cfg, momentum, nesterov):
+    """Two steps against the formula, with the rate and the decay of a layer."""
+    cfg.SOLVER.OPTIMIZER, cfg.SOLVER.MOMENTUM, cfg.SOLVER.NESTEROV = "SGD", momentum, nesterov
+    model = Model()
+    optimizer, weight = build_optimizer(cfg, model), model.head[0].weight
+    expected, velocity = weight.detach().clone(), 0.0
+    for gradient in (1.0, -3.0):
+        weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+        slope = gradient + 0.01 * expected
+        velocity = momentum * velocity + slope
+        expected = expected - 0.1 * (slope + momentum * velocity if nesterov else velocity)
+    torch.testing.assert_close(weight.detach(), expected)
 
 
 def test_unknown_optimizer_lists_the_choices(cfg):
@@ -87,6 +125,27 @@ def test_full_model_clipping_scales_all_gradients_by_one_factor(cfg):
     optimizer.step()
     torch.testing.assert_close(model.head[0].weight.grad, torch.full((2, 4), 1 / norm))
     torch.testing.assert_close(model.backbone[0].bias.grad, torch.full((4,), 1 / norm))
+
+
+@pytest.mark.parametrize(
+    ("kind", "power", "expected"),
+    [
+        ("full_model", 1.0, (2.0 * 0.5 / 12.2, 0.1 * 0.5 / 12.2)),
+        ("norm", 2.0, (0.5 / 6**0.5, 0.1)),
+        ("value", 2.0, (0.5, 0.1)),
+    ],
+)
+def test_clipping_by_kind_and_norm(cfg, kind, power, expected):
+    """Gradients of six numbers 2 and two numbers 0.1, clipped to 0.5."""
+    cfg.SOLVER.OPTIMIZER, clip = "SGD", cfg.SOLVER.CLIP_GRADIENTS
+    clip.ENABLED, clip.CLIP_TYPE, clip.CLIP_VALUE, clip.NORM_TYPE = True, kind, 0.5, power
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 1, bias=False))
+    optimizer = build_optimizer(cfg, model)
+    for p, value in zip(model.parameters(), (2.0, 0.1), strict=True):
+        p.grad = torch.full_like(p, value)
+    optimizer.step()
+    for p, value in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, torch.full_like(p, value), rtol=1e-4, atol=0)
 
 
 def test_sgr_in_a_backbone_learns_as_fast_as_a_head(cfg):

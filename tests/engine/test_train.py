@@ -14,7 +14,6 @@ from torch import nn
 import train_net
 from sgr_d2.engine import Trainer, load_config
 from sgr_d2.engine.evaluate import check_evaluation
-from sgr_d2.engine.hooks import BestCheckpoint
 from sgr_d2.evaluation import StreamingSemSegEvaluator
 
 
@@ -256,34 +255,3 @@ def test_the_log_tells_about_the_regions(config_file, tmp_path):
     assert 0 <= row["sgr/active_token_rate"] <= 1
     assert 0 < row["sgr/region_mass"] < 1
     assert row["sgr/components_per_image"] >= 2
-
-
-def test_the_best_checkpoint_is_kept_over_a_resume(tmp_path):
-    saved = []
-
-    class Checkpointer:
-        save_dir = tmp_path
-
-        def get_checkpoint_file(self):
-            return str(tmp_path / "model_0000003.pth")
-
-        def save(self, name, **extra):
-            saved.append((name, extra["iteration"]))
-
-        def tag_last_checkpoint(self, name):
-            assert name == "model_0000003.pth"
-
-    def evaluate(hook, values, start):
-        hook.trainer = SimpleNamespace(start_iter=start, max_iter=100, iter=start)
-        hook.before_train()
-        for offset, value in enumerate(values):
-            hook.trainer.iter = start + offset
-            latest = {"sem_seg/mIoU": (value, start + offset)}
-            hook.trainer.storage = SimpleNamespace(latest=lambda latest=latest: latest)
-            hook.after_step()
-
-    evaluate(BestCheckpoint(Checkpointer(), 1, "sem_seg/mIoU"), [10.0, 30.0, float("nan"), 20.0], start=0)
-    assert saved == [("model_best", 0), ("model_best", 1)]
-    evaluate(BestCheckpoint(Checkpointer(), 1, "sem_seg/mIoU"), [25.0, 31.0], start=4)
-    assert saved[2:] == [("model_best", 5)]
-    assert json.loads((tmp_path / "model_best.json").read_text())["value"] == 31.0

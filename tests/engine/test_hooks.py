@@ -1,0 +1,103 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from sgr_d2.engine.checkpoint import Checkpointer
+from sgr_d2.engine.hooks import BestCheckpoint, SeedEachStep
+
+
+def test_every_step_of_every_seed_draws_its_own_numbers():
+    draws = {}
+    for seed in (0, 1, 7):
+        hook = SeedEachStep(seed)
+        for step in (0, 1):
+            hook.trainer = SimpleNamespace(iter=step)
+            hook.before_step()
+            draws[seed, step] = torch.rand(4)
+            hook.before_step()
+            assert torch.equal(torch.rand(4), draws[seed, step])
+    assert len({tuple(draw.tolist()) for draw in draws.values()}) == 6
+
+
+def started(folder, start=0, metric="sem_seg/mIoU", period=1):
+    """The hook of a run of 100 steps that begins or goes on at ``start``."""
+    hook = BestCheckpoint(Checkpointer(nn.Linear(1, 1), str(folder)), period, metric)
+    hook.trainer = SimpleNamespace(start_iter=start, max_iter=100, iter=start, storage=EventStorage(start))
+    hook.before_train()
+    return hook
+
+
+def evaluated(hook, step, value):
+    """The trainer stands at ``step``, with a value of the metric."""
+    hook.trainer.iter = hook.trainer.storage.iter = step
+    hook.trainer.storage.put_scalar(hook.metric, value)
+
+
+def best(folder) -> tuple[float, int]:
+    """Value and step of the record; the checkpoint is of that step."""
+    record = json.loads((folder / "model_best.json").read_text())
+    assert torch.load(folder / "model_best.pth", weights_only=True)["iteration"] == record["iteration"]
+    return record["value"], record["iteration"]
+
+
+def test_the_best_checkpoint_is_kept_over_a_resume(tmp_path):
+    for start, values, expected in (
+        (0, [10.0, 30.0, float("nan"), 20.0], [(10.0, 0), (30.0, 1), (30.0, 1), (30.0, 1)]),
+        (4, [25.0, 31.0], [(30.0, 1), (31.0, 5)]),
+    ):
+        hook, found = started(tmp_path, start), []
+        for step, value in enumerate(values, start):
+            evaluated(hook, step, value)
+            hook.after_step()
+            found.append(best(tmp_path))
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "metric", "expected"),
+    [
+        (10, "sem_seg/mIoU", (40.0, 9)),
+        (9, "sem_seg/mIoU", (30.0, 9)),  # gone back before it: that model is yet to be trained
+        (0, "sem_seg/mIoU", (30.0, 0)),
+        (10, "sem_seg/pACC", (30.0, 10)),
+    ],
+)
+def test_the_best_of_another_metric_or_of_a_later_step_is_not_the_best(tmp_path, start, metric, expected):
+    hook = started(tmp_path)
+    evaluated(hook, 9, 40.0)
+    hook.after_step()
+    hook = started(tmp_path, start, metric)
+    evaluated(hook, start, 30.0)
+    hook.after_step()
+    assert best(tmp_path) == expected
+
+
+def test_the_best_is_looked_for_once_an_evaluation_and_only_then(tmp_path):
+    hook = started(tmp_path, period=4)
+    for step in range(3):
+        evaluated(hook, step, 50.0)
+        hook.after_step()
+    hook.after_train()  # of an interrupted run
+    assert not (tmp_path / "model_best.json").exists()
+    evaluated(hook, 3, 50.0)
+    hook.after_step()
+    assert best(tmp_path) == (50.0, 3)
+    evaluated(hook, 99, 60.0)
+    hook.after_step()  # the evaluation of the last step comes after training
+    assert best(tmp_path) == (50.0, 3)
+    evaluated(hook, 100, 70.0)
+    hook.after_train()
+    assert best(tmp_path) == (70.0, 99)
+
+
+def test_a_resume_goes_on_from_the_latest_checkpoint_not_from_the_best(tmp_path):
+    hook = started(tmp_path)
+    hook.checkpointer.save("model_0000003", iteration=3)
+    evaluated(hook, 4, 50.0)
+    hook.after_step()
+    assert best(tmp_path) == (50.0, 4)
+    assert hook.checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000003.pth")
