@@ -54,6 +54,12 @@ def test_the_same_as_the_plain_function():
         assert (figures[f"S_{name}"], figures[f"D_{name}"]) == (expected.S, expected.D)
 
 
+def test_faint_tokens_are_inactive_at_the_share_given():
+    regions = np.stack([np.ones((4, 6)), np.full((4, 6), 0.1)])
+    rates = [measure(make(min_mass=share), regions)["active_rate"] for share in (1e-4, 0.2, 0.9)]
+    assert rates == [1.0, 0.5, 0.0]
+
+
 def test_instances_that_do_not_count_are_left_out_of_i_alone():
     right = np.zeros((1, 4, 6))
     right[0, :, 3:] = 1

@@ -66,6 +66,13 @@ def test_images_that_do_not_enter_are_counted():
     assert figures["S_I"] == 0.5 and figures["num_images"] == 4
 
 
+def test_a_rare_second_label_is_enough_for_the_normalized_means():
+    meter = TokenSemanticsMeter()
+    meter.update(TokenSemantics(S=1e-4, D=2e-4, I=1e-4, label_entropy=1e-3, num_active=1, num_tokens=1))
+    figures = meter.compute()
+    assert (figures["S_C_normalized"], figures["num_single_label_C"]) == (0.1, 0)
+
+
 def test_empty_meter_and_missing_components_give_nan():
     assert math.isnan(TokenSemanticsMeter().compute()["S_C"])
     meter = TokenSemanticsMeter()

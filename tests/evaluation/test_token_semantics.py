@@ -67,11 +67,11 @@ def test_one_token_per_class_is_perfect():
 
 
 def test_equal_tokens_say_nothing_about_the_label():
-    regions, labels = random_case((12, 12), (3, 4), num_tokens=1)
-    out = token_semantics(np.repeat(regions, 6, axis=0), labels)
-    assert pytest.approx(out.D) == out.S
-    assert pytest.approx(0.0, abs=1e-12) == out.I
-    assert out.I >= 0.0
+    for seed in range(30):
+        regions, labels = random_case((12, 12), (3, 4), num_tokens=1, seed=seed)
+        out = token_semantics(np.repeat(regions, 7, axis=0), labels)
+        assert pytest.approx(out.D) == out.S
+        assert 0.0 <= out.I < 1e-12  # rounding would put it below zero every other time
 
 
 @pytest.mark.parametrize("ignore_label", [None, 0, 3, 9])
