@@ -13,7 +13,7 @@ import numpy as np
 
 from sgr_d2.data.components import label_components
 from sgr_d2.data.file_map import map_files
-from sgr_d2.data.reading import check_values, read_image, read_instances, read_values
+from sgr_d2.data.reading import check_values, map_values, read_image, read_instances, read_values
 
 # What can be wrong with a pair, worst first.
 KINDS = ("unreadable image", "unreadable label", "unreadable instances", "sizes differ", "label out of range")
@@ -139,11 +139,15 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
         instances = _try(errors, "unreadable instances", read, record["instance_file_name"])
     _compare_sizes(errors, labels, path, record["file_name"], image)
     _compare_sizes(errors, labels, path, record.get("instance_file_name"), instances)
-    values, pixels = np.unique(labels, return_counts=True)
     broken = len(errors)
+    label_map = partial(map_values, label_map=record.get("label_map"), ignore_label=rules.ignore_label)
+    mapped = _try(errors, "label out of range", lambda path: label_map(labels, path), path)
+    if mapped is None:
+        return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None, min(labels.shape))
+    values, pixels = np.unique(mapped, return_counts=True)
     check = partial(check_values, num_classes=rules.num_classes, ignore_label=rules.ignore_label)
-    _try(errors, "label out of range", lambda path: check(labels, path), path)
-    components = None if len(errors) > broken else _count_components(labels, instances, rules)
+    _try(errors, "label out of range", lambda path: check(mapped, path), path)
+    components = None if len(errors) > broken else _count_components(mapped, instances, rules)
     return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape))
 
 

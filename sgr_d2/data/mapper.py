@@ -19,7 +19,7 @@ from sgr_d2.data.reading import read_image, read_label
 
 
 class SemanticMapper:
-    """Map a record {file_name, sem_seg_file_name, ...} to model input.
+    """Map a record {file_name, sem_seg_file_name, ...} to model input; ``label_map`` as ``map_values`` takes it.
 
     The result keeps the keys of the record and gains
 
@@ -89,7 +89,9 @@ class SemanticMapper:
         path = record.get("sem_seg_file_name")
         if path is None:
             raise ValueError(f"The record of {record['file_name']} has no sem_seg_file_name; training needs labels.")
-        labels = read_label(path, num_classes=self.num_classes, ignore_label=self.ignore_label)
+        labels = read_label(
+            path, num_classes=self.num_classes, ignore_label=self.ignore_label, label_map=record.get("label_map")
+        )
         if labels.shape != size:
             raise SizeMismatchError(
                 f"Image {record['file_name']} has {size[1]}x{size[0]} pixels (width x height), but its label {path} "

@@ -1,7 +1,7 @@
 """Read photographs and label maps; say which file is wrong, how, and what to do."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -57,7 +57,12 @@ def _to_array(image: Image.Image, name: str | os.PathLike, format: str) -> np.nd
 
 
 def read_label(
-    path: str | os.PathLike, *, num_classes: int, ignore_label: int, dtype: np.dtype | type | None = None
+    path: str | os.PathLike,
+    *,
+    num_classes: int,
+    ignore_label: int,
+    label_map: Sequence[int] | None = None,
+    dtype: np.dtype | type | None = None,
 ) -> np.ndarray:
     """Read a label map: a single-channel (8-bit, 16-bit or palette) image of class indices.
 
@@ -65,6 +70,7 @@ def read_label(
         path: the file.
         num_classes: valid labels are 0..num_classes-1.
         ignore_label: also valid; means "not labelled".
+        label_map: as in :func:`map_values`, where the file does not hold class indices.
         dtype: of the result; by default :func:`label_dtype`.
 
     Returns:
@@ -74,7 +80,7 @@ def read_label(
         FileNotFoundError: the file does not exist.
         ValueError: it cannot be decoded, has several channels, or holds another value.
     """
-    labels = read_values(path)
+    labels = map_values(read_values(path), path, label_map=label_map, ignore_label=ignore_label)
     check_values(labels, path, num_classes=num_classes, ignore_label=ignore_label)
     return labels.astype(dtype or label_dtype(num_classes, ignore_label))
 
@@ -95,6 +101,31 @@ def read_values(path: str | os.PathLike, kind: str = "label") -> np.ndarray:
             raise ValueError(_describe_channels(image, path))
         values = np.asarray(image)
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def map_values(
+    values: np.ndarray, path: str | os.PathLike, *, label_map: Sequence[int] | None, ignore_label: int
+) -> np.ndarray:
+    """Return the labels (H, W) that the values (H, W) of a file mean.
+
+    Args:
+        values: of the file.
+        path: the file, for messages.
+        label_map: item v is the label that the value v means; None: the values are labels.
+        ignore_label: as a value beyond the map it means itself.
+
+    Raises:
+        ValueError: the file holds a value that the map does not have.
+    """
+    if label_map is None:
+        return values
+    beyond = (values < 0) | (values >= len(label_map))
+    wrong = np.unique(values[beyond & (values != ignore_label)])
+    if wrong.size:
+        raise ValueError(
+            f"Label {path} holds {_shown(wrong)}, but LABEL_MAP ends with {len(label_map) - 1}. Add what they mean."
+        )
+    return np.where(beyond, ignore_label, np.asarray(label_map, np.int32)[np.where(beyond, 0, values)])
 
 
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:
@@ -180,11 +211,14 @@ def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: in
     if not wrong.any():
         return
     found = np.unique(labels[wrong])
-    shown = ", ".join(str(value) for value in found[:8]) + (", ..." if len(found) > 8 else "")
     raise ValueError(
-        f"Label {path} holds {shown}, neither a class (0..{num_classes - 1}) nor the ignore label ({ignore_label}). "
-        + _hint(labels, found, num_classes, ignore_label)
+        f"Label {path} holds {_shown(found)}, neither a class (0..{num_classes - 1}) nor the ignore label "
+        f"({ignore_label}). " + _hint(labels, found, num_classes, ignore_label)
     )
+
+
+def _shown(values: np.ndarray) -> str:
+    return ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
 def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int, ignore_label: int) -> str:
@@ -193,7 +227,10 @@ def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int, ignore_label:
         return "It holds 0 and 255 only, like a mask: write the class index instead of 255."
     if len(wrong) == 1:
         return one_wrong_value(int(wrong[0]), num_classes, ignore_label, has_zero=0 in values)
-    return "Are class names missing, or are these raw ids that have yet to be mapped to class indices?"
+    return (
+        "Are class names missing, or are these raw ids? LABEL_MAP of an entry of DATASETS.FOLDERS maps those to class "
+        "indices."
+    )
 
 
 def one_wrong_value(value: int, num_classes: int, ignore_label: int, *, has_zero: bool) -> str:
@@ -205,6 +242,10 @@ def one_wrong_value(value: int, num_classes: int, ignore_label: int, *, has_zero
     if value != num_classes:
         return unlabelled
     unlabelled += f" Is {value} a class? Then add its name."
+    remedy = (
+        f"Then set LABEL_MAP: [{ignore_label}, 0, 1, ...] if the data set is one of DATASETS.FOLDERS, or write "
+        f"{ignore_label} for 0 and subtract 1 from the others."
+    )
     if has_zero:  # CamVid's published labels, or ADE20K's
-        return f"{unlabelled} Does 0 mean 'not labelled'? Then write {ignore_label} for 0, subtract 1 from the others."
-    return f"Are its classes counted from 1? Then subtract 1, if no label of the data set holds 0. {unlabelled}"
+        return f"{unlabelled} Does 0 mean 'not labelled'? {remedy}"
+    return f"Are its classes counted from 1, and is 0 no class anywhere in the data set? {remedy} {unlabelled}"

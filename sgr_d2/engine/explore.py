@@ -217,7 +217,9 @@ def _truth(record: dict[str, Any], info: SemanticMetadata) -> np.ndarray | None:
     path = record.get("sem_seg_file_name")
     if path is None:
         return None
-    return read_label(path, num_classes=len(info.classes), ignore_label=info.ignore_label)
+    return read_label(
+        path, num_classes=len(info.classes), ignore_label=info.ignore_label, label_map=record.get("label_map")
+    )
 
 
 def _check(models: Sequence[NamedModel], records: Sequence[dict[str, Any]]) -> None:

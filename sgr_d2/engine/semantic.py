@@ -66,14 +66,19 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
 
 def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
     """The evaluator of the data set's type, and the one that draws pictures."""
-    read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)
+    metadata = MetadataCatalog.get(dataset_name)
+    read = partial(
+        read_label,
+        num_classes=len(info.classes),
+        ignore_label=info.ignore_label,
+        label_map=metadata.get("label_map"),
+    )
     components_of = partial(
         label_components,
         ignore_label=info.ignore_label,
         min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
         max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
     )
-    metadata = MetadataCatalog.get(dataset_name)
     evaluators = evaluators_of(
         metadata.evaluator_type,
         dataset_name,

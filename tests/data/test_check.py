@@ -74,6 +74,18 @@ def test_values_out_of_range_are_named_and_the_rest_is_counted(record, scene):
     assert check.components == []
 
 
+def test_labels_are_counted_as_their_map_says(record, scene):
+    expected = check_pair(record, rules=RULES)
+    Image.fromarray(scene + np.uint8(1)).save(record["sem_seg_file_name"])  # 255 becomes 0
+    record["label_map"] = [255, 0, 1, 2]
+    pair = check_pair(record, rules=RULES)
+    assert pair.errors == [] and pair.components == expected.components
+    assert (pair.values.tolist(), pair.pixels.tolist()) == (expected.values.tolist(), expected.pixels.tolist())
+    record["label_map"] = [255, 0, 1]
+    ((kind, message),) = check_pair(record, rules=RULES).errors
+    assert kind == "label out of range" and f"{record['sem_seg_file_name']} holds 3, but LABEL_MAP" in message
+
+
 def test_real_instances_take_the_place_of_components(record, scene, tmp_path):
     ids = np.where(scene == 1, 1000, 26).astype(np.uint16)
     Image.fromarray(ids).save(tmp_path / "ids.png")

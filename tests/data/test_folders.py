@@ -111,6 +111,16 @@ def test_defaults(tmp_path, catalogs):
     assert ignore_label == 255
 
 
+def test_a_label_map_travels_with_the_records(tmp_path, catalogs):
+    touch(tmp_path, "i/x.png", "l/x.png")
+    register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=(255, 0, 1))))
+    (record,) = get_dataset_records("mine")
+    assert record["label_map"] == MetadataCatalog.get("mine").label_map == [255, 0, 1]
+    register_folders(make_cfg(mine=entry(tmp_path)))
+    (record,) = get_dataset_records("mine")
+    assert "label_map" not in record and MetadataCatalog.get("mine").label_map is None
+
+
 def test_home_and_relative_paths(tmp_path, catalogs, monkeypatch):
     touch(tmp_path, "i/x.png", "l/x.png")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -161,6 +171,15 @@ def test_class_files(tmp_path, file, text):
         ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),
         ({"IGNORE_LABEL": 1}, r"mine\.IGNORE_LABEL must be .* outside the class indices 0\.\.1; got 1"),
         ({"IGNORE_LABEL": "none"}, r"mine\.IGNORE_LABEL must be a whole number.*got 'none'"),
+        ({"IGNORE_LABEL": 0}, r"mine\.IGNORE_LABEL .*got 0\. LABEL_MAP tells what the values of the files mean"),
+        (
+            {"LABEL_MAP": [255, 0, 2]},
+            r"mine\.LABEL_MAP holds 2, neither .* class \(0\.\.1\) nor the ignore label \(255\)",
+        ),
+        ({"LABEL_MAP": [254, 0]}, r"mine\.LABEL_MAP holds 254, neither"),
+        ({"LABEL_MAP": ["soil"]}, r"mine\.LABEL_MAP holds 'soil', neither"),
+        ({"LABEL_MAP": "255, 0"}, r"mine\.LABEL_MAP must be a list of labels.* got '255, 0'"),
+        ({"LABEL_MAP": []}, r"mine\.LABEL_MAP must be a list of labels"),
         ({"COLORS": [[0, 0, 0]]}, r"mine\.COLORS must hold 2 colours"),
         ({"COLORS": [[0, 0, 0], [0, 256, 0]]}, r"mine\.COLORS must hold 2 colours"),
         ({"COLORS": [1, 2]}, r"mine\.COLORS must hold 2 colours"),

@@ -52,6 +52,11 @@ def test_without_augmentation(write_pair, scene):
     assert output["image_set"] == "left"
 
 
+def test_labels_of_other_values_are_mapped(write_pair, scene):
+    record = write_pair("a", scene + np.uint8(1)) | {"label_map": [255, 0, 1, 2]}
+    assert make_mapper()(record)["sem_seg"].tolist() == scene.tolist()
+
+
 def test_the_record_is_left_as_it_is(write_pair, scene):
     record = write_pair("a", scene)
     before = dict(record)

@@ -3,7 +3,7 @@ import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
-from sgr_d2.data.reading import label_dtype, pil_to_array, read_image, read_label
+from sgr_d2.data.reading import label_dtype, map_values, pil_to_array, read_image, read_label
 
 GRAY = np.array([[0, 10, 200], [255, 7, 3]], np.uint8)
 RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -123,7 +123,10 @@ def test_label_dtype():
     ("labels", "message"),
     [
         ([[1, 2], [3, 3]], r"a\.png holds 3, neither a class \(0\.\.2\) nor the ignore label \(255\).*counted from 1"),
-        ([[1, 2], [3, 255]], r"Then subtract 1, if no label of the data set holds 0\. Does 3 mean 'not labelled'"),
+        (
+            [[1, 2], [3, 255]],
+            r"is 0 no class .*\? Then set LABEL_MAP: \[255, 0, 1, \.\.\.\] .*Does 3 mean 'not labelled'",
+        ),
         ([[0, 1], [3, 3]], r"\(255\)\. Does 3 mean .*\? Then write 255 .* set IGNORE_LABEL: 3 .*add its name"),
         ([[0, 255], [255, 0]], None),
         ([[0, 1], [2, 200]], r"holds 200, .*'not labelled'"),
@@ -137,6 +140,27 @@ def test_values_outside_the_classes(tmp_path, labels, message):
         return
     with pytest.raises(ValueError, match=message):
         read_label(path, num_classes=3, ignore_label=255)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_a_label_map_says_what_the_values_mean(tmp_path, dtype):
+    values = np.array([[0, 1, 2], [3, 4, 255]], dtype)
+    options = {"label_map": [255, 0, 1, 1, 2], "ignore_label": 255}
+    assert map_values(values, "a.png", **options).tolist() == [[255, 0, 1], [1, 2, 255]]
+    path = save(tmp_path / "a.png", values.astype(np.uint8))
+    labels = read_label(path, num_classes=3, **options)
+    assert labels.dtype == np.uint8 and labels.tolist() == [[255, 0, 1], [1, 2, 255]]
+    options["label_map"] = options["label_map"][:3]
+    with pytest.raises(ValueError, match=r"a\.png holds 3, 4, but LABEL_MAP ends with 2\."):
+        read_label(path, num_classes=3, **options)
+    assert map_values(values[:0], "a.png", **options).shape == (0, 3)
+
+
+def test_negative_values_are_in_no_label_map():
+    options = {"label_map": [0, 1], "ignore_label": -1}
+    assert map_values(np.array([[-1, 1]], np.int32), "a.tif", **options).tolist() == [[-1, 1]]
+    with pytest.raises(ValueError, match=r"a\.tif holds -2, but"):
+        map_values(np.array([[-2, 1]], np.int32), "a.tif", **options)
 
 
 def test_camvid_as_published_is_not_to_be_shifted(tmp_path):

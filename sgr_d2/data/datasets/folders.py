@@ -14,11 +14,15 @@ from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, describe_root, re
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 _REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
-_OPTIONAL_KEYS = ("IGNORE_LABEL", "COLORS")
+_OPTIONAL_KEYS = ("IGNORE_LABEL", "LABEL_MAP", "COLORS")
 
 
 def load_image_label_folder(
-    image_dir: str | os.PathLike, label_dir: str | os.PathLike, *, name: str = "data set"
+    image_dir: str | os.PathLike,
+    label_dir: str | os.PathLike,
+    *,
+    name: str = "data set",
+    label_map: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Pair images and labels by their relative path without suffix, in all subfolders.
 
@@ -26,9 +30,11 @@ def load_image_label_folder(
         image_dir: .jpg, .jpeg, .png, .bmp, .tif or .tiff, in any case.
         label_dir: .png, .tif or .tiff.
         name: of the data set, for messages.
+        label_map: item v is the label that the value v of the files means; None: the values are labels.
 
     Returns:
-        [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix.
+        [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix; with
+        ``label_map`` where there is one.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -40,8 +46,9 @@ def load_image_label_folder(
         raise ValueError(f"{name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {Path(image_dir).absolute()}.")
     _check_pairs(images, labels, f"{name}: {{}} of {len(images)} images have no label in {label_dir}: {{}}.")
     _check_pairs(labels, images, f"{name}: {{}} of {len(labels)} labels have no image in {image_dir}: {{}}.")
+    extra = {} if label_map is None else {"label_map": label_map}
     return [
-        {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key}
+        {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key, **extra}
         for key in sorted(images)
     ]
 
@@ -66,7 +73,8 @@ def register_folders(cfg: CfgNode) -> None:
     """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
 
     CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
-    IGNORE_LABEL (255) and COLORS (a list of [R, G, B]) are optional. Relative paths start at the working
+    IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the files means) and COLORS (a list of
+    [R, G, B]) are optional. Relative paths start at the working
     directory; ``~`` and environment variables are expanded. The folders are read when the data set is used.
 
     Raises:
@@ -77,16 +85,19 @@ def register_folders(cfg: CfgNode) -> None:
         key = f"DATASETS.FOLDERS.{name}"
         _check_keys(entry, key)
         classes = _class_names(entry["CLASSES"], f"{key}.CLASSES")
+        ignore_label = _ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key)
+        label_map = _label_map(entry.get("LABEL_MAP"), len(classes), ignore_label, f"{key}.LABEL_MAP")
         image_dir, label_dir = _expand(entry["IMAGE_DIR"]), _expand(entry["LABEL_DIR"])
         register_semantic(
             name,
-            partial(load_image_label_folder, image_dir, label_dir, name=name),
+            partial(load_image_label_folder, image_dir, label_dir, name=name, label_map=label_map),
             owner="folders",
             classes=classes,
             colors=_colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
-            ignore_label=_ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key),
+            ignore_label=ignore_label,
             image_root=image_dir,
             sem_seg_root=label_dir,
+            extra={"label_map": label_map},
         )
 
 
@@ -175,9 +186,24 @@ def _is_color(value: Any) -> bool:
 def _ignore_label(value: Any, count: int, key: str) -> int:
     if not isinstance(value, int) or 0 <= value < count:
         raise ValueError(
-            f"{key}.IGNORE_LABEL must be a whole number outside the class indices 0..{count - 1}; got {value!r}."
+            f"{key}.IGNORE_LABEL must be a whole number outside the class indices 0..{count - 1}; got {value!r}. "
+            "LABEL_MAP tells what the values of the files mean where they are no class indices."
         )
     return value
+
+
+def _label_map(value: Any, count: int, ignore_label: int, key: str) -> list[int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"{key} must be a list of labels, one for each value of the files from 0 on; got {value!r}.")
+    wrong = [label for label in value if label != ignore_label and label not in range(count)]
+    if wrong:
+        raise ValueError(
+            f"{key} holds {wrong[0]!r}, neither the index of a class (0..{count - 1}) nor the ignore label "
+            f"({ignore_label})."
+        )
+    return list(value)
 
 
 def _expand(path: str) -> Path:
