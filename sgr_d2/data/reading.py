@@ -10,7 +10,6 @@ from PIL import Image
 
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_EXIF_ORIENTATION = 0x0112
 _INDEX_MODES = ("1", "L", "P", *_SIXTEEN_BIT_MODES)
 
 
@@ -139,24 +138,6 @@ def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:
     """
     values = read_values(path, "instance").astype(np.int32)
     return np.where(values >= first_id, values, 0)
-
-
-def read_image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Return height and width of an image as :func:`read_image` would give it; only its header is read.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it is no image.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            width, height = image.size
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"No image file {path}.") from error
-    except Exception as error:  # as in _decoded
-        raise ValueError(f"Cannot read image file {path}: {error}.") from error
-    return (width, height) if turned else (height, width)
 
 
 def label_dtype(num_classes: int, ignore_label: int) -> np.dtype:

@@ -10,7 +10,7 @@ from sgr_d2.data.file_map import map_files
 from sgr_d2.data.prepare.files import place_copy, write_label_png
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split
 from sgr_d2.data.prepare.summary import SplitReport
-from sgr_d2.data.reading import read_image_size, read_values
+from sgr_d2.data.reading import read_image, read_values
 
 
 class Outcome(NamedTuple):
@@ -59,7 +59,7 @@ def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Out
     """Convert one label map, or verify that it was: an existing target is compared pixel by pixel."""
     try:
         labels = rule.labels_of(task.source)
-        height, width = read_image_size(task.image)
+        height, width = read_image(task.image).shape[:2]  # decoded: a header is whole where the rest is cut off
         if labels.shape != (height, width):
             raise ValueError(
                 f"{task.source}: the label map has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), its "

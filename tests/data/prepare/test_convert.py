@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_sizes_that_differ(task):
     assert (outcome.state, task.target.exists(), task.image_target.exists()) == ("failed", False, False)
     assert "raw.png: the label map has 3x2 pixels (width x height), its image" in outcome.message
     assert outcome.message.endswith("2x3.")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_photograph_cut_short_is_named(task, tmp_path, suffix):
+    task = replace(task, image=tmp_path / f"photo{suffix}")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)).save(task.image)
+    Image.fromarray(np.zeros((60, 90), np.uint8)).save(task.source)
+    whole = task.image.read_bytes()
+    task.image.write_bytes(whole + b"\0" * 100)  # as some cameras do
+    assert convert(task, rule=RULE).state == "written"
+    task.image.write_bytes(whole[: len(whole) // 2])
+    outcome = convert(task, rule=RULE)
+    assert outcome.state == "failed" and f"Cannot read image file {task.image}" in outcome.message
 
 
 def test_an_upright_image_may_be_stored_on_its_side(task):
