@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgr_d2.data.file_map import map_files
-from sgr_d2.data.prepare.files import place_copy, write_label_png
+from sgr_d2.data.prepare.files import place_copy, remove_leftovers, write_label_png
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split
 from sgr_d2.data.prepare.summary import SplitReport
 from sgr_d2.data.reading import read_image, read_values
@@ -41,7 +41,9 @@ def carry_out(plan: Plan, *, num_workers: int = 1, overwrite: bool = False, prog
     """
     reports = []
     for split in plan.splits:
-        _make_folders(split)
+        for folder in _target_folders(split):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
         step = partial(convert, rule=plan.rule, overwrite=overwrite)
         report = SplitReport(split.name, split.published, plan.rule.num_classes, failures=list(split.problems))
         for outcome in map_files(step, split.tasks, num_workers=num_workers, title=split.name, progress=progress):
@@ -50,9 +52,9 @@ def carry_out(plan: Plan, *, num_workers: int = 1, overwrite: bool = False, prog
     return reports
 
 
-def _make_folders(split: Split) -> None:
-    for folder in {task.target.parent for task in split.tasks}:
-        folder.mkdir(parents=True, exist_ok=True)
+def _target_folders(split: Split) -> set[Path]:
+    targets = (path for task in split.tasks for path in (task.target, task.image_target))
+    return {path.parent for path in targets if path is not None}
 
 
 def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Outcome:

@@ -34,13 +34,31 @@ def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> bool:
             return False
         if not overwrite and _is_image(target):
             raise FileExistsError(f"{target}: exists and is not {source}. --overwrite replaces such files.")
-        target.unlink()
+        target.unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(os.path.realpath(source), target)
     except OSError:
         with _appearing_whole(target) as temporary:
             shutil.copyfile(source, temporary)
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files that killed processes left in ``folder``; those of running ones stay."""
+    for path in folder.glob(".*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
     return True
 
 
@@ -55,8 +73,8 @@ def _is_image(path: Path) -> bool:
 @contextmanager
 def _appearing_whole(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which becomes ``path`` at the end, or is removed after an error."""
-    # Hidden, so that no data set lists it; always the same name, so that the next run overwrites what a kill left.
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Hidden, so that no data set lists it; of this process alone, since another run may write the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

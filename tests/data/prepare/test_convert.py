@@ -13,7 +13,7 @@ from PIL import Image
 
 from sgr_d2.data.prepare import LabelRule, LabelTask, Plan, Split, carry_out, format_summary, is_complete, plan_ade20k
 from sgr_d2.data.prepare.convert import convert
-from sgr_d2.data.prepare.files import place_copy, write_label_png
+from sgr_d2.data.prepare.files import _appearing_whole, place_copy, remove_leftovers, write_label_png
 from sgr_d2.data.reading import read_values
 
 RULE = LabelRule(read=read_values, meaning="0 to 2", indices={0: 255, 1: 0, 2: 1}, num_classes=2)
@@ -152,8 +152,23 @@ def test_a_kill_leaves_no_half_written_label(task):
     assert process.exitcode == -signal.SIGKILL
     assert not task.target.exists()
     assert any(path.name.endswith(".tmp") for path in task.target.parent.iterdir())
-    assert convert(task, rule=RULE).state == "written"
+    carry_out(Plan("Toy", task.target.parent, [Split("train", [task], 1)], RULE), progress=False)
+    assert np.array_equal(read_values(task.target), LABELS)
     assert not any(path.name.endswith(".tmp") for path in task.target.parent.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_runs_at_once_do_not_take_each_others_files(tmp_path):
+    path = tmp_path / "label.png"
+    with _appearing_whole(path) as temporary:
+        temporary.write_bytes(b"of the first run")
+        remove_leftovers(tmp_path)
+        other = multiprocessing.get_context("fork").Process(target=write_label_png, args=(LABELS, path))
+        other.start()
+        other.join()
+        assert np.array_equal(read_values(path), LABELS)
+    assert path.read_bytes() == b"of the first run"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def _labels(folder: Path) -> dict[str, bytes]:
