@@ -1,6 +1,9 @@
 """Apply a function to many files, in several processes, with a progress bar."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -42,11 +45,21 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], num_work
     if num_workers == 1:
         yield from map(function, items)
         return
-    # Ctrl-C goes to all processes; the workers leave it to the one that can say something about it.
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(num_workers, initializer=signal.signal, initargs=ignore) as pool:
+    with ProcessPoolExecutor(num_workers, initializer=_start_worker) as pool:
         try:
             yield from pool.map(function, items, chunksize=_CHUNK)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _start_worker() -> None:
+    # Ctrl-C goes to all processes; the workers leave it to the one that can say something about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool whose process is killed tells its workers nothing: they would wait for files for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
