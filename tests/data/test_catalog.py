@@ -141,6 +141,12 @@ def test_no_names_and_no_classes():
         metadata_of(["coco_2017_train"])
 
 
+def test_colours_are_one_a_class(register):
+    register("painted", colors=[(1, 2, 3)])
+    with pytest.raises(ValueError, match="'painted' has 1 stuff_colors for 2 stuff_classes: give one to each"):
+        metadata_of(["painted"])
+
+
 def test_detectron2_sets_get_colours_and_an_ignore_label():
     classes, colors, ignore_label = metadata_of(["ade20k_sem_seg_train", "ade20k_sem_seg_val"])
     assert len(classes) == len(colors) == 150

@@ -144,7 +144,8 @@ def metadata_of(names: Sequence[str]) -> SemanticMetadata:
     """Return classes, colours and ignore label that the data sets share.
 
     Raises:
-        ValueError: no names, an unknown one, or two data sets that disagree on classes or ignore label.
+        ValueError: no names, an unknown one, colours that are not one a class, or two data sets that disagree on
+            classes or ignore label.
     """
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
@@ -170,6 +171,11 @@ def _metadata(name: str) -> SemanticMetadata:
             f"where you register the data set: MetadataCatalog.get({name!r}).ignore_label = {DEFAULT_IGNORE_LABEL}"
         )
     colors = metadata.get("stuff_colors") or generate_colors(len(classes))
+    if len(colors) != len(classes):
+        raise ValueError(
+            f"The metadata of data set {name!r} has {len(colors)} stuff_colors for {len(classes)} stuff_classes: give "
+            "one to each class where you register the data set, or none."
+        )
     return SemanticMetadata(classes, [tuple(color) for color in colors], metadata.ignore_label)
 
 
