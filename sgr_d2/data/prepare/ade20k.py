@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, files_by_key, pair_up, present_splits
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, add_strays, files_by_key, pair_up, present_splits
 from sgr_d2.data.reading import read_values
 
 NUM_CLASSES = 150
@@ -19,12 +19,15 @@ def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:
     images, sources, targets = (folder / name for name in ("images", "annotations", "annotations_detectron2"))
     present = present_splits(PUBLISHED, lambda name: (images / name, sources / name), partial)
     splits = [
-        pair_up(
-            name,
-            PUBLISHED[name],
-            files_by_key(images / name, "*.jpg", ".jpg"),
-            files_by_key(sources / name, "*.png", ".png"),
-            lambda key, name=name: targets / name / f"{key}.png",
+        add_strays(
+            pair_up(
+                name,
+                PUBLISHED[name],
+                files_by_key(images / name, "*.jpg", ".jpg"),
+                files_by_key(sources / name, "*.png", ".png"),
+                lambda key, name=name: targets / name / f"{key}.png",
+            ),
+            targets / name,
         )
         for name in present
     ]

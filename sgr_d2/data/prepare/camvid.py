@@ -4,8 +4,16 @@ import logging
 from pathlib import Path
 
 from sgr_d2.data.datasets.camvid import CLASSES
-from sgr_d2.data.datasets.folders import IMAGE_SUFFIXES
-from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, Split, files_by_key, pair_up, present_splits
+from sgr_d2.data.prepare.plan import (
+    IGNORE_LABEL,
+    LabelRule,
+    Plan,
+    Split,
+    add_strays,
+    files_by_key,
+    pair_up,
+    present_splits,
+)
 from sgr_d2.data.reading import read_values
 
 PUBLISHED = {"train": 367, "val": 101, "test": 233}
@@ -52,9 +60,4 @@ def _split(folder: Path, name: str, images: Path, sources: Path) -> Split:
         lambda key: targets / f"{key}.png",
         lambda key: image_targets / f"{key}.png",
     )
-    made = {path for task in split.tasks for path in (task.target, task.image_target)}
-    found = {path for target in (image_targets, targets) for path in files_by_key(target, "*", "").values()}
-    strange = sorted(path for path in found - made if path.suffix.lower() in IMAGE_SUFFIXES)
-    # Training would take these as part of the data set.
-    split.problems.extend(f"{path}: is not made from the published files; move it away." for path in strange)
-    return split
+    return add_strays(split, image_targets, targets)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
-from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split, add_strays
 
 PUBLISHED = {"train": 9000, "test": 1000}
 RELEASES = ("1.1", "1.0")
@@ -43,6 +43,7 @@ def plan_coco_stuff_10k(root: Path, *, release: str | None = None, partial: bool
                 "another place."
             )
     splits = [_split(folder, name) for name in _listed(folder, partial)]
+    _report_shared(splits)
     found = _release_of([task.source for split in splits for task in split.tasks], folder)
     if release not in (None, found):
         raise ValueError(
@@ -118,7 +119,17 @@ def _split(folder: Path, name: str) -> Split:
         )
         for key in dict.fromkeys(keys)
     ]
-    return Split(name, tasks, PUBLISHED[name], [f"{path}: lists {key} more than once." for key in repeated])
+    split = Split(name, tasks, PUBLISHED[name], [f"{path}: lists {key} more than once." for key in repeated])
+    return add_strays(split, folder / "images_detectron2" / name, folder / "annotations_detectron2" / name)
+
+
+def _report_shared(splits: list[Split]) -> None:
+    first: dict[Path, str] = {}
+    for split in splits:
+        for task in split.tasks:
+            other = first.setdefault(task.source, split.name)
+            if other != split.name:
+                split.problems.append(f"{task.source}: imageLists/{split.name}.txt lists it, and {other}.txt, too.")
 
 
 def _release_of(paths: list[Path], folder: Path) -> str:

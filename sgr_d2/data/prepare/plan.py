@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sgr_d2.data.datasets.folders import IMAGE_SUFFIXES
+
 IGNORE_LABEL = 255
 
 
@@ -110,6 +112,15 @@ def pair_up(
     keys = sorted(images.keys() & sources.keys())
     tasks = [LabelTask(sources[key], targets(key), images[key], image_targets(key)) for key in keys]
     return Split(name, tasks, published, problems)
+
+
+def add_strays(split: Split, *folders: Path) -> Split:
+    """Add a problem for every image in ``folders`` that no task makes: training would take it."""
+    made = {path for task in split.tasks for path in (task.target, task.image_target)}
+    found = {path for folder in folders for path in files_by_key(folder, "*", "").values()}
+    strays = sorted(path for path in found - made if path.suffix.lower() in IMAGE_SUFFIXES)
+    split.problems.extend(f"{path}: is not made from the published files; move it away." for path in strays)
+    return split
 
 
 def files_by_key(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:

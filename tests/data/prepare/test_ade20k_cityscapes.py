@@ -50,6 +50,15 @@ def test_colour_maps_of_the_full_ade20k(tmp_path):
     assert f"Label {path} is of mode RGB" in failure
 
 
+def test_labels_of_ade20k_that_nothing_makes(tmp_path):
+    folder = ade20k(tmp_path, train=2, val=1)
+    assert failures(plan_ade20k(tmp_path)) == []
+    for name in ("images/training/ADE_train_00000002.jpg", "annotations/training/ADE_train_00000002.png"):
+        (folder / name).unlink()
+    stray = folder / "annotations_detectron2/training/ADE_train_00000002.png"
+    assert failures(plan_ade20k(tmp_path)) == [f"{stray}: is not made from the published files; move it away."]
+
+
 def test_train_ids_of_cityscapes(tmp_path):
     folder = cityscapes(tmp_path, train=2, val=1)
     assert failures(plan_cityscapes(tmp_path)) == []

@@ -169,6 +169,33 @@ def test_a_list_may_end_in_blanks_but_not_repeat(tmp_path):
     assert failures(reports) == [f"{path}: lists {KEY.format(77)} more than once."]
 
 
+def test_what_a_shorter_list_leaves_behind(tmp_path):
+    folder = coco_stuff_10k(tmp_path, train=2, test=1)
+    assert failures(prepare(plan_coco_stuff_10k(tmp_path))) == []
+    (folder / "imageLists/train.txt").write_text(KEY.format(77))
+    names = (f"annotations_detectron2/train/{KEY.format(78)}.png", f"images_detectron2/train/{KEY.format(78)}.jpg")
+    expected = [f"{folder / name}: is not made from the published files; move it away." for name in names]
+    assert failures(prepare(plan_coco_stuff_10k(tmp_path))) == expected
+
+
+def test_a_photograph_in_both_lists(tmp_path):
+    folder = coco_stuff_10k(tmp_path, train=2, test=1)
+    with (folder / "imageLists/test.txt").open("a") as file:
+        file.write(KEY.format(78))
+    assert failures(prepare(plan_coco_stuff_10k(tmp_path))) == [
+        f"{folder}/annotations/{KEY.format(78)}.mat: imageLists/test.txt lists it, and train.txt, too."
+    ]
+
+
+def test_stray_pixel_maps_of_164k(tmp_path):
+    folder = coco_stuff_164k(tmp_path, train=1, val=1)
+    stray = folder / "stuffthingmaps_detectron2/val2017/000000000999.png"
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    (failure,) = failures(prepare(plan_coco_stuff_164k(tmp_path)))
+    assert failure == f"{stray}: is not made from the published files; move it away."
+
+
 def test_pixel_maps_of_164k(tmp_path):
     folder = coco_stuff_164k(tmp_path, train=2, val=1)
     raw = read_values(folder / "stuffthingmaps/train2017/000000000101.png")
