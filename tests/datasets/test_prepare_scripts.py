@@ -51,6 +51,26 @@ def test_a_part_of_a_release_is_prepared_if_that_is_accepted(prepare, tmp_path, 
     assert row[2:7] == ["3", "0", "0", "3", "0"]  # ready, written, repaired, kept, broken
 
 
+@pytest.mark.parametrize(
+    ("build", "make_plan", "image"),
+    [
+        (miniatures.coco_stuff_10k, plan_coco_stuff_10k, "images/COCO_train2014_000000000077.jpg"),
+        (miniatures.coco_stuff_164k, plan_coco_stuff_164k, "train2017/000000000100.jpg"),
+        (miniatures.ade20k, plan_ade20k, "images/training/ADE_train_00000001.jpg"),
+        (miniatures.cityscapes, plan_cityscapes, "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"),
+        (miniatures.camvid, plan_camvid, "train/0000.png"),
+    ],
+)
+def test_label_maps_without_an_image_are_left_out_of_a_part(prepare, tmp_path, capsys, build, make_plan, image):
+    (build(tmp_path) / image).unlink()
+    assert prepare(make_plan, "--partial") == 0
+    out = capsys.readouterr().out
+    assert ": 1 label maps are left out: not all of their files are there.\n" in out
+    assert next(line for line in out.splitlines() if line.startswith("train")).split()[2] == "2"
+    assert prepare(make_plan) == 1
+    assert "1 files are broken:\n" in capsys.readouterr().out
+
+
 def test_a_broken_file_is_listed_and_the_exit_code_is_1(prepare, tmp_path, capsys):
     folder = miniatures.ade20k(tmp_path)
     Image.fromarray(np.full((72, 96), 200, np.uint8)).save(folder / "annotations/training/ADE_train_00000002.png")

@@ -26,6 +26,7 @@ def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:
                 files_by_key(images / name, "*.jpg", ".jpg"),
                 files_by_key(sources / name, "*.png", ".png"),
                 lambda key, name=name: targets / name / f"{key}.png",
+                partial=partial,
             ),
             targets / name,
         )

@@ -47,10 +47,12 @@ def plan_camvid(root: Path, *, partial: bool = False) -> Plan:
         num_classes=len(CLASSES),
         hints={IGNORE_LABEL: "With 255 in it, it looks converted already: take the published file."},
     )
-    return Plan("CamVid (SegNet, 11 classes)", folder, [_split(folder, name, *folders(name)) for name in present], rule)
+    return Plan(
+        "CamVid (SegNet, 11 classes)", folder, [_split(folder, name, *folders(name), partial) for name in present], rule
+    )
 
 
-def _split(folder: Path, name: str, images: Path, sources: Path) -> Split:
+def _split(folder: Path, name: str, images: Path, sources: Path, partial: bool) -> Split:
     image_targets, targets = folder / "images" / name, folder / "labels" / name
     split = pair_up(
         name,
@@ -59,5 +61,6 @@ def _split(folder: Path, name: str, images: Path, sources: Path) -> Split:
         files_by_key(sources, "*.png", ".png"),
         lambda key: targets / f"{key}.png",
         lambda key: image_targets / f"{key}.png",
+        partial=partial,
     )
     return add_strays(split, image_targets, targets)

@@ -29,6 +29,7 @@ def plan_cityscapes(root: Path, *, partial: bool = False) -> Plan:
             files_by_key(images / name, f"*/*{IMAGE_SUFFIX}", IMAGE_SUFFIX),
             files_by_key(labels / name, f"*/*{SOURCE_SUFFIX}", SOURCE_SUFFIX),
             lambda key, name=name: labels / name / f"{key}{LABEL_SUFFIX}",
+            partial=partial,
         )
         for name in present
     ]

@@ -7,6 +7,7 @@ the same names, so the file itself is looked at. Published results mix the two r
 
 import functools
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def plan_coco_stuff_10k(root: Path, *, release: str | None = None, partial: bool
     Args:
         root: holds coco/coco_stuff_10k with images/, annotations/ and imageLists/ as published.
         release: "1.1" or "1.0" if the files must be of that one; None takes what they are.
-        partial: a split without a list is left out, unless both are.
+        partial: a split without a list is left out, unless both are; so are listed files that are not there.
 
     Raises:
         FileNotFoundError: a folder or a list of a split is missing.
@@ -52,6 +53,7 @@ def plan_coco_stuff_10k(root: Path, *, release: str | None = None, partial: bool
         )
     if found == "1.0" and importlib.util.find_spec("h5py") is None:
         raise ImportError(f"{folder / 'annotations'}: is of release 1.0, in HDF5 files, which need: pip install h5py")
+    splits = [_of_present_files(split) for split in splits] if partial else splits
     return Plan(f"COCO-Stuff 10K, release {found} (171 classes)", folder, splits, _rule(found))
 
 
@@ -121,6 +123,11 @@ def _split(folder: Path, name: str) -> Split:
     ]
     split = Split(name, tasks, PUBLISHED[name], [f"{path}: lists {key} more than once." for key in repeated])
     return add_strays(split, folder / "images_detectron2" / name, folder / "annotations_detectron2" / name)
+
+
+def _of_present_files(split: Split) -> Split:
+    tasks = [task for task in split.tasks if task.source.is_file() and task.image.is_file()]
+    return replace(split, tasks=tasks, left_out=len(split.tasks) - len(tasks))
 
 
 def _report_shared(splits: list[Split]) -> None:

@@ -45,7 +45,9 @@ def carry_out(plan: Plan, *, num_workers: int = 1, overwrite: bool = False, prog
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
         step = partial(convert, rule=plan.rule, overwrite=overwrite)
-        report = SplitReport(split.name, split.published, plan.rule.num_classes, failures=list(split.problems))
+        report = SplitReport(
+            split.name, split.published, plan.rule.num_classes, list(split.problems), left_out=split.left_out
+        )
         for outcome in map_files(step, split.tasks, num_workers=num_workers, title=split.name, progress=progress):
             report.add(outcome.state, outcome.message, outcome.pixels)
         reports.append(report)

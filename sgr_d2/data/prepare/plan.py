@@ -30,12 +30,21 @@ class LabelTask:
 
 @dataclass(frozen=True)
 class Split:
-    """The label maps of a split, how many the release has, and what is wrong with the tree (one line a file)."""
+    """The label maps of a split.
+
+    Attributes:
+        name: of the split.
+        tasks: a label map each.
+        published: label maps that the release has.
+        problems: what is wrong with the tree, one line a file.
+        left_out: label maps of which a part of a release lacks a file.
+    """
 
     name: str
     tasks: list[LabelTask]
     published: int
     problems: list[str] = field(default_factory=list)
+    left_out: int = 0
 
 
 class LabelRule:
@@ -105,13 +114,20 @@ def pair_up(
     sources: Mapping[str, Path],
     targets: Callable[[str], Path],
     image_targets: Callable[[str], Path | None] = lambda key: None,
+    *,
+    partial: bool = False,
 ) -> Split:
-    """Return the split of all keys that have an image and a label map; the others become problems."""
+    """Return the split of all keys that have an image and a label map; the others become problems.
+
+    With ``partial`` label maps without an image are left out; images without a label map are not, since training
+    refuses them.
+    """
+    lonely = sorted(sources.keys() - images.keys())
     problems = [f"{images[key]}: has no label map." for key in sorted(images.keys() - sources.keys())]
-    problems += [f"{sources[key]}: has no image." for key in sorted(sources.keys() - images.keys())]
+    problems += [] if partial else [f"{sources[key]}: has no image." for key in lonely]
     keys = sorted(images.keys() & sources.keys())
     tasks = [LabelTask(sources[key], targets(key), images[key], image_targets(key)) for key in keys]
-    return Split(name, tasks, published, problems)
+    return Split(name, tasks, published, problems, len(lonely) if partial else 0)
 
 
 def add_strays(split: Split, *folders: Path) -> Split:

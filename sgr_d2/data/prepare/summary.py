@@ -20,6 +20,7 @@ class SplitReport:
         states: how many label maps ended in each state.
         failures: a line for each file that is broken or has no partner.
         pixels: (256,) pixels of each label in all maps.
+        left_out: label maps of which a part of a release lacks a file.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SplitReport:
     failures: list[str] = field(default_factory=list)
     states: Counter = field(default_factory=Counter)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(IGNORE_LABEL + 1, np.int64))
+    left_out: int = 0
 
     def add(self, state: str, message: str, pixels: np.ndarray | None) -> None:
         """Add what became of one label map."""
@@ -75,6 +77,11 @@ def format_summary(plan: Plan, reports: list[SplitReport]) -> str:
         f"{report.name}: {report.num_ready} label maps are ready, the release has {report.published}."
         for report in reports
         if report.num_ready != report.published
+    ]
+    lines += [
+        f"{report.name}: {report.left_out} label maps are left out: not all of their files are there."
+        for report in reports
+        if report.left_out
     ]
     failures = [failure for report in reports for failure in report.failures]
     if failures:

@@ -64,6 +64,8 @@ def test_files_without_a_partner_are_problems(tmp_path):
     assert split.problems == ["a.jpg: has no label map.", "c.png: has no image."]
     assert split.published == 7
     assert {task.image_target for task in split.tasks} == {None}
+    part = pair_up("train", 7, images, sources, lambda key: tmp_path / key, partial=True)
+    assert (part.tasks, part.problems, part.left_out) == (split.tasks, ["a.jpg: has no label map."], 1)
     split = pair_up("train", 7, images, sources, lambda key: tmp_path / key, lambda key: tmp_path / f"{key}.jpg")
     assert [task.image_target.name for task in split.tasks] == ["b.jpg", "d.jpg"]
 
