@@ -1,9 +1,12 @@
+import random
+
 import numpy as np
 import pytest
 from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
 
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.data.augmentation import build_augmentations
+from sgr_d2.data.augmentation import TabulatedColorAugSSD, build_augmentations
 from sgr_d2.data.loader import seeded_randomness
 
 
@@ -31,7 +34,7 @@ def test_order_is_scale_crop_colour_flip(cfg):
     cfg.INPUT.CROP.ENABLED = cfg.INPUT.COLOR_AUG_SSD = True
     cfg.INPUT.RANDOM_FLIP = "horizontal"
     names = [type(x).__name__ for x in build_augmentations(cfg, True)]
-    assert names == ["ResizeShortestEdge", "RandomCrop_CategoryAreaConstraint", "ColorAugSSDTransform", "RandomFlip"]
+    assert names == ["ResizeShortestEdge", "RandomCrop_CategoryAreaConstraint", "TabulatedColorAugSSD", "RandomFlip"]
 
 
 def test_detectors_crop_first_as_in_detectron2(cfg):
@@ -90,6 +93,21 @@ def test_colours_change_alike_in_both_channel_orders(cfg):
         assert bgr[..., ::-1].tolist() == rgb.tolist()
         changed += not np.array_equal(rgb, image)
     assert changed > 6
+
+
+@pytest.mark.parametrize("format", ["RGB", "BGR"])
+def test_colours_are_those_of_detectron2(format):
+    theirs, ours = ColorAugSSDTransform(format), TabulatedColorAugSSD(format)
+    image = np.random.default_rng(0).integers(0, 256, (67, 51, 3)).astype(np.uint8)[3:, 1:-2]  # a view, as of a crop
+    before = image.copy()
+    for seed in range(200):  # each of the five steps has two branches
+        random.seed(seed)
+        expected, state = theirs.apply_image(image), random.getstate()
+        random.seed(seed)
+        assert np.array_equal(ours.apply_image(image), expected)
+        assert random.getstate() == state
+    assert np.array_equal(image, before)
+    assert ours.apply_segmentation(image) is image
 
 
 def test_flip(cfg):

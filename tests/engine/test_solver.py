@@ -77,7 +77,7 @@ def test_every_norm_and_every_table_of_positions_is_known(cfg):
     cfg.SOLVER.WEIGHT_DECAY_NORM, cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.02, 0.03
     norms = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nn.GroupNorm(2, 4), nn.LayerNorm(4)]
     norms = nn.ModuleList([*norms, nn.InstanceNorm2d(4, affine=True)])
-    names = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token", "level_embed")
+    names = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token")
     tables = nn.ParameterDict({name: nn.Parameter(torch.zeros(4)) for name in names})
     groups = parameter_groups(cfg, nn.ModuleDict({"norms": norms, "tables": tables}))
     decays = {p: group["weight_decay"] for group in groups for p in group["params"]}
