@@ -59,7 +59,7 @@ class BestCheckpoint(HookBase):
             self._keep_if_best()
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.trainer.iter >= self.trainer.max_iter:  # less after an error
             self._keep_if_best()
 
     def _keep_if_best(self) -> None:

@@ -7,6 +7,7 @@ import weakref
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
@@ -74,6 +75,14 @@ class Trainer(DefaultTrainer):
         self.data_loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
         super().train()
         return getattr(self, "_last_eval_results", None)
+
+    def after_train(self):
+        """Also runs after an error, and then evaluates nothing, which would wait for the other processes for ever."""
+        if self.iter < self.max_iter:
+            for hook in self._hooks:
+                if isinstance(hook, EvalHook):
+                    hook._eval_after_train = False
+        super().after_train()
 
     def build_hooks(self) -> list:
         best = BestCheckpoint(self.checkpointer, self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC)

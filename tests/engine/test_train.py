@@ -87,6 +87,19 @@ def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path,
         run(config_file, *solver, "SOLVER.MAX_ITER", 6, resume=True)
 
 
+def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(config_file, tmp_path):
+    class Fail(HookBase):
+        def after_step(self):
+            if self.trainer.iter + 1 == self.trainer.max_iter:
+                raise ZeroDivisionError
+
+    trainer = Trainer(load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2"]))
+    trainer.register_hooks([Fail()])
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert not (tmp_path / "evaluation").exists() and not (tmp_path / "model_best.pth").exists()
+
+
 def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
     class Stop(HookBase):
         def after_step(self):
