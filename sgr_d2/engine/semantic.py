@@ -54,9 +54,16 @@ def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     """
     Raises:
-        ValueError: there is no evaluator for such data sets, or the model returns no semantic scores.
+        ValueError: there is no evaluator for such data sets, a record has no label, or the model returns no semantic
+            scores.
     """
     check_evaluator_type(dataset_name, MetadataCatalog.get(dataset_name).get("evaluator_type"))
+    bare = [record["file_name"] for record in get_dataset_records(dataset_name) if "sem_seg_file_name" not in record]
+    if bare:
+        raise ValueError(
+            f"{dataset_name}: {len(bare)} records have no sem_seg_file_name, as that of {bare[0]}, and an evaluation "
+            "needs labels. Give them one, or leave the data set out of DATASETS.TEST; tools/predict.py needs no labels."
+        )
     if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" and not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
         raise ValueError(
             f"MODEL.MASK_FORMER.TEST.SEMANTIC_ON is False, and {dataset_name} is evaluated by semantic scores. Set it "

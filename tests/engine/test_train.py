@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import cv2
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from torch import nn
@@ -98,6 +99,21 @@ def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(config_file,
     with pytest.raises(ZeroDivisionError):
         trainer.train()
     assert not (tmp_path / "evaluation").exists() and not (tmp_path / "model_best.pth").exists()
+
+
+def test_records_without_labels_are_found_before_training(config_file):
+    cfg = load_config(str(config_file)).clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = ("scenes_bare",)
+    records = [{"file_name": "a.png", "sem_seg_file_name": "a_label.png"}, {"file_name": "b.png"}]
+    DatasetCatalog.register("scenes_bare", lambda: records)
+    MetadataCatalog.get("scenes_bare").set(stuff_classes=["a"], ignore_label=255, evaluator_type="sem_seg")
+    try:
+        with pytest.raises(ValueError, match=r"scenes_bare: 1 records have no sem_seg_file_name, as that of b.png"):
+            check_evaluation(cfg, nn.Identity())
+    finally:
+        DatasetCatalog.remove("scenes_bare")
+        MetadataCatalog.remove("scenes_bare")
 
 
 def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
