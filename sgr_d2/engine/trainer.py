@@ -1,5 +1,6 @@
 """Training: Detectron2's trainer on any device, with exact resume."""
 
+import inspect
 import logging
 import os
 import weakref
@@ -123,7 +124,9 @@ def distribute(model: nn.Module) -> nn.Module:
         return model
     share_buffers(model)  # some are drawn at random, by each rank from its own seed
     devices = [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14
+    own_buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
+    return DistributedDataParallel(model, device_ids=devices, **own_buffers)
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
