@@ -17,6 +17,7 @@ from .checkpoint_file import read_checkpoint
 from .detector_keys import check_backbone
 from .key_maps import match_keys
 from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
+from .model_card import classes_in
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,17 @@ def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> N
         ValueError: if a parameter, a statistic of a norm or another buffer that is not computed anew was not in the
             file, or of another shape: it would have its value from before training.
     """
-    loaded = set(report.loaded)
-    absent = [name for name in model.state_dict() if name not in loaded and not MADE_ANEW.search(name)]
-    if absent:
+    if absent := absent_parameters(model, report):
         raise ValueError(
             f"{path}: {len(absent)} parameters of the model are not in the file or of another shape, and would be "
             f"untrained: {summary(absent)}. Give the config of the training: config.yaml beside the checkpoint."
         )
+
+
+def absent_parameters(model: nn.Module, report: LoadReport) -> list[str]:
+    """The parameters and buffers that were not in the file, or of another shape; not the buffers computed anew."""
+    loaded = set(report.loaded)
+    return [name for name in model.state_dict() if name not in loaded and not MADE_ANEW.search(name)]
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -65,6 +70,7 @@ class Checkpointer(DetectionCheckpointer):
     # Of the last load.
     report: LoadReport | None = None
     path = ""
+    classes: list[str] | None = None  # None: the file does not name them
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """
@@ -99,6 +105,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict):
         """Rename the tensors, load those that fit, and make the report."""
         own = self.model.state_dict()
+        self.classes = classes_in(checkpoint)
         state, names = self._renamed(checkpoint, own)
         fitting = [key for key, tensor in state.items() if key in own and own[key].shape == tensor.shape]
         if not fitting:

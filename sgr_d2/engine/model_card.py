@@ -77,6 +77,12 @@ class CardInCheckpoint:
         """A resumed run keeps the card of its own config."""
 
 
+def classes_in(checkpoint: dict[str, Any]) -> list[str] | None:
+    """The names of the classes in the content of a checkpoint file; None if it carries no card."""
+    card = checkpoint.get(KEY)
+    return card.get("classes") if isinstance(card, dict) else None
+
+
 def read_card(path: str | Path) -> ModelCard:
     """Read the card of a checkpoint.
 

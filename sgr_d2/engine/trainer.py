@@ -20,6 +20,13 @@ from .evaluate import check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
+from .same_run import (
+    require_same_classes,
+    require_same_model,
+    require_same_optimizer,
+    require_same_start,
+    warn_of_other_classes,
+)
 from .scaling import scale_solver
 from .schedule import restore_schedule, schedule_of
 from .solver import build_optimizer
@@ -60,16 +67,28 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume=True):
         """
         Raises:
-            ValueError: if the checkpoint is of a later iteration than the last one.
+            ValueError: if the checkpoint is of a later iteration than the last one, or of other classes, another model
+                or optimizer, or if not all ranks find it.
         """
         schedule = schedule_of(self.scheduler)
         super().resume_or_load(resume=resume)
+        require_same_start(self.start_iter, self.cfg.OUTPUT_DIR)
+        if self.start_iter == 0:
+            warn_of_other_classes(self.cfg, self.checkpointer)
         if self.start_iter > self.max_iter:
             raise ValueError(
                 f"--resume: the last checkpoint in {self.cfg.OUTPUT_DIR} is of iteration {self.start_iter}, but "
                 f"SOLVER.MAX_ITER is {self.max_iter}. Set it to more, or evaluate with --eval-only."
             )
         restore_schedule(self.scheduler, schedule)
+
+    def load_state_dict(self, state_dict):
+        """Called when a run goes on, after the weights were loaded."""
+        require_same_classes(self.cfg, self.checkpointer)
+        require_same_model(self.checkpointer)
+        groups = state_dict["_trainer"]["optimizer"]["param_groups"]
+        require_same_optimizer(self.optimizer, groups, self.checkpointer.path)
+        super().load_state_dict(state_dict)
 
     def train(self):
         # only now is it known at which iteration the stream of images goes on
@@ -148,7 +167,7 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
     """Evaluate ``MODEL.WEIGHTS`` or, with ``resume``, the last checkpoint in ``OUTPUT_DIR``.
 
     Raises:
-        ValueError: if neither is there, or it lacks parameters of the model.
+        ValueError: if neither is there, or it is of other classes, or lacks parameters of the model.
     """
     checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
@@ -159,6 +178,7 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
     model = Trainer.build_model(without_initial_weights(cfg))
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    require_same_classes(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, checkpointer.path)
     return Trainer.test(cfg, model)
 

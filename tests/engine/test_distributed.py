@@ -174,3 +174,28 @@ def test_random_buffers_are_those_of_the_first_rank_and_draws_those_of_step_and_
     a, b = run_two(RANDOM, tmp_path)
     assert torch.equal(a["centres"], b["centres"])
     assert len(torch.cat([a["draws"], b["draws"]]).unique(dim=0)) == 8
+
+
+FOLDER_OF_EACH = """
+import sys
+import torch
+from detectron2.engine import launch
+from sgr_d2.engine import Trainer, load_config
+
+def main(folder):
+    rank = torch.distributed.get_rank()
+    opts = ["OUTPUT_DIR", f"{folder}/{'output' if rank == 0 else 'local'}", "MODEL.DEVICE", "cpu"]
+    try:
+        Trainer(load_config(f"{folder}/scenes.yaml", opts)).resume_or_load(resume=True)
+    except ValueError as error:
+        torch.save(str(error), f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(main, 2, dist_url="auto", args=(sys.argv[1],))
+"""
+
+
+def test_a_folder_that_one_rank_does_not_see_is_an_error_on_both(config_file, tmp_path):
+    train_net(config_file, tmp_path / "output", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
+    for message in run_two(FOLDER_OF_EACH, tmp_path):
+        assert "begin at different iterations, [1, 0] by rank" in message and "disk that all machines share" in message
