@@ -1,8 +1,11 @@
-"""The learning rate when a run goes on: the schedule is that of the config, the place in it that of the checkpoint."""
+"""The optimizer when a run goes on: rates, decays and momentum are of the config, the place in the schedule and the
+averages of the gradients of the checkpoint.
+"""
 
 import logging
 from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,22 @@ def restore_schedule(scheduler: LRScheduler, wanted: dict[str, Any]) -> None:
     rates = scheduler.get_lr()
     for group, base, rate in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, rates, strict=True):
         group["initial_lr"], group["lr"] = base, rate
+
+
+def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Weight decay, momentum and all else that a group of parameters has beside its learning rate."""
+    others = ("params", "lr", "initial_lr")
+    return [{key: value for key, value in group.items() if key not in others} for group in optimizer.param_groups]
+
+
+def restore_settings(optimizer: Optimizer, wanted: list[dict[str, Any]]) -> None:
+    """Give an optimizer that a checkpoint was loaded into its settings again; what the checkpoint had is logged."""
+    changed = {}
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+        changed |= {f"{k} {group.get(k)} -> {value}": None for k, value in settings.items() if group.get(k) != value}
+        group.update(settings)
+    if changed:
+        logger.warning("The optimizer has other settings than the checkpoint's: %s.", ", ".join(changed))
 
 
 def _short(value: Any) -> str:

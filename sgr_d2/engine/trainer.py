@@ -28,7 +28,7 @@ from .same_run import (
     warn_of_other_classes,
 )
 from .scaling import scale_solver
-from .schedule import restore_schedule, schedule_of
+from .schedule import restore_schedule, restore_settings, schedule_of, settings_of
 from .solver import build_optimizer
 from .tasks import task_of
 
@@ -70,7 +70,7 @@ class Trainer(DefaultTrainer):
             ValueError: if the checkpoint is of a later iteration than the last one, or of other classes, another model
                 or optimizer, or if not all ranks find it.
         """
-        schedule = schedule_of(self.scheduler)
+        schedule, settings = schedule_of(self.scheduler), settings_of(self.optimizer)
         super().resume_or_load(resume=resume)
         require_same_start(self.start_iter, self.cfg.OUTPUT_DIR)
         if self.start_iter == 0:
@@ -81,6 +81,7 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.MAX_ITER is {self.max_iter}. Set it to more, or evaluate with --eval-only."
             )
         restore_schedule(self.scheduler, schedule)
+        restore_settings(self.optimizer, settings)
 
     def load_state_dict(self, state_dict):
         """Called when a run goes on, after the weights were loaded."""

@@ -88,52 +88,6 @@ def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path,
         run(config_file, *solver, "SOLVER.MAX_ITER", 6, resume=True)
 
 
-def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(config_file, tmp_path):
-    class Fail(HookBase):
-        def after_step(self):
-            if self.trainer.iter + 1 == self.trainer.max_iter:
-                raise ZeroDivisionError
-
-    trainer = Trainer(load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2"]))
-    trainer.register_hooks([Fail()])
-    with pytest.raises(ZeroDivisionError):
-        trainer.train()
-    assert not (tmp_path / "evaluation").exists() and not (tmp_path / "model_best.pth").exists()
-
-
-def test_records_without_labels_are_found_before_training(config_file):
-    cfg = load_config(str(config_file)).clone()
-    cfg.defrost()
-    cfg.DATASETS.TEST = ("scenes_bare",)
-    records = [{"file_name": "a.png", "sem_seg_file_name": "a_label.png"}, {"file_name": "b.png"}]
-    DatasetCatalog.register("scenes_bare", lambda: records)
-    MetadataCatalog.get("scenes_bare").set(stuff_classes=["a"], ignore_label=255, evaluator_type="sem_seg")
-    try:
-        with pytest.raises(ValueError, match=r"scenes_bare: 1 records have no sem_seg_file_name, as that of b.png"):
-            check_evaluation(cfg, nn.Identity())
-    finally:
-        DatasetCatalog.remove("scenes_bare")
-        MetadataCatalog.remove("scenes_bare")
-
-
-@pytest.mark.parametrize("scheduler", ["WarmupPolyLR", "WarmupMultiStepLR"])
-def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path, scheduler, caplog):
-    solver = ["SOLVER.LR_SCHEDULER_NAME", scheduler, "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", 0]
-    solver += ["OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()", "SOLVER.BACKBONE_MULTIPLIER", 0.5]
-    run(config_file, *solver, "SOLVER.MAX_ITER", 4, "SOLVER.BASE_LR", 0.001)
-    with caplog.at_level("WARNING", logger="sgr_d2"):
-        run(config_file, *solver, "SOLVER.MAX_ITER", 8, "SOLVER.BASE_LR", 0.002, resume=True)
-    assert "base_lrs up to 0.001 -> up to 0.002" in caplog.text
-    assert ("max_iters 4 -> 8" in caplog.text) == (scheduler == "WarmupPolyLR")
-    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert saved["iteration"] == 7
-    rates = [group["lr"] for group in saved["trainer"]["_trainer"]["optimizer"]["param_groups"]]
-    end = 0.0 if scheduler == "WarmupPolyLR" else 0.1  # of the rate at the start
-    assert [min(rates), max(rates)] == pytest.approx([0.001 * end, 0.002 * end])
-    with pytest.raises(ValueError, match=r"is of iteration 8, but SOLVER.MAX_ITER is 6"):
-        run(config_file, *solver, "SOLVER.MAX_ITER", 6, resume=True)
-
-
 def test_a_resumed_run_has_the_decays_and_the_momentum_of_its_config(config_file, tmp_path):
     solver = ["SOLVER.OPTIMIZER", "SGD", "OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()"]
     run(config_file, *solver, "SOLVER.MAX_ITER", 1, "SOLVER.WEIGHT_DECAY", 0.01)
@@ -179,6 +133,34 @@ def test_checkpoints_that_do_not_name_their_classes_are_evaluated(config_file, t
     config_file.write_text(config_file.read_text().replace("- left\n      - right", "- right\n      - left"))
     results = run(config_file, "MODEL.WEIGHTS", tmp_path / "bare.pth", eval_only=True)
     assert "IoU-right" in results["sem_seg"]
+
+
+def test_an_error_in_the_last_step_is_not_followed_by_an_evaluation(config_file, tmp_path):
+    class Fail(HookBase):
+        def after_step(self):
+            if self.trainer.iter + 1 == self.trainer.max_iter:
+                raise ZeroDivisionError
+
+    trainer = Trainer(load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "2"]))
+    trainer.register_hooks([Fail()])
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert not (tmp_path / "evaluation").exists() and not (tmp_path / "model_best.pth").exists()
+
+
+def test_records_without_labels_are_found_before_training(config_file):
+    cfg = load_config(str(config_file)).clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = ("scenes_bare",)
+    records = [{"file_name": "a.png", "sem_seg_file_name": "a_label.png"}, {"file_name": "b.png"}]
+    DatasetCatalog.register("scenes_bare", lambda: records)
+    MetadataCatalog.get("scenes_bare").set(stuff_classes=["a"], ignore_label=255, evaluator_type="sem_seg")
+    try:
+        with pytest.raises(ValueError, match=r"scenes_bare: 1 records have no sem_seg_file_name, as that of b.png"):
+            check_evaluation(cfg, nn.Identity())
+    finally:
+        DatasetCatalog.remove("scenes_bare")
+        MetadataCatalog.remove("scenes_bare")
 
 
 def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
