@@ -137,6 +137,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_on_both(tmp_path):
 
 RANDOM = """
 import sys
+import warnings
 from types import SimpleNamespace
 import torch
 from detectron2.engine import launch
@@ -146,6 +147,7 @@ from sgr_d2.modeling.sgr.regions import FixedRegions
 from torch import nn
 
 def main(folder):
+    warnings.filterwarnings("error", ".*broadcast_buffers")  # torch 2.14 has another name for it
     rank = torch.distributed.get_rank()
     torch.manual_seed(rank)
     model = distribute(nn.Sequential(FixedRegions(4), nn.Linear(1, 1)))
