@@ -4,10 +4,11 @@ import logging
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from sgr_d2.evaluation import metrics_path, write_metrics
 
@@ -30,8 +31,30 @@ def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
         task_of([name]).check_evaluation(cfg, name)
 
 
-def evaluate(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+    """The loader of the data set's task."""
+    return task_of([dataset_name]).build_test_loader(cfg, dataset_name)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
+    """The metrics and pictures of the data set's task; ValueError if it cannot be evaluated."""
+    task = task_of([dataset_name])
+    task.check_evaluation(cfg, dataset_name)
+    return task.build_evaluators(cfg, dataset_name, task.metadata_of([dataset_name]))
+
+
+def evaluate(
+    cfg: CfgNode,
+    model: nn.Module,
+    dataset_name: str,
+    *,
+    loader: DataLoader | None = None,
+    evaluator: DatasetEvaluator | None = None,
+) -> dict:
     """Evaluate ``model`` and write ``OUTPUT_DIR/evaluation/<dataset>/metrics.json``.
+
+    Args:
+        loader, evaluator: instead of `build_test_loader` and `build_evaluator`.
 
     Returns:
         {"sem_seg": {...}, "token_semantics": {...}} on the main process, or of a detector {"bbox": {...}, "segm": ...,
@@ -39,16 +62,16 @@ def evaluate(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict:
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module  # whose head and sizes `with_protocol` asks for
-    task = task_of([dataset_name])
-    task.check_evaluation(cfg, dataset_name)
-    info = task.metadata_of([dataset_name])
+    evaluator = build_evaluator(cfg, dataset_name) if evaluator is None else evaluator
     share_buffers(model)
-    loader = task.build_test_loader(cfg, dataset_name)
-    results = inference_on_dataset(with_protocol(cfg, model), loader, task.build_evaluators(cfg, dataset_name, info))
+    loader = build_test_loader(cfg, dataset_name) if loader is None else loader
+    results = inference_on_dataset(with_protocol(cfg, model), loader, evaluator)
     if comm.is_main_process():
         path = metrics_path(cfg.OUTPUT_DIR, dataset_name)
         write_metrics(results, path)
-        logger.info("%s (%s):\n%s", dataset_name, path, task.format_table(results, info.classes))
+        task = task_of([dataset_name])
+        classes = task.metadata_of([dataset_name]).classes
+        logger.info("%s (%s):\n%s", dataset_name, path, task.format_table(results, classes))
     return results
 
 

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .build import build_model
 from .checkpoint import Checkpointer, require_all_parameters
-from .evaluate import check_evaluation, evaluate, share_buffers
+from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
@@ -93,7 +94,12 @@ class Trainer(DefaultTrainer):
 
     def train(self):
         # only now is it known at which iteration the stream of images goes on
-        self.data_loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
+        if "start_iter" in inspect.signature(self.build_train_loader).parameters:
+            self.data_loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
+        else:  # Detectron2's signature
+            self.data_loader = self.build_train_loader(self.cfg)
+            if self.start_iter:
+                logger.warning("build_train_loader takes no start_iter: the resumed run sees its first images again.")
         super().train()
         return getattr(self, "_last_eval_results", None)
 
@@ -132,9 +138,35 @@ class Trainer(DefaultTrainer):
         return task_of(cfg.DATASETS.TRAIN).build_train_loader(cfg, start_iter=start_iter)
 
     @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """Evaluate on every data set of ``DATASETS.TEST``: {data set: results}, or the results if there is one."""
-        results = {name: evaluate(cfg, model, name) for name in cfg.DATASETS.TEST}
+        """Evaluate on every data set of ``DATASETS.TEST``: {data set: results}, or the results if there is one.
+
+        ``evaluators``: one a data set, instead of those of `build_evaluator`.
+        """
+        names = cfg.DATASETS.TEST
+        if evaluators is None:
+            evaluators = [None] * len(names)
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if len(evaluators) != len(names):
+            raise ValueError(f"Trainer.test: {len(evaluators)} evaluators for DATASETS.TEST = {names}; give one each.")
+        results = {}
+        for name, evaluator in zip(names, evaluators, strict=True):
+            results[name] = evaluate(
+                cfg,
+                model,
+                name,
+                loader=cls.build_test_loader(cfg, name),
+                evaluator=cls.build_evaluator(cfg, name) if evaluator is None else evaluator,
+            )
         return next(iter(results.values())) if len(results) == 1 else results
 
 
@@ -149,8 +181,11 @@ def distribute(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, **own_buffers)
 
 
-def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
+def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Trainer) -> dict | None:
     """Train as the config says; with ``resume``, go on from the last checkpoint in ``OUTPUT_DIR``.
+
+    Args:
+        trainer: the class that does it, with loaders, hooks or evaluators of its own.
 
     Returns:
         The results of the last evaluation on the main process.
@@ -159,13 +194,16 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict | None:
         cfg = without_initial_weights(cfg)
     elif cfg.MODEL.BACKBONE.NAME.startswith("build_timm") and not (cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS):
         logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    return trainer.train()
+    run = trainer(cfg)
+    run.resume_or_load(resume=resume)
+    return run.train()
 
 
-def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
+def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Trainer) -> dict:
     """Evaluate ``MODEL.WEIGHTS`` or, with ``resume``, the last checkpoint in ``OUTPUT_DIR``.
+
+    Args:
+        trainer: the class whose model, loaders and evaluators are used.
 
     Raises:
         ValueError: if neither is there, or it is of other classes, or lacks parameters of the model.
@@ -176,12 +214,12 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False) -> dict:
             "--eval-only needs a checkpoint: give MODEL.WEIGHTS path, or --resume for the last one in "
             f"{cfg.OUTPUT_DIR}."
         )
-    model = Trainer.build_model(without_initial_weights(cfg))
+    model = trainer.build_model(without_initial_weights(cfg))
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     require_same_classes(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, checkpointer.path)
-    return Trainer.test(cfg, model)
+    return trainer.test(cfg, model)
 
 
 def without_initial_weights(cfg: CfgNode) -> CfgNode:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -13,7 +14,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 import train_net
-from sgr_d2.engine import Trainer, load_config
+from sgr_d2.engine import Trainer, evaluate_checkpoint, load_config, train
 from sgr_d2.engine.evaluate import check_evaluation
 from sgr_d2.evaluation import StreamingSemSegEvaluator
 
@@ -161,6 +162,42 @@ def test_records_without_labels_are_found_before_training(config_file):
     finally:
         DatasetCatalog.remove("scenes_bare")
         MetadataCatalog.remove("scenes_bare")
+
+
+def test_a_trainer_of_ones_own_as_documented(config_file, tmp_path):
+    """The class of docs/extend.md, and one with Detectron2's signatures."""
+    page = (Path(__file__).parents[2] / "docs/extend.md").read_text(encoding="utf-8")
+    scope = {}
+    exec(page.split("```python\n")[-1].split("```")[0], scope)
+    opts = ["SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"]
+    cfg = load_config(str(config_file), [*opts, "OUTPUT_DIR", str(tmp_path / "own")])
+    trained = train(cfg, trainer=scope["MyTrainer"])
+    assert 0 <= trained["sem_seg"]["mIoU"] <= 100 and 50 < trained["input"]["brightness"] < 200
+    rows = map(json.loads, (tmp_path / "own/metrics.json").read_text().splitlines())
+    row = {key: value for row in rows for key, value in row.items()}
+    assert row["largest_weight"] > 0 and row["input/brightness"] == trained["input"]["brightness"]
+    again = evaluate_checkpoint(cfg, resume=True, trainer=scope["MyTrainer"])
+    assert json.dumps(again) == json.dumps(trained)
+    (image,) = next(iter(scope["MyTrainer"].build_train_loader(cfg)))[:1]
+    assert image["image"].max() <= 127
+
+    class Plain(Trainer):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            return Trainer.build_train_loader(cfg)
+
+        @classmethod
+        def build_test_loader(cls, cfg, dataset_name):
+            return list(Trainer.build_test_loader(cfg, dataset_name))[:2]
+
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            return super().test(cfg, model, evaluators=scope["Brightness"]())
+
+    results = train(load_config(str(config_file), opts), trainer=Plain)
+    assert set(results) == {"input"}
+    with pytest.raises(ValueError, match=r"0 evaluators for DATASETS.TEST = .*scenes_val"):
+        Trainer.test(cfg, nn.Identity(), evaluators=[])
 
 
 def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
