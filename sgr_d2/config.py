@@ -10,7 +10,10 @@ from detectron2.projects.point_rend import add_pointrend_config
 
 
 def add_sgr_config(cfg: CN) -> None:
-    """Add the keys of sgr_d2, and those of Detectron2's DeepLab and PointRend projects, to ``cfg`` in place."""
+    """Add the keys of sgr_d2, and those of Detectron2's DeepLab and PointRend projects, to ``cfg`` in place.
+
+    Detectron2's own keys keep their defaults; `get_sgr_cfg` sets some of them.
+    """
     add_deeplab_config(cfg)
     add_pointrend_config(cfg)
     _add_model_keys(cfg)
@@ -22,21 +25,29 @@ def add_sgr_config(cfg: CN) -> None:
 
 
 def get_sgr_cfg() -> CN:
-    """Return Detectron2's default config with all keys of sgr_d2 added."""
+    """Return Detectron2's default config with all keys of sgr_d2 added, and with other defaults for six of its own."""
     cfg = get_cfg()
     add_sgr_config(cfg)
+    _set_defaults(cfg)
     return cfg
 
 
-def _add_model_keys(cfg: CN) -> None:
+def _set_defaults(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "SGRSegmentor"
-    # Keep feature maps as (B, H, W, C) in memory: the same numbers, a fifth to a quarter faster on CPUs.
-    cfg.MODEL.CHANNELS_LAST = True
     # 0: take the number of classes from the metadata of DATASETS.TRAIN / TEST. Another number must agree with them.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
     cfg.MODEL.POINT_HEAD.NUM_CLASSES = 0
     # Of DeepLab's heads: "cross_entropy" or "hard_pixel_mining".
     cfg.MODEL.SEM_SEG_HEAD.LOSS_TYPE = "cross_entropy"
+    # A fixed seed makes runs repeatable and --resume exact; -1 draws one and logs it.
+    cfg.SEED = 0
+    # "full_model" clips the norm of all gradients together; Detectron2's "value" and "norm" one parameter at a time.
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+
+
+def _add_model_keys(cfg: CN) -> None:
+    # Keep feature maps as (B, H, W, C) in memory: the same numbers, a fifth to a quarter faster on CPUs.
+    cfg.MODEL.CHANNELS_LAST = True
 
     cfg.MODEL.SGR = CN()
     # Insert SGR between backbone and head. False is the baseline, through the same code path.
@@ -194,16 +205,12 @@ def _add_data_keys(cfg: CN) -> None:
 
 
 def _add_solver_keys(cfg: CN) -> None:
-    # A fixed seed makes runs repeatable and --resume exact; -1 draws one and logs it.
-    cfg.SEED = 0
     # "SGD" or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Factor on the learning rate of everything whose name starts with "backbone"; of a detector, SGR excepted.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     # Weight decay of embeddings: nn.Embedding, position tables, token queries.
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
-    # "full_model" clips the norm of all gradients together; Detectron2's "value" and "norm" one parameter at a time.
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     # With SOLVER.AMP.ENABLED: "float16" or "bfloat16".
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Pass each batch through the model in so many parts and add the gradients: the same effective batch in less memory.

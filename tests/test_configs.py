@@ -14,7 +14,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 from detectron2.projects.point_rend import add_pointrend_config
 from torch import nn
 
-from sgr_d2.config import get_sgr_cfg
+from sgr_d2.config import add_sgr_config, get_sgr_cfg
 from sgr_d2.engine import load_config, load_weights
 from sgr_d2.engine.setup import use_machine
 
@@ -37,6 +37,18 @@ def flat(node: dict, prefix: str = "") -> dict:
     for key, value in node.items():
         result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return result
+
+
+def test_adding_the_keys_leaves_the_others_as_they_are():
+    known, cfg = get_cfg(), get_cfg()
+    add_deeplab_config(known)
+    add_pointrend_config(known)
+    add_sgr_config(cfg)
+    ours = flat(cfg)
+    assert {key: ours[key] for key in flat(known)} == flat(known)
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.DEVICE = "SGRSegmentor", 0, "cpu"
+    with pytest.raises(ValueError, match=r"SEM_SEG_HEAD.NUM_CLASSES = 0: give the number of classes"):
+        build_model(cfg)
 
 
 def own_and_inherited(path: Path) -> tuple[dict, dict]:

@@ -27,6 +27,15 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
         raise ValueError(f"{key} = {value!r}: choose from {list(choices)}.")
 
 
+def check_num_classes(cfg: CfgNode) -> None:
+    """Raise ValueError unless MODEL.SEM_SEG_HEAD.NUM_CLASSES is a number of classes."""
+    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES = {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: give the number of classes, which "
+            "only load_config takes from the data sets."
+        )
+
+
 def check_registered(key: str, name: str, registry: Registry) -> None:
     """Raise ValueError unless ``name``, the value of config key ``key``, is in a registry of Detectron2."""
     if name in registry:

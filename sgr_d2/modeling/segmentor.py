@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sgr_d2.structures import ImageTokens, SGROutput
 
-from .checks import check_features
+from .checks import check_features, check_num_classes
 from .image_names import naming_images
 from .monitor import log_regions
 from .padding import pad_to_batch
@@ -69,6 +69,7 @@ class SGRSegmentor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        check_num_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         check_features(
