@@ -16,6 +16,8 @@ def add_sgr_config(cfg: CN) -> None:
     """
     add_deeplab_config(cfg)
     add_pointrend_config(cfg)
+    # Modules to import before the config is read: they register parts of yours and may add keys (docs/extend.md).
+    cfg.IMPORTS = []
     _add_model_keys(cfg)
     _add_backbone_keys(cfg)
     _add_mask_former_keys(cfg)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sgr_d2 import SGRPredictor
 from sgr_d2.data.datasets import get_dataset_records, register_all, register_folders
-from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, merge_options, read_card
+from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, read_card
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,11 +64,7 @@ def write(args: argparse.Namespace) -> int:
     check_room(args.output, overwrite=args.overwrite)
     if not args.weights or not Path(args.weights).is_file():
         raise FileNotFoundError(f"{args.weights}: no such checkpoint.")
-    if args.config_file:
-        cfg = load_config(args.config_file, args.opts)
-    else:
-        cfg = read_card(args.weights).cfg()
-        merge_options(cfg, args.opts)
+    cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg(args.opts)
     register_all()
     register_folders(cfg)
     models = load_models(args)

@@ -3,18 +3,29 @@
 import torch
 from detectron2 import modeling
 from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 import sgr_d2.modeling  # noqa: F401  registers the models
 from sgr_d2.modeling import SGR
+from sgr_d2.modeling.checks import check_registered
+
+
+def check_parts(cfg: CfgNode) -> None:
+    """Raise ValueError unless meta-architecture, backbone and head are registered."""
+    check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
+    check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
+    check_registered("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY)
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
     """Detectron2's ``build_model``, in the memory format of MODEL.CHANNELS_LAST.
 
     Raises:
-        ValueError: MODEL.SGR.ENABLED and the model does not have exactly one SGR, or it is off and there is one.
+        ValueError: a part is not registered; MODEL.SGR.ENABLED and the model does not have exactly one SGR, or it is
+            off and there is one.
     """
+    check_parts(cfg)
     model = modeling.build_model(cfg)
     found = sum(isinstance(module, SGR) for module in model.modules())
     # a peer stands in SGR's place and reads its keys

@@ -4,6 +4,7 @@ Plain text, lists and numbers beside the weights, so that a checkpoint needs not
 without unpickling any object.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 
-from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import SemanticMetadata
 
+from .own_modules import config_with, imports_in, require_imported
+from .setup import merge_options
 from .tasks import task_of
 
 # The entry of a checkpoint that holds the card.
@@ -43,20 +45,29 @@ class ModelCard:
         info = task_of(names).metadata_of(names)
         return cls(cfg.dump(), list(info.classes), [list(map(int, color)) for color in info.colors], info.ignore_label)
 
-    def cfg(self) -> CfgNode:
-        """The config, unfrozen.
+    def cfg(self, opts: Sequence[str] = ()) -> CfgNode:
+        """The config, unfrozen, with KEY VALUE options applied.
+
+        The modules of its IMPORTS are not imported because a file asks for it: IMPORTS in ``opts`` does that.
 
         Raises:
-            ValueError: it was written by another version, with keys or values that this one does not know.
+            ValueError: it was written by another version, with keys or values that this one does not know; it needs
+                modules that are not imported.
+            KeyError: a key of ``opts`` is unknown.
         """
-        cfg = get_sgr_cfg()
+        content = yaml.safe_load(self.config)
+        given = imports_in(opts)
+        if given is None:
+            require_imported(content.get("IMPORTS", []))
+        cfg = config_with(content.get("IMPORTS", []) if given is None else given)
         try:
-            cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(self.config)))
+            cfg.merge_from_other_cfg(CfgNode(content))
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"The config in the checkpoint does not fit this version of sgr_d2: {error.args[0]}. "
                 "Give the config of the run instead (--config-file), or use the version that wrote it."
             ) from error
+        merge_options(cfg, opts)
         return cfg
 
     def metadata(self) -> SemanticMetadata:

@@ -33,7 +33,7 @@ from .loop import DTYPES
 from .model_card import read_card
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
-from .setup import load_config, merge_options, use_machine
+from .setup import load_config, use_machine
 from .tasks import task_of
 from .trainer import without_initial_weights
 
@@ -88,7 +88,8 @@ class SGRPredictor:
         Args:
             path: the checkpoint; it carries its config and class names.
             config_file: for a checkpoint without them, the config of its run.
-            opts: KEY VALUE pairs that override the config, e.g. ["INPUT.MIN_SIZE_TEST", 512].
+            opts: KEY VALUE pairs that override the config, e.g. ["INPUT.MIN_SIZE_TEST", 512]; IMPORTS among them are
+                imported, those that the checkpoint alone names are not.
             device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
             autocast: None for float32, or "bfloat16" or "float16".
 
@@ -237,6 +238,4 @@ def _config_of(path: str, config_file: str | os.PathLike | None, opts: list[str]
         cfg.defrost()
         return cfg, metadata
     card = read_card(path)
-    cfg = card.cfg()
-    merge_options(cfg, opts)
-    return cfg, card.metadata()
+    return card.cfg(opts), card.metadata()

@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-import sgr_d2.modeling  # noqa: F401  registers backbones and heads
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
-from sgr_d2.modeling.checks import check_registered
 
+from .build import check_parts
 from .earlier_run import check_resume, keeping_config, set_aside
+from .own_modules import config_with, imports_of
 from .scaling import scale_solver
 from .tasks import task_of
 
@@ -51,7 +50,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.SEED = comm.shared_random_seed() % 2**31
         logger.info("SEED was negative: drew %d. Give it to repeat this run.", cfg.SEED)
     cfg.freeze()
-    cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=_batch_of_file(args.config_file), given=given)
+    reference_batch = _batch_of_file(args.config_file, args.opts)
+    cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=reference_batch, given=given)
     with keeping_config(cfg.OUTPUT_DIR) if args.eval_only and comm.is_main_process() else nullcontext():
         default_setup(cfg, args)
     return cfg
@@ -72,20 +72,24 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     return earlier
 
 
-def _batch_of_file(config_file: str) -> int:
-    cfg = get_sgr_cfg()
+def _batch_of_file(config_file: str, opts: Sequence[str]) -> int:
+    cfg = config_with(imports_of(config_file, opts))
     cfg.merge_from_file(config_file)
     return cfg.SOLVER.IMS_PER_BATCH
 
 
 def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
-    """Read a config file, apply ``KEY VALUE`` options, register its data sets and take the classes from them."""
+    """Read a config file, apply ``KEY VALUE`` options, register its data sets and take the classes from them.
+
+    The modules of IMPORTS are imported before.
+    """
     cfg = get_sgr_cfg()
     if not config_file:
         raise ValueError("No config: give --config-file, e.g. configs/shapes/fpn_sgr.yaml.")
     if not Path(config_file).is_file():
         raise FileNotFoundError(f"--config-file {config_file}: no such file.")
     try:
+        cfg = config_with(imports_of(config_file, opts or []))
         cfg.merge_from_file(config_file)
     except FileNotFoundError as error:
         raise FileNotFoundError(
@@ -94,9 +98,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     except (KeyError, ValueError) as error:
         raise _explained(error, cfg, config_file) from error
     merge_options(cfg, opts or [])
-    check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
-    check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
-    check_registered("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY)
+    check_parts(cfg)
     register_all()
     register_folders(cfg)
     use_metadata(cfg)
@@ -183,7 +185,7 @@ def _explained(error: Exception, cfg: CfgNode, source: str) -> Exception:
         return type(error)(f"{source}: {text}")
     near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return KeyError(f"{source}: there is no config key {match[1]}.{hint}")
+    return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")
 
 
 def _keys(node: CfgNode, prefix: str = ""):

@@ -43,7 +43,10 @@ def check_registered(key: str, name: str, registry: Registry) -> None:
     choices = sorted(registered for registered, _ in registry)
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{key} = {name!r} is not registered.{hint} Choose from {choices}.")
+    raise ValueError(
+        f"{key} = {name!r} is not registered.{hint} Choose from {choices}, or name in IMPORTS the module that "
+        "registers it."
+    )
 
 
 def check_freeze_at(cfg: CfgNode) -> None:

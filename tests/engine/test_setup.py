@@ -1,11 +1,17 @@
 import re
+import sys
 from argparse import Namespace
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from detectron2.utils.logger import setup_logger
+from toy_checkpoint import write_checkpoint
 
-from sgr_d2.engine import Trainer, load_config, setup
+from sgr_d2.engine import SGRPredictor, Trainer, load_config, setup
+from sgr_d2.engine.model_card import KEY, ModelCard
 from sgr_d2.engine.setup import use_machine
 
 
@@ -141,3 +147,57 @@ def test_batch_rate_and_schedule_scale_with_the_number_of_processes(config_file)
     )
     solver = Trainer.auto_scale_workers(cfg, 2).SOLVER
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MAX_ITER, solver.WARMUP_ITERS) == (4, 0.0025, 400, 40)
+
+
+MY_NET = """
+from detectron2.config import CfgNode
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import nn
+
+def add_config(cfg):
+    cfg.MODEL.MY_NET = CfgNode({"WIDTH": 16})
+
+if "MyHead" not in SEM_SEG_HEADS_REGISTRY:
+    @SEM_SEG_HEADS_REGISTRY.register()
+    class MyHead(nn.Module):
+        def __init__(self, cfg, input_shape):
+            super().__init__()
+            width = cfg.MODEL.MY_NET.WIDTH
+            self.layers = nn.Sequential(nn.Conv2d(input_shape["p2"].channels, width, 1), nn.Conv2d(width, 3, 1))
+
+        def forward(self, features, targets=None):
+            return nn.functional.interpolate(self.layers(features["p2"]), scale_factor=4), {}
+"""
+
+
+def test_modules_and_keys_of_ones_own(config_file, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    own = yaml.safe_load(config_file.read_text())
+    own["MODEL"] |= {"MY_NET": {"WIDTH": 8}, "SEM_SEG_HEAD": {"NAME": "MyHead", "IN_FEATURES": ["p2", "p3", "p4"]}}
+    config_file.write_text(yaml.safe_dump(own))
+    with pytest.raises(KeyError, match=r"no config key MODEL.MY_NET.*IMPORTS"):
+        load(config_file)
+    with pytest.raises(ValueError, match=r"scenes.yaml: IMPORTS: my_net cannot be imported.*PYTHONPATH"):
+        load(config_file, "IMPORTS", "['my_net']")
+    with pytest.raises(ValueError, match=r"IMPORTS = 'my_net': give a list"):
+        load(config_file, "IMPORTS", "my_net")
+    (tmp_path / "my_net.py").write_text(MY_NET)
+    config_file.write_text(yaml.safe_dump(own | {"IMPORTS": ["my_net"]}))
+    cfg = setup(Namespace(config_file=str(config_file), opts=["MODEL.MY_NET.WIDTH", "9"], eval_only=True, num_gpus=0))
+    model = Trainer.build_model(cfg)
+    assert model.sem_seg_head.layers[0].out_channels == 9
+    torch.save({"model": model.state_dict(), KEY: asdict(ModelCard.of(cfg))}, tmp_path / "own.pth")
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert SGRPredictor.from_checkpoint(tmp_path / "own.pth")(image).labels.shape == (64, 64)  # it is imported already
+    monkeypatch.delitem(sys.modules, "my_net")
+    with pytest.raises(ValueError, match=r"checkpoint has IMPORTS: my_net, which would run code"):
+        SGRPredictor.from_checkpoint(tmp_path / "own.pth")
+    assert "my_net" not in sys.modules
+    given = SGRPredictor.from_checkpoint(tmp_path / "own.pth", opts=["IMPORTS", ["my_net"]])
+    assert given(image).labels.shape == (64, 64)
+
+
+def test_a_checkpoint_of_parts_that_are_not_registered(tmp_path):
+    path = write_checkpoint(tmp_path / "a.pth", change=lambda config: config["MODEL"]["BACKBONE"].update(NAME="mine"))
+    with pytest.raises(ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or name in IMPORTS the module"):
+        SGRPredictor.from_checkpoint(path)

@@ -1,0 +1,71 @@
+"""Modules of the user's own, named by IMPORTS: they register parts of models, and may add keys to the config."""
+
+import importlib
+import sys
+from ast import literal_eval
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from sgr_d2.config import get_sgr_cfg
+
+
+def config_with(names: Sequence[str]) -> CfgNode:
+    """Import the modules and return the default config with the keys that their ``add_config(cfg)`` adds, if any.
+
+    Raises:
+        ValueError: a module cannot be found, or ``names`` is no list of names.
+    """
+    cfg = get_sgr_cfg()
+    for name in _checked(names):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"IMPORTS: {name} cannot be imported ({error}). Install it, or put its folder on PYTHONPATH."
+            ) from error
+        if hasattr(module, "add_config"):
+            module.add_config(cfg)
+    return cfg
+
+
+def imports_of(config_file: str, opts: Sequence[str] = ()) -> list[str]:
+    """The value of IMPORTS in a config file with its bases, or in KEY VALUE options, which win."""
+    given = imports_in(opts)
+    if given is not None:
+        return given
+    return _checked(CfgNode.load_yaml_with_base(config_file, allow_unsafe=True).get("IMPORTS", []))
+
+
+def imports_in(opts: Sequence[str]) -> list[str] | None:
+    """The value of IMPORTS in KEY VALUE options; None if it is not among them."""
+    values = dict(zip(opts[::2], opts[1::2], strict=False))
+    if "IMPORTS" not in values:
+        return None
+    value = values["IMPORTS"]
+    try:
+        return _checked(literal_eval(value) if isinstance(value, str) else value)
+    except (SyntaxError, ValueError):
+        return _checked(value)
+
+
+def require_imported(names: Sequence[str]) -> None:
+    """For names out of a checkpoint, which may be a stranger's: nothing is imported because a file says so.
+
+    Raises:
+        ValueError: a module has not been imported by the program itself.
+    """
+    absent = [name for name in _checked(names) if name not in sys.modules]
+    if absent:
+        raise ValueError(
+            f"The config in the checkpoint has IMPORTS: {', '.join(absent)}, which would run code, so it is not "
+            f'imported just for that. If you know what it is, give IMPORTS "{list(names)}" (by --opts, or opts=), or '
+            "import it in your program."
+        )
+
+
+def _checked(names: Any) -> list[str]:
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'IMPORTS = {names!r}: give a list of names of modules, as ["my_package.my_module"].')
+    return list(names)
