@@ -9,6 +9,7 @@ from torch import nn
 import sgr_d2.modeling  # noqa: F401  registers the models
 from sgr_d2.modeling import SGR
 from sgr_d2.modeling.checks import check_registered
+from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 
 
 def check_parts(cfg: CfgNode) -> None:
@@ -37,4 +38,16 @@ def build_model(cfg: CfgNode) -> nn.Module:
             "do not go together. SGRSegmentor takes SGR itself, on any backbone without one; a detector needs a "
             "backbone with SGR, build_sgr_..._backbone."
         )
-    return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
+    return to_channels_last(model) if cfg.MODEL.CHANNELS_LAST else model
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """``model.to(memory_format=torch.channels_last)``, without the strides that make DDP warn of every step.
+
+    The weights of a `PointwiseConv2d` are the same bytes in both orders; their gradients have the strides of a matrix.
+    """
+    model = model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if isinstance(module, PointwiseConv2d):
+            module.weight.data = module.weight.data.flatten(1)[:, :, None, None]
+    return model

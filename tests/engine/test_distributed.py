@@ -141,22 +141,33 @@ import warnings
 from types import SimpleNamespace
 import torch
 from detectron2.engine import launch
+from sgr_d2.engine.build import to_channels_last
 from sgr_d2.engine.hooks import SeedEachStep
 from sgr_d2.engine.trainer import distribute
+from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 from sgr_d2.modeling.sgr.regions import FixedRegions
 from torch import nn
 
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.regions, self.convolution = FixedRegions(4), PointwiseConv2d(2, 3)
+
+    def forward(self, maps):
+        return self.convolution(maps.contiguous(memory_format=torch.channels_last)).sum()
+
 def main(folder):
-    warnings.filterwarnings("error", ".*broadcast_buffers")  # torch 2.14 has another name for it
+    warnings.filterwarnings("error", ".*(broadcast_buffers|Grad strides)")
     rank = torch.distributed.get_rank()
     torch.manual_seed(rank)
-    model = distribute(nn.Sequential(FixedRegions(4), nn.Linear(1, 1)))
+    model = distribute(to_channels_last(Toy()))
+    model(torch.rand(1, 2, 4, 5)).backward()
     hook, draws = SeedEachStep(3), []
     for step in range(4):
         hook.trainer = SimpleNamespace(iter=step)
         hook.before_step()
         draws.append(torch.rand(2))
-    torch.save({"centres": model.module[0].centres, "draws": torch.stack(draws)}, f"{folder}/{rank}.pth")
+    torch.save({"centres": model.module.regions.centres, "draws": torch.stack(draws)}, f"{folder}/{rank}.pth")
 
 if __name__ == "__main__":
     launch(main, 2, dist_url="auto", args=(sys.argv[1],))
