@@ -165,7 +165,7 @@ def test_every_key_is_read_by_the_package():
     ours = set(flat(get_sgr_cfg())) - set(flat(known))
     ours |= {"DATASETS.FOLDERS"}
     code = "\n".join(p.read_text() for p in (ROOT / "sgr_d2").rglob("*.py") if p.name != "config.py")
-    unread = [key for key in sorted(ours) if not re.search(rf"\.{key.rsplit('.', 1)[-1]}\b", code)]
+    unread = [key for key in sorted(ours) if not re.search(rf"[.\"]{key.rsplit('.', 1)[-1]}\b", code)]
     assert unread == []
 
 

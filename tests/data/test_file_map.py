@@ -12,7 +12,7 @@ import os, signal
 from sgr_d2.data.file_map import map_files
 
 def block(item):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # in one piece, whatever the other writes
     signal.pause()
 
 list(map_files(block, range(64), num_workers=2, title="", progress=False))
