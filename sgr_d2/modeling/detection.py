@@ -13,8 +13,8 @@ from sgr_d2.structures import SGROutput
 
 from .backbone import find_sgr_backbone
 from .monitor import log_regions
-from .padding import pad_to_batch
-from .segmentor import image_tokens, to
+from .padding import copy_to, pad_to_batch
+from .segmentor import image_tokens
 from .sgr import SGRCriterion
 
 
@@ -74,7 +74,7 @@ class SGRDetection:
         log_regions(output, batched_inputs)
         rows, columns = output.region_logits.shape[-2:]
         components = pad_to_batch(
-            [to(x["components"], self.device) for x in batched_inputs],
+            [copy_to(x["components"], self.device) for x in batched_inputs],
             divisor=output.stride,
             value=0,
             min_size=(rows * output.stride, columns * output.stride),

@@ -1,9 +1,14 @@
-"""Images of unequal size in one tensor."""
+"""Images of unequal size on the device, in one tensor."""
 
 import math
 
-from torch import Tensor, stack
+from torch import Tensor, device, stack
 from torch.nn import functional as F
+
+
+def copy_to(tensor: Tensor, target: device) -> Tensor:
+    """Copy to a device; from the pinned memory of the loader without waiting for what the device is at."""
+    return tensor.to(target, non_blocking=True)
 
 
 def pad_to_batch(maps: list[Tensor], *, divisor: int, value: float, min_size: tuple[int, int] = (0, 0)) -> Tensor:

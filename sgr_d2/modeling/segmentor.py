@@ -12,7 +12,7 @@ from sgr_d2.structures import ImageTokens, SGROutput
 from .checks import check_features, check_num_classes
 from .image_names import naming_images
 from .monitor import log_regions
-from .padding import pad_to_batch
+from .padding import copy_to, pad_to_batch
 from .postprocessing import predict
 from .sgr import SGR, SGRCriterion
 
@@ -131,7 +131,7 @@ class SGRSegmentor(nn.Module):
         self, batched_inputs: list[dict], min_size: tuple[int, int] = (0, 0)
     ) -> tuple[dict[str, Tensor], SGROutput | None]:
         """Backbone features, refined by SGR where there is one, and what else SGR returned."""
-        images = [to(x["image"], self.device) for x in batched_inputs]
+        images = [copy_to(x["image"], self.device) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         sizes = torch.tensor([image.shape[-2:] for image in images], device=self.device)
         batch = pad_to_batch(images, divisor=self.size_divisibility, value=0.0, min_size=min_size)
@@ -177,7 +177,7 @@ class SGRSegmentor(nn.Module):
         return self.criterion(output, components, [x["component_classes"] for x in batched_inputs])
 
     def _batch(self, batched_inputs: list[dict], key: str, value: int) -> Tensor:
-        maps = [to(x[key], self.device).long() for x in batched_inputs]
+        maps = [copy_to(x[key], self.device).long() for x in batched_inputs]
         return pad_to_batch(maps, divisor=self.size_divisibility, value=value, min_size=self.min_train_size)
 
     def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
@@ -207,11 +207,6 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
     rows, columns = size[0] / output.stride, size[1] / output.stride
     regions = output.region_logits[index, :, : -int(-rows // 1), : -int(-columns // 1)].sigmoid()
     return ImageTokens(regions, output.tokens[index], (rows, columns))
-
-
-def to(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device; from the pinned memory of the loader without waiting for what the device is at."""
-    return tensor.to(device, non_blocking=True)
 
 
 def features_of_head(cfg: CfgNode) -> list[str]:
