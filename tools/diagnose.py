@@ -19,9 +19,9 @@ from pathlib import Path
 from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 
-from sgr_d2.engine import Trainer, evaluate, load_config, load_weights
-from sgr_d2.engine.checkpoint import require_all_parameters
+from sgr_d2.engine import Trainer, evaluate, load_config
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
+from sgr_d2.engine.same_run import load_trained
 from sgr_d2.engine.setup import use_machine
 from sgr_d2.engine.trainer import without_initial_weights
 
@@ -56,7 +56,7 @@ def diagnose(args: argparse.Namespace) -> dict:
     cfg.freeze()
     seed_all_rng(cfg.SEED)
     model = Trainer.build_model(without_initial_weights(cfg))
-    require_all_parameters(model, load_weights(model, args.weights), args.weights)
+    load_trained(cfg, model, args.weights)
     evaluation: dict[str, dict] = {name: {} for name in cfg.DATASETS.TEST}
     with without_tokens(model):
         for name in cfg.DATASETS.TEST:

@@ -33,6 +33,7 @@ from .loop import DTYPES
 from .model_card import read_card
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
+from .same_run import load_trained
 from .setup import load_config, use_machine
 from .tasks import task_of
 from .trainer import without_initial_weights
@@ -95,8 +96,8 @@ class SGRPredictor:
 
         Raises:
             FileNotFoundError: a file does not exist.
-            ValueError, KeyError: the checkpoint carries no config, or does not fit it, or is of a detector; a key of
-                ``opts`` is unknown; there is no such device.
+            ValueError, KeyError: the checkpoint carries no config, or does not fit it, or is of other classes than the
+                data sets of ``config_file``, or of a detector; a key of ``opts`` is unknown; there is no such device.
         """
         path = os.fspath(path)
         cfg, metadata = _config_of(path, config_file, [str(opt) for opt in opts])
@@ -109,7 +110,10 @@ class SGRPredictor:
                 f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor and its "
                 'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
-        require_all_parameters(model, load_weights(model, path), path)
+        if config_file is None:  # the classes are those of the file
+            require_all_parameters(model, load_weights(model, path), path)
+        else:
+            load_trained(cfg, model, path)
         return cls(
             model=with_protocol(cfg, model),
             metadata=metadata,

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import nn
 
-from .checkpoint import Checkpointer, absent_parameters
+from .checkpoint import Checkpointer, absent_parameters, require_all_parameters
 from .load_report import summary
 from .tasks import task_of
 
@@ -19,6 +20,19 @@ _ADVICE = (
     "--resume needs the model and optimizer of the run; to fine-tune give MODEL.WEIGHTS without --resume, and another "
     "OUTPUT_DIR."
 )
+
+
+def load_trained(cfg: CfgNode, model: nn.Module, path: str) -> None:
+    """Load a checkpoint into a model that is not to be trained any more.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_weights`; also if the checkpoint is of other classes than the data sets
+            of ``cfg``, or lacks parameters of the model.
+    """
+    checkpointer = Checkpointer(model)
+    checkpointer.load(path, checkpointables=[])
+    require_same_classes(cfg, checkpointer)
+    require_all_parameters(model, checkpointer.report, path)
 
 
 def require_same_classes(cfg: CfgNode, checkpointer: Checkpointer) -> None:

@@ -50,8 +50,13 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         self._full_size = full_size
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Count a batch. Raises ValueError naming the file when channels, sizes or label values do not fit."""
+        """Count a batch. Raises ValueError naming the file where scores, sizes or label values do not fit."""
         for image, output in zip(inputs, outputs, strict=True):
+            if "sem_seg" not in output:
+                raise ValueError(
+                    f"{image['file_name']}: the model returns {sorted(output)} and no 'sem_seg'. The dict of an image "
+                    "(of a head, what its `postprocess` returns) must have the scores, (C, height, width), there."
+                )
             channels, *size = output["sem_seg"].shape
             if channels != self._num_classes:
                 raise ValueError(

@@ -187,6 +187,15 @@ def test_a_checkpoint_without_card_needs_its_config(trained, predictor, image, t
     assert same(again(image), predictor(image))
 
 
+def test_a_config_of_other_classes_is_refused(trained, tmp_path):
+    state = torch.load(trained.checkpoint, weights_only=True)
+    names = state[KEY]["classes"]
+    state[KEY]["classes"] = [names[1], names[0], *names[2:]]
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=rf"other\.pth was trained on other classes.*class 0 is {names[1]} there"):
+        SGRPredictor.from_checkpoint(tmp_path / "other.pth", config_file=trained.config, device="cpu")
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut off"])
 def test_a_file_that_is_no_checkpoint(content, tmp_path):
     (tmp_path / "wrong.pth").write_bytes(content)

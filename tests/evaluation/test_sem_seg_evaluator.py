@@ -92,6 +92,14 @@ def test_wrong_number_of_scores_is_an_error(make_dataset, make_labels, read_png)
         evaluator.process(data.inputs, [{"sem_seg": torch.zeros(5, 4, 4)}])
 
 
+def test_an_output_without_scores_is_an_error(make_dataset, make_labels, read_png):
+    data = make_dataset(make_labels((4, 4)))
+    evaluator = StreamingSemSegEvaluator(data.name, read_label=read_png)
+    evaluator.reset()
+    with pytest.raises(ValueError, match=r"0\.jpg: the model returns \['panoptic_seg'\] and no 'sem_seg'"):
+        evaluator.process(data.inputs, [{"panoptic_seg": None}])
+
+
 def test_nan_scores_are_an_error(make_dataset, make_labels, read_png):
     data = make_dataset(make_labels((4, 4)))
     evaluator = StreamingSemSegEvaluator(data.name, read_label=read_png)
