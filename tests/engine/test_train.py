@@ -1,7 +1,6 @@
-"""Real training of a small model: resume, evaluation, best checkpoint, weights."""
+"""Real training of a small model: evaluation, best checkpoint, weights."""
 
 import json
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,56 +9,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
-from detectron2.utils.env import seed_all_rng
 from torch import nn
+from toy_runs import run, weights
 
-import train_net
 from sgr_d2.engine import Trainer, evaluate_checkpoint, load_config, train
 from sgr_d2.engine.evaluate import check_evaluation
 from sgr_d2.evaluation import StreamingSemSegEvaluator
-
-
-def run(config_file, *opts, **flags):
-    args = {"eval_only": False, "resume": False, "num_gpus": 0, **flags}
-    return train_net.main(SimpleNamespace(config_file=str(config_file), opts=[str(o) for o in opts], **args))
-
-
-def weights(folder, name="model_final.pth"):
-    return torch.load(folder / name, weights_only=True)["model"]
-
-
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(config_file, "OUTPUT_DIR", whole, "SOLVER.MAX_ITER", 8)
-    # an interruption: a run of the same schedule that dies after the checkpoint at iteration 4
-    cfg = load_config(str(config_file), ["OUTPUT_DIR", str(parts), "SOLVER.MAX_ITER", "8"])
-    interrupted(cfg, after=5, checkpoint_period=4)
-    run(config_file, "OUTPUT_DIR", parts, "SOLVER.MAX_ITER", 8, resume=True)
-    expected, actual = weights(whole), weights(parts)
-    assert expected.keys() == actual.keys()
-    assert all(torch.equal(expected[key], actual[key]) for key in expected)
-
-
-def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("sgr_d2.engine.setup"), "handlers", [caplog.handler])
-    for steps in (1, 2, 3):
-        run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", steps)
-        (tmp_path / "notes.txt").write_text("not of a run")
-    assert f"is now in {tmp_path}/earlier_2; --resume" in caplog.text
-    found = [torch.load(file, weights_only=True)["iteration"] for file in sorted(tmp_path.rglob("model_final.pth"))]
-    assert found == [0, 1, 2]
-    kept = {path.name.split(".")[0] for path in (tmp_path / "earlier_1").iterdir()}
-    assert {"config", "curves", "evaluation", "events", "last_checkpoint", "log", "metrics", "model_final"} <= kept
-    assert (tmp_path / "notes.txt").is_file()
-    rows = (tmp_path / "metrics.json").read_text().splitlines()
-    assert min(json.loads(row)["iteration"] for row in rows) == 2
-    run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path, eval_only=True)
-    assert not (tmp_path / "earlier_3").exists()
-    with pytest.raises(ValueError, match=r"model_final.pth is a file of the run in OUTPUT_DIR.*another OUTPUT_DIR"):
-        run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path)
-    (tmp_path / "last_checkpoint").unlink()
-    with pytest.raises(ValueError, match=r"holds no checkpoint, but .*earlier_2 does"):
-        run(config_file, "OUTPUT_DIR", tmp_path, resume=True)
 
 
 def test_an_evaluation_leaves_the_config_of_the_training(config_file, tmp_path):
@@ -69,63 +24,6 @@ def test_an_evaluation_leaves_the_config_of_the_training(config_file, tmp_path):
     run(config_file, *opts, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "SEED", 3, eval_only=True)
     assert (tmp_path / "config.yaml").read_text() == before and "SEED: 5" in before
     assert "SEED: 3" in (tmp_path / "evaluation/config.yaml").read_text()
-
-
-@pytest.mark.parametrize("scheduler", ["WarmupPolyLR", "WarmupMultiStepLR"])
-def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path, scheduler, caplog):
-    solver = ["SOLVER.LR_SCHEDULER_NAME", scheduler, "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", 0]
-    solver += ["OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()", "SOLVER.BACKBONE_MULTIPLIER", 0.5]
-    run(config_file, *solver, "SOLVER.MAX_ITER", 4, "SOLVER.BASE_LR", 0.001)
-    with caplog.at_level("WARNING", logger="sgr_d2"):
-        run(config_file, *solver, "SOLVER.MAX_ITER", 8, "SOLVER.BASE_LR", 0.002, resume=True)
-    assert "base_lrs up to 0.001 -> up to 0.002" in caplog.text
-    assert ("max_iters 4 -> 8" in caplog.text) == (scheduler == "WarmupPolyLR")
-    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert saved["iteration"] == 7
-    rates = [group["lr"] for group in saved["trainer"]["_trainer"]["optimizer"]["param_groups"]]
-    end = 0.0 if scheduler == "WarmupPolyLR" else 0.1  # of the rate at the start
-    assert [min(rates), max(rates)] == pytest.approx([0.001 * end, 0.002 * end])
-    with pytest.raises(ValueError, match=r"is of iteration 8, but SOLVER.MAX_ITER is 6"):
-        run(config_file, *solver, "SOLVER.MAX_ITER", 6, resume=True)
-
-
-def test_a_resumed_run_has_the_decays_and_the_momentum_of_its_config(config_file, tmp_path):
-    solver = ["SOLVER.OPTIMIZER", "SGD", "OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()"]
-    run(config_file, *solver, "SOLVER.MAX_ITER", 1, "SOLVER.WEIGHT_DECAY", 0.01)
-    changed = ["SOLVER.WEIGHT_DECAY", 0.5, "SOLVER.MOMENTUM", 0.7]
-    run(config_file, *solver, "SOLVER.MAX_ITER", 2, *changed, resume=True)
-    log = (tmp_path / "log.txt").read_text()
-    assert "weight_decay 0.01 -> 0.5" in log and "momentum 0.9 -> 0.7" in log
-    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    groups = saved["trainer"]["_trainer"]["optimizer"]["param_groups"]
-    assert {group["momentum"] for group in groups} == {0.7}
-    assert {group["weight_decay"] for group in groups} == {0.5, 0.0}  # none for norms and embeddings
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("MODEL.SGR.NUM_TOKENS", 5), r"lacks \d+ parameters of the model, or has them in another shape: .*region"),
-        (("SOLVER.OPTIMIZER", "SGD"), r"SOLVER.OPTIMIZER is another one: it has .*momentum.*, the file's .*betas"),
-        (("MODEL.SGR.ENABLED", False), r"the optimizer has groups of \[.+\] parameters, the file's \["),
-    ],
-)
-def test_a_run_is_resumed_with_its_model_and_its_optimizer(config_file, trained, options, message):
-    opts = ["OUTPUT_DIR", trained.checkpoint.parent, "SOLVER.MAX_ITER", 4]
-    with pytest.raises(ValueError, match=rf"--resume: .*model_final.pth.*{message}.*without --resume"):
-        run(config_file, *opts, *options, resume=True)
-
-
-def test_classes_in_another_order_are_not_evaluated_nor_resumed(config_file, trained, tmp_path):
-    config_file.write_text(config_file.read_text().replace("- left\n      - right", "- right\n      - left"))
-    opts = ["MODEL.WEIGHTS", trained.checkpoint, "SOLVER.MAX_ITER", 1]
-    message = r"model_final.pth was .*scenes_train, scenes_val: class 0 is left there and right here, of 3 and 3"
-    with pytest.raises(ValueError, match=message):
-        run(config_file, *opts, eval_only=True)
-    with pytest.raises(ValueError, match=message):
-        run(config_file, *opts, "OUTPUT_DIR", trained.checkpoint.parent, resume=True)
-    run(config_file, *opts, "OUTPUT_DIR", tmp_path / "tuned", "DATASETS.TEST", "()")
-    assert "class 0 is left there and right here" in (tmp_path / "tuned/log.txt").read_text()
 
 
 def test_checkpoints_that_do_not_name_their_classes_are_evaluated(config_file, trained, tmp_path):
@@ -198,22 +96,6 @@ def test_a_trainer_of_ones_own_as_documented(config_file, tmp_path):
     assert set(results) == {"input"}
     with pytest.raises(ValueError, match=r"0 evaluators for DATASETS.TEST = .*scenes_val"):
         Trainer.test(cfg, nn.Identity(), evaluators=[])
-
-
-def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
-    class Stop(HookBase):
-        def after_step(self):
-            if self.trainer.iter + 1 == after:
-                raise KeyboardInterrupt
-
-    cfg.defrost()
-    cfg.SOLVER.CHECKPOINT_PERIOD = checkpoint_period
-    seed_all_rng(cfg.SEED)  # as the set-up of a run does
-    trainer = Trainer(cfg)
-    trainer.register_hooks([Stop()])
-    trainer.resume_or_load(resume=False)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
 
 
 def test_training_evaluates_and_eval_only_repeats_it(config_file, tmp_path):

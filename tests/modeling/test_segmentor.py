@@ -1,53 +1,9 @@
 import pytest
 import torch
-from detectron2.modeling import build_model
+from toy_heads import HEADS, build, with_head
 from toys import randomize_zeros, toy_cfg, toy_input
 
 from sgr_d2.modeling.segmentor import features_of_head
-
-
-def build(cfg, seed: int = 0):
-    torch.manual_seed(seed)
-    return build_model(cfg)
-
-
-def with_head(cfg, name: str):
-    head = cfg.MODEL.SEM_SEG_HEAD
-    head.NAME = name
-    head.ASPP_CHANNELS = head.CONVS_DIM = 32
-    head.ASPP_DILATIONS = [1, 2, 3]
-    head.ASPP_DROPOUT = 0.0
-    head.NORM = ""
-    if name == "DeepLabV3Head":
-        head.IN_FEATURES, head.COMMON_STRIDE = ["res3"], 8
-        cfg.MODEL.SGR.IN_FEATURES = ["res3"]
-    if name == "DeepLabV3PlusHead":
-        head.IN_FEATURES, head.PROJECT_CHANNELS = ["res2", "res4"], [16]
-    if name == "PointRendSemSegHead":
-        head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-        cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"]
-        cfg.MODEL.POINT_HEAD.FC_DIM = 16
-        cfg.MODEL.POINT_HEAD.TRAIN_NUM_POINTS = 64
-        cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = 2
-        cfg.MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS = 64
-    if name == "MaskFormerHead":
-        head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-        head.CONVS_DIM = head.MASK_DIM = cfg.MODEL.MASK_FORMER.HIDDEN_DIM = 32
-        head.NORM, head.TRANSFORMER_ENC_LAYERS = "GN", 1
-        cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 32
-        cfg.MODEL.MASK_FORMER.DEC_LAYERS = 3
-        cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 8
-        cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS = 64
-    return cfg
-
-
-HEADS = [
-    "SemSegFPNHead",
-    "DeepLabV3Head",
-    "DeepLabV3PlusHead",
-    "PointRendSemSegHead",
-    "MaskFormerHead",
-]
 
 
 @pytest.mark.parametrize("backbone", ["build_timm_fpn_backbone", "build_resnet_fpn_backbone"])
@@ -138,121 +94,10 @@ def test_results_come_in_the_order_of_the_images_whatever_their_sizes():
         torch.testing.assert_close(a["sgr"].tokens, b["sgr"].tokens)
 
 
-@pytest.mark.parametrize(
-    ("enabled", "kind", "size", "padded"),
-    [
-        (True, "absolute", [96, 128], (96, 128)),
-        (True, "relative", [0.9, 0.9], (64, 64)),
-        (False, "absolute", [96, 128], (64, 64)),
-    ],
-)
-def test_small_images_are_padded_to_a_crop_in_pixels_and_in_training_alone(enabled, kind, size, padded):
-    cfg = toy_cfg()
-    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = enabled, kind, size
-    model, seen = build(cfg), []
-    model.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
-    model.train()([toy_input(40, 50)])
-    with torch.no_grad():
-        model.eval()([toy_input(40, 50)])
-    assert seen == [padded, (64, 64)]
-
-
-def test_padding_is_a_multiple_of_what_the_backbone_asks_for_and_of_its_strides():
-    cfg = toy_cfg(sgr=False)
-    assert build(cfg).size_divisibility == 32
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = "build_timm_backbone", "resnet10t"
-    cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 48
-    assert build(cfg).size_divisibility == 96
-
-
-def test_in_training_too_padding_does_not_reach_the_losses_of_sgr():
-    model = build(toy_cfg()).train()
-    model.backbone.levels.apply(pointwise)  # so that only SGR could mix padding in
-    x = toy_input(40, 56)
-    alone = model([x])
-    model.min_train_size = (128, 160)
-    padded = model([x])
-    for name in ("loss_component", "loss_diversity"):
-        torch.testing.assert_close(alone[name], padded[name])
-
-
-def pointwise(module):
-    if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
-        with torch.no_grad():
-            centre = module.weight[..., 1, 1].clone()
-            module.weight.zero_()
-            module.weight[..., 1, 1] = centre
-
-
-def test_regions_of_an_image_are_cut_to_it():
-    model = build(toy_cfg()).eval()
-    with torch.no_grad():
-        (result,) = model([{"image": toy_input(45, 70)["image"]}])
-    tokens = result["sgr"]
-    assert tokens.regions.shape == (6, 6, 9)  # cells of stride 8 that 45 x 70 pixels touch
-    assert tokens.extent == (45 / 8, 70 / 8)
-    assert tokens.tokens.shape == (6, 16)
-    assert tokens.regions.min() >= 0 and tokens.regions.max() <= 1
-
-
 def test_the_baseline_has_no_tokens():
     model = build(toy_cfg(sgr=False)).eval()
     with torch.no_grad():
         assert set(model([{"image": toy_input(32, 32)["image"]}])[0]) == {"sem_seg"}
-
-
-def test_an_all_ignored_batch_has_finite_losses_and_gradients():
-    model = build(toy_cfg()).train()
-    x = toy_input(64, 64)
-    x["sem_seg"][:] = 255
-    x["components"][:] = 0
-    x["component_classes"] = x["component_classes"][:0]
-    losses = model([x])
-    assert all(loss.item() == 0 for loss in losses.values())
-    sum(losses.values()).backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
-
-
-def test_mask2former_learns_from_an_all_ignored_batch_that_there_is_no_object():
-    model = build(with_head(toy_cfg(), "MaskFormerHead")).train()
-    x = toy_input(64, 64)
-    x["sem_seg"][:] = 255
-    losses = {name: loss.item() for name, loss in model([x]).items()}
-    assert losses["loss_ce"] > 0
-    assert losses["loss_mask"] == losses["loss_dice"] == 0
-
-
-def test_zero_as_the_ignored_label_is_no_exception():
-    model = build(with_ignore(toy_cfg(), 0))
-    losses = model.train()([toy_input(64, 96, ignore=0) | {"sem_seg": torch.zeros(64, 96, dtype=torch.uint8)}])
-    assert losses["loss_sem_seg"] == 0
-    sum(losses.values()).backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-
-
-def with_ignore(cfg, value: int):
-    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = value
-    return cfg
-
-
-def test_labels_of_any_integer_type_give_the_same_losses():
-    model = build(toy_cfg()).train()
-    batch = [toy_input(64, 96), toy_input(45, 77, seed=1)]
-    small = [
-        x | {"sem_seg": x["sem_seg"].to(torch.uint8), "components": x["components"].to(torch.int16)} for x in batch
-    ]
-    expected, actual = model(batch), model(small)
-    assert {name: loss.item() for name, loss in actual.items()} == {n: loss.item() for n, loss in expected.items()}
-
-
-def test_a_mapper_without_components_is_told_what_is_missing_unless_nothing_is():
-    x = toy_input(64, 96)
-    del x["components"], x["component_classes"]
-    with pytest.raises(ValueError, match=r'gives no "components".*label_components.*COMPONENT_WEIGHT'):
-        build(toy_cfg()).train()([x])
-    cfg = toy_cfg()
-    cfg.MODEL.SGR.COMPONENT_WEIGHT = cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.0
-    assert set(build(cfg).train()([x])) == {"loss_sem_seg"}
 
 
 def test_a_backbone_that_is_wrong_about_its_strides_is_named():
