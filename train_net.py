@@ -2,6 +2,10 @@
 
 python train_net.py --config-file configs/shapes/fpn_sgr.yaml --num-gpus 0
 python train_net.py --config-file configs/shapes/fpn_sgr.yaml --eval-only MODEL.WEIGHTS output/.../model_final.pth
+
+--num-gpus N: processes on this machine, one a GPU (default 1); without a GPU, N processes on the CPU, 0 as 1.
+--resume: go on from the last checkpoint in OUTPUT_DIR; with --eval-only, evaluate it.
+opts: KEY VALUE pairs that override the config; docs/keys.md lists the keys that Detectron2 does not have.
 """
 
 import argparse
