@@ -70,7 +70,7 @@ def build_train_loader(
     )
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None = None) -> DataLoader:
+def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper) -> DataLoader:
     """Return the loader of one data set, an image a batch, split over the processes by Detectron2's InferenceSampler.
 
     Raises:
@@ -78,7 +78,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper | None 
     """
     return build_detection_test_loader(
         get_dataset_records(dataset_name),
-        mapper=mapper or SemanticMapper(cfg, is_train=False),
+        mapper=mapper,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 

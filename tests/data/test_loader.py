@@ -14,6 +14,7 @@ from sgr_d2.data.loader import (
     seeded_randomness,
     stream_loader,
 )
+from sgr_d2.data.mapper import SemanticMapper
 
 RECORDS = [{"name": name} for name in "abcde"]
 
@@ -139,7 +140,9 @@ def test_several_data_sets_are_joined(folder_cfg):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_test_loader(folder_cfg, num_workers):
     folder_cfg.DATALOADER.NUM_WORKERS = num_workers
-    loader = build_test_loader(folder_cfg, folder_cfg.DATASETS.TEST[0])
+    loader = build_test_loader(
+        folder_cfg, folder_cfg.DATASETS.TEST[0], mapper=SemanticMapper(folder_cfg, is_train=False)
+    )
     assert loader.num_workers == num_workers
     batches = list(loader)
     assert [batch[0]["image_id"] for batch in batches] == [f"scene{i}" for i in range(7)]
@@ -169,4 +172,4 @@ def test_bad_keys(folder_cfg):
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN is empty"):
         build_train_loader(folder_cfg)
     with pytest.raises(ValueError, match="Unknown data set 'camvid_trian'"):
-        build_test_loader(folder_cfg, "camvid_trian")
+        build_test_loader(folder_cfg, "camvid_trian", mapper=lambda record: record)
