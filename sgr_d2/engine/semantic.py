@@ -1,9 +1,11 @@
 """Semantic segmentation as a task: config, loaders, evaluators."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
@@ -74,12 +76,8 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
 def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
     """The evaluator of the data set's type, and the one that draws pictures."""
     metadata = MetadataCatalog.get(dataset_name)
-    read = partial(
-        read_label,
-        num_classes=len(info.classes),
-        ignore_label=info.ignore_label,
-        label_map=metadata.get("label_map"),
-    )
+    records = get_dataset_records(dataset_name)
+    read = _label_reader(records, info)
     components_of = partial(
         label_components,
         ignore_label=info.ignore_label,
@@ -103,12 +101,19 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
         read_image=read_image,
         read_label=read,
         components_of=components_of,
-        label_files={r["file_name"]: r["sem_seg_file_name"] for r in get_dataset_records(dataset_name)},
+        label_files={record["file_name"]: record["sem_seg_file_name"] for record in records},
         class_names=info.classes,
         class_colors=info.colors,
         ignore_label=info.ignore_label,
     )
     return DatasetEvaluators([*evaluators, pictures])
+
+
+def _label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> Callable[[str], np.ndarray]:
+    """Label file -> (H, W) labels, by the ``label_map`` of its record, as in training."""
+    label_maps = {record["sem_seg_file_name"]: record.get("label_map") for record in records}
+    read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)
+    return lambda path: read(path, label_map=label_maps[path])
 
 
 def _at_input_size(mapper: SemanticMapper, record: dict) -> dict:

@@ -7,7 +7,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sgr_d2.data.components import label_components
-from sgr_d2.data.datasets import metadata_of
+from sgr_d2.data.datasets import load_image_label_folder, metadata_of, register_semantic
 from sgr_d2.engine import load_config
 from sgr_d2.engine.semantic import build_evaluators
 from sgr_d2.evaluation import token_semantics
@@ -40,3 +40,24 @@ def test_tokens_are_measured_by_the_keys_of_the_config(config_file, tmp_path, mo
     assert figures["active_rate"] == 5 / 6
     for kind, expected in (("C", measure(labels, ignore_label=255)), ("I", measure(components, ignore_label=0))):
         assert (figures[f"S_{kind}"], figures[f"D_{kind}"]) == (expected.S, expected.D)
+
+
+def test_labels_are_mapped_by_their_records(config_file, tmp_path):
+    """Of a data set that is registered without LABEL_MAP, by records that have one, as in training."""
+    labels = np.repeat(np.arange(3), 8)[None].repeat(6, 0)  # (6, 24)
+    folders = [tmp_path / "images", tmp_path / "labels"]
+    for folder in folders:
+        folder.mkdir()
+        cv2.imwrite(str(folder / "a.png"), (labels + 1).astype(np.uint8))
+    load = partial(load_image_label_folder, *folders, label_map=[255, 0, 1, 2])
+    options = {"owner": "test", "classes": ["left", "right", "disc"]}
+    register_semantic("counted_from_1", load, **options, image_root=folders[0], sem_seg_root=folders[1])
+    try:
+        evaluators = build_evaluators(load_config(str(config_file)), "counted_from_1", metadata_of(["counted_from_1"]))
+    finally:
+        DatasetCatalog.remove("counted_from_1")
+        MetadataCatalog.remove("counted_from_1")
+    scores = torch.nn.functional.one_hot(torch.from_numpy(labels), 3).permute(2, 0, 1)
+    evaluators.reset()
+    evaluators.process(load(), [{"sem_seg": scores.float()}])
+    assert evaluators.evaluate()["sem_seg"]["mIoU"] == 100

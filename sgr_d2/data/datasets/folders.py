@@ -97,7 +97,7 @@ def register_folders(cfg: CfgNode) -> None:
             ignore_label=ignore_label,
             image_root=image_dir,
             sem_seg_root=label_dir,
-            extra={"label_map": label_map},
+            extra={"label_map": label_map},  # read from the records; here, so that another one replaces the entry
         )
 
 
