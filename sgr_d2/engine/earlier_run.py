@@ -55,11 +55,9 @@ def check_resume(folder: Path) -> None:
 
 @contextmanager
 def keeping_config(folder: str) -> Iterator[None]:
-    """Leave the config.yaml of a training as it is; what is written there meanwhile goes to evaluation/config.yaml."""
+    """Leave the config.yaml of a training as it is, whatever is written there meanwhile."""
     path = Path(folder) / "config.yaml"
     kept = path.read_bytes() if holds_run(Path(folder)) and path.is_file() else None
     yield
-    if kept is not None and path.read_bytes() != kept:
-        (path.parent / "evaluation").mkdir(exist_ok=True)
-        path.rename(path.parent / "evaluation/config.yaml")
+    if kept is not None:
         path.write_bytes(kept)

@@ -51,7 +51,7 @@ def evaluate(
     loader: DataLoader | None = None,
     evaluator: DatasetEvaluator | None = None,
 ) -> dict:
-    """Evaluate ``model`` and write ``OUTPUT_DIR/evaluation/<dataset>/metrics.json``.
+    """Evaluate ``model`` and write ``metrics.json`` and ``config.yaml`` into ``OUTPUT_DIR/evaluation/<dataset>``.
 
     Args:
         loader, evaluator: instead of `build_test_loader` and `build_evaluator`.
@@ -69,6 +69,7 @@ def evaluate(
     if comm.is_main_process():
         path = metrics_path(cfg.OUTPUT_DIR, dataset_name)
         write_metrics(results, path)
+        path.with_name("config.yaml").write_text(cfg.dump(), encoding="utf-8")
         task = task_of([dataset_name])
         classes = task.metadata_of([dataset_name]).classes
         logger.info("%s (%s):\n%s", dataset_name, path, task.format_table(results, classes))

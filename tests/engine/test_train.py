@@ -21,9 +21,10 @@ def test_an_evaluation_leaves_the_config_of_the_training(config_file, tmp_path):
     opts = ["OUTPUT_DIR", tmp_path, "SEED", 5]
     run(config_file, *opts, "SOLVER.MAX_ITER", 1)
     before = (tmp_path / "config.yaml").read_text()
+    assert (tmp_path / "evaluation/scenes_val/config.yaml").read_text() == before
     run(config_file, *opts, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "SEED", 3, eval_only=True)
     assert (tmp_path / "config.yaml").read_text() == before and "SEED: 5" in before
-    assert "SEED: 3" in (tmp_path / "evaluation/config.yaml").read_text()
+    assert "SEED: 3" in (tmp_path / "evaluation/scenes_val/config.yaml").read_text()
 
 
 def test_checkpoints_that_do_not_name_their_classes_are_evaluated(config_file, trained, tmp_path):

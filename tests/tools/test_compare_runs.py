@@ -144,6 +144,33 @@ def test_a_run_killed_in_its_last_evaluation(runs):
     assert compare(find_runs(runs)).states["fpn/seed0"] == ("done", "")
 
 
+def evaluated(path, *opts):
+    """The config of an evaluation of the run, beside its figures; it is the training's but for ``opts``."""
+    cfg = get_sgr_cfg()
+    cfg.merge_from_file(str(path / "config.yaml"))
+    cfg.merge_from_list(list(opts))
+    (path / "evaluation/toy_val/config.yaml").write_text(cfg.dump())
+
+
+def test_settings_of_an_evaluation_are_told(runs):
+    def variants():
+        return {variant.name: variant.note for variant in compare(find_runs(runs)).plan.variants}
+
+    for run in runs:  # how the last checkpoint of the run itself was evaluated
+        evaluated(run, "MODEL.WEIGHTS", str(run / "model_final.pth"), "TEST.NUM_PICTURES", 3, "SOLVER.BASE_LR", 9.0)
+    assert variants() == {"fpn": "", "sgr": "`MODEL.SGR.ENABLED: False -> True`"}
+    for run in runs[2:]:
+        evaluated(run, "MODEL.WEIGHTS", str(run / "model_best.pth"), "TEST.AUG.FLIP", False, "TEST.AUG.ENABLED", True)
+    flip = "`TEST.AUG.ENABLED (toy_val): False -> True`; `TEST.AUG.FLIP (toy_val): True -> False`"
+    weights = "`MODEL.WEIGHTS (toy_val):  -> model_best.pth`"
+    assert variants()["sgr"] == f"`MODEL.SGR.ENABLED: False -> True`; {weights}; {flip}"
+    evaluated(runs[3])
+    assert list(variants()) == ["fpn", "sgr", "sgr-2"]
+    (runs[0] / "config.yaml").unlink()  # its evaluation is no run
+    with pytest.raises(ValueError, match=r"fpn_seed0: no run"):
+        find_runs([runs[0]])
+
+
 def test_a_figure_that_a_run_lacks_is_counted(runs):
     third = write_folder(runs[2].parent / "seed2", seed=2, miou=50.0, car=60.0, sgr=True)
     write_json({"sem_seg": {"mIoU": 50.0}, "token_semantics": {"S_C": None}}, third / "evaluation/toy_val/metrics.json")

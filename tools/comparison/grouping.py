@@ -36,7 +36,8 @@ def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
     variants, results, states = [], {}, {}
     for name, group in zip(names, groups, strict=True):
         found = {run.seed: run for run in group}
-        changed = differences(base, complete(group[0].settings))
+        settings = complete(group[0].settings)
+        changed = differences(_with_sets(base, settings), _with_sets(settings, base))
         more = [f"and {len(changed) - MAX_DIFFERENCES} more"] if len(changed) > MAX_DIFFERENCES else []
         note = "; ".join([f"`{line}`" for line in changed[:MAX_DIFFERENCES]] + more)
         planned = [Run(name, seed, "", {}) for seed in seeds]
@@ -55,6 +56,11 @@ def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the defaults of what they leave out, but for what is not compared."""
     every = flat(get_sgr_cfg()) | detectron2_defaults() | dict(settings)
     return json.loads(json.dumps({key: value for key, value in every.items() if key not in {*NOT_COMPARED, "SEED"}}))
+
+
+def _with_sets(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with every "key (data set)" that ``other`` has and they have not: their value of the key."""
+    return {key: settings.get(key.partition(" (")[0]) for key in other if key.endswith(")")} | dict(settings)
 
 
 def _groups(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:

@@ -1,7 +1,7 @@
 """Runs as they lie on the disk, whoever started them: folders of train_net.py, results of tools/run_experiment.py."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from experiments.outcome import gather, training_rows
 from experiments.plan import Run
 from experiments.records import read_json
 from experiments.resolved import flat, settings_of
+
+from sgr_d2.config import get_sgr_cfg
 
 TOTAL_TIME = re.compile(r"Total training time: (?:(\d+) days?, )?(\d+):(\d+):(\d+)")
 SEED_IN_NAME = re.compile(r"[-_.]?seed[-_]?\d+$")
@@ -23,7 +25,7 @@ class FoundRun:
         path: the folder, or the file of the result.
         name: what the run may be called, without its seed.
         seed: SEED of its config.
-        settings: {key: value} where it differs from Detectron2's defaults, without SEED.
+        settings: {key: value} where it differs from Detectron2's defaults, without SEED; see `evaluation_settings`.
         result: as tools/run_experiment.py keeps it; None for a run without metrics.
         problem: why there is no result.
     """
@@ -58,7 +60,7 @@ def find_runs(paths: Sequence[Path]) -> list[FoundRun]:
 
 def _places(path: Path) -> Iterator[Path]:
     """The run that a path is, or those below it."""
-    if path.is_file() or (path / "config.yaml").is_file():
+    if path.is_file() or ((path / "config.yaml").is_file() and path.parent.name != "evaluation"):
         yield path
         return
     for below in sorted(path.iterdir()):
@@ -80,12 +82,9 @@ def _read_result(path: Path) -> FoundRun:
 
 
 def _read_folder(path: Path) -> FoundRun:
-    try:
-        config = flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8")))
-        seed = config.pop("SEED")
-    except (yaml.YAMLError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path / 'config.yaml'}: not the config of a run ({error!r}).") from error
-    settings = settings_of(config)
+    config = _read_config(path / "config.yaml")
+    seed = config.pop("SEED")
+    settings = settings_of(config | evaluation_settings(path, config))
     name = SEED_IN_NAME.sub("", path.resolve().name) or path.resolve().parent.name
     problem = _unfinished(path, config)
     result = None
@@ -95,6 +94,43 @@ def _read_folder(path: Path) -> FoundRun:
         except (FileNotFoundError, ValueError) as error:
             problem = str(error)
     return FoundRun(path, name, seed, settings, result, problem)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        config["SEED"]
+    except (yaml.YAMLError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path}: not the config of a run ({error!r}).") from error
+    return config
+
+
+def evaluation_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """{"key (data set)": value} where an evaluation (--eval-only) differs from ``config``, that of the training.
+
+    The last checkpoint of the run is no difference, another one is.
+    """
+    trained, found = flat(get_sgr_cfg()) | dict(config), {}
+    for file in sorted((path / "evaluation").glob("*/config.yaml")):
+        used = _read_config(file)
+        used["MODEL.WEIGHTS"] = _weights_of(used, trained["MODEL.WEIGHTS"])
+        changed = [key for key in used if _decides_figures(key) and used[key] != trained.get(key)]
+        found |= {f"{key} ({file.parent.name})": used[key] for key in changed}
+    return found
+
+
+def _decides_figures(key: str) -> bool:
+    if key in ("TEST.BEST_METRIC", "TEST.EVAL_PERIOD", "TEST.NUM_PICTURES"):
+        return False
+    return key == "MODEL.WEIGHTS" or key.startswith("TEST.") or "_TEST" in key or ".TEST." in key
+
+
+def _weights_of(used: Mapping[str, Any], initial: str) -> str:
+    """MODEL.WEIGHTS of an evaluation; by name in the folder of the run, so that it is the same for all seeds."""
+    weights = Path(used["MODEL.WEIGHTS"])
+    if used["MODEL.WEIGHTS"] == initial or weights.resolve().parent != Path(used["OUTPUT_DIR"]).resolve():
+        return used["MODEL.WEIGHTS"]
+    return initial if weights.name == "model_final.pth" else weights.name
 
 
 def _unfinished(path: Path, config: dict[str, Any]) -> str:
