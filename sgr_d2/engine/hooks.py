@@ -80,13 +80,14 @@ class BestCheckpoint(HookBase):
 
 
 class PlotCurves(HookBase):
-    """Draw losses and mIoU of the run into ``OUTPUT_DIR/curves.png`` at its end."""
+    """Draw losses and ``metric`` (see `plot_curves`) of the run into ``OUTPUT_DIR/curves.png`` at its end."""
 
-    def __init__(self, output_dir: str):
+    def __init__(self, output_dir: str, metric: str):
         self.output_dir = Path(output_dir)
+        self.metric = metric
 
     def after_train(self) -> None:
         metrics = self.output_dir / "metrics.json"
         if self.trainer.iter >= self.trainer.max_iter and metrics.is_file():
-            plot_curves(metrics, self.output_dir / "curves.png")
+            plot_curves(metrics, self.output_dir / "curves.png", self.metric)
             logger.info("Curves: %s", self.output_dir / "curves.png")

@@ -113,13 +113,14 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list:
         best = BestCheckpoint(self.checkpointer, self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC)
+        curves = PlotCurves(self.cfg.OUTPUT_DIR, self.cfg.TEST.BEST_METRIC)
         *hooks, last = super().build_hooks()
         if not comm.is_main_process():
             return [SeedEachStep(self.cfg.SEED), *hooks, last]
         if not self.cfg.DATASETS.TEST:
-            return [SeedEachStep(self.cfg.SEED), *hooks, last, PlotCurves(self.cfg.OUTPUT_DIR)]
+            return [SeedEachStep(self.cfg.SEED), *hooks, last, curves]
         # the last one writes the log and must see the results of all the others
-        return [SeedEachStep(self.cfg.SEED), *hooks, best, last, PlotCurves(self.cfg.OUTPUT_DIR)]
+        return [SeedEachStep(self.cfg.SEED), *hooks, best, last, curves]
 
     @classmethod
     def build_model(cls, cfg):

@@ -1,4 +1,4 @@
-"""Losses and mIoU over the iterations of a run, from the lines that Detectron2's ``JSONWriter`` appends."""
+"""Losses and one metric over the iterations of a run, from the lines that Detectron2's ``JSONWriter`` appends."""
 
 import json
 import logging
@@ -20,16 +20,20 @@ _SMOOTHING_SHARE = 0.06
 # A curve with fewer points is drawn as it is, with a marker on each.
 _MIN_SMOOTHED = 30
 
+# Evaluators whose figures are percentages.
+_PERCENT = ("sem_seg", "cityscapes", "context", "bbox", "segm")
+
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def plot_curves(metrics_json: str | Path, out_png: str | Path) -> None:
-    """Draw the losses (left) and the mIoU (right) of a run.
+def plot_curves(metrics_json: str | Path, out_png: str | Path, metric: str = "sem_seg/mIoU") -> None:
+    """Draw the losses (left) and a metric (right) of a run.
 
     Args:
         metrics_json: Detectron2's ``metrics.json``. A run that was resumed continues its own lines: of an iteration
             that occurs twice the later value counts, and what an abandoned run had beyond it is dropped.
         out_png: where to write the picture; its folder is created.
+        metric: "task/name", drawn for every data set; "data set/task/name" for one of several.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -39,7 +43,7 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path) -> None:
     figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, series)
-    _draw_scores(scores, series)
+    _draw_scores(scores, series, metric)
     Path(out_png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png)
 
@@ -106,8 +110,10 @@ def _draw_losses(axes: Axes, series: Series) -> None:
     _finish(axes, "Loss", "weighted loss", bool(values.size), "best")
 
 
-def _draw_scores(axes: Axes, series: Series) -> None:
-    names = sorted(name for name in series if name == "sem_seg/mIoU" or name.endswith("/sem_seg/mIoU"))
+def _draw_scores(axes: Axes, series: Series, metric: str) -> None:
+    names = sorted(name for name in series if name == metric or name.endswith(f"/{metric}"))
+    shown = metric.removeprefix("sem_seg/")
+    percent = metric.split("/")[-2:][0] in _PERCENT
     drawn = False
     # A value of iteration i is that after i + 1 steps, but the evaluation after the last step counts it already.
     last = max((series[name][0].max() for name in series if name == "total_loss"), default=np.inf)
@@ -118,11 +124,12 @@ def _draw_scores(axes: Axes, series: Series) -> None:
         drawn = True
         iterations = np.minimum(iterations, last)
         best = int(values.argmax())
-        data_set = name.removesuffix("sem_seg/mIoU").rstrip("/") or "mIoU"
-        label = f"{data_set}: best {values[best]:.1f} % at iteration {iterations[best] + 1:,.0f}"
+        value = f"{values[best]:.1f} %" if percent else f"{values[best]:.4g}"
+        which = name.removesuffix(metric).rstrip("/") or shown
+        label = f"{which}: best {value} at iteration {iterations[best] + 1:,.0f}"
         _draw_line(axes, iterations, values, color, label)
         axes.plot(iterations[best] + 1, values[best], "o", color=color, markersize=7, markerfacecolor="white", zorder=4)
-    _finish(axes, "Validation", "mIoU (%)", drawn, "lower right")
+    _finish(axes, "Validation", f"{shown} (%)" if percent else shown, drawn, "lower right")
 
 
 def _draw_line(axes: Axes, iterations: np.ndarray, values: np.ndarray, color: str, label: str) -> None:

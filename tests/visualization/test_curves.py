@@ -87,17 +87,36 @@ def test_the_best_score_is_told_without_regard_to_nan(tmp_path):
     scores = [30.0, float("nan"), 42.25, 41.0]
     rows = [{"iteration": 100 * i + 99, "sem_seg/mIoU": score} for i, score in enumerate(scores)]
     axes = Figure().subplots()
-    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)))
+    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)), "sem_seg/mIoU")
     (text,) = axes.get_legend().get_texts()
     assert text.get_text() == "mIoU: best 42.2 % at iteration 300"
     assert axes.lines[0].get_xdata().tolist() == [100, 300, 400]
+
+
+@pytest.mark.parametrize(
+    ("metric", "ylabel", "labels"),
+    [
+        ("segm/AP", "segm/AP (%)", ["a_val: best 30.0 % at iteration 20", "b_val: best 40.0 % at iteration 10"]),
+        ("b_val/segm/AP", "b_val/segm/AP (%)", ["b_val/segm/AP: best 40.0 % at iteration 10"]),
+        ("input/brightness", "input/brightness", ["input/brightness: best 127.1 at iteration 10"]),
+        ("sem_seg/mIoU", "mIoU (%)", None),
+    ],
+)
+def test_the_metric_is_drawn_for_every_data_set(tmp_path, metric, ylabel, labels):
+    rows = [{"iteration": i, "a_val/segm/AP": 20.0 + i // 9 * 5, "b_val/segm/AP": 49.0 - i} for i in (9, 19)]
+    rows += [{"iteration": 9, "input/brightness": 127.125, "bbox/AP": 3.0}]
+    axes = Figure().subplots()
+    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)), metric)
+    assert axes.get_ylabel() == ylabel
+    legend = axes.get_legend()
+    assert (legend and [text.get_text() for text in legend.get_texts()]) == labels
 
 
 def test_the_evaluation_after_the_last_step_is_not_put_beyond_it(tmp_path):
     rows = [{"iteration": i, "total_loss": 1.0} for i in (9, 19)]
     rows += [{"iteration": 9, "sem_seg/mIoU": 30.0}, {"iteration": 20, "sem_seg/mIoU": 40.0}]
     axes = Figure().subplots()
-    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)))
+    _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)), "sem_seg/mIoU")
     assert axes.lines[0].get_xdata().tolist() == [10, 20]
     assert axes.get_legend().get_texts()[0].get_text().endswith("at iteration 20")
 
