@@ -12,7 +12,7 @@ _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def format_detection_table(results: Results, class_names: Sequence[str]) -> str:
-    """Return COCO's average precision of boxes and masks, in percent, and token semantics; what is absent is left out.
+    """Return COCO's average precision of boxes and masks, in percent, then what `format_table` makes of the rest.
 
     The precision of each class is in the log of Detectron2's evaluator, and in ``metrics.json``.
     """
@@ -22,8 +22,9 @@ def format_detection_table(results: Results, class_names: Sequence[str]) -> str:
     if rows:
         headers = ["", *_FIGURES]
         parts.append(tabulate(rows, headers=headers, tablefmt="pipe", stralign="right", disable_numparse=True))
-    if tokens := results.get("token_semantics"):
-        parts.append(format_table({"token_semantics": tokens}, ()))
+    rest = {task: metrics for task, metrics in results.items() if task not in _TASKS}
+    if text := format_table(rest, class_names):
+        parts.append(text)
     return "\n\n".join(parts)
 
 

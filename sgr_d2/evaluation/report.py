@@ -14,6 +14,7 @@ from tabulate import tabulate
 _SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
 _CITYSCAPES = ("IoU", "iIoU", "IoU_sup", "iIoU_sup")
 _TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
+_WITH_TABLE = ("sem_seg", "cityscapes", "token_semantics")
 _CLASSES_PER_ROW = 3
 
 Results = Mapping[str, Mapping[str, float]]
@@ -50,10 +51,11 @@ def write_metrics(results: Results, path: str | os.PathLike) -> None:
 
 
 def format_table(results: Results, class_names: Sequence[str]) -> str:
-    """Return the results as text: segmentation summary, token semantics, IoU per class; what is absent is left out.
+    """Return the results as text: segmentation summary, token semantics, IoU per class, figures of other evaluators.
 
     Args:
-        results: what the evaluators return: "sem_seg" and "cityscapes" in percent, "token_semantics" in nats.
+        results: what the evaluators return: "sem_seg" and "cityscapes" in percent, "token_semantics" in nats; what is
+            absent is left out.
         class_names: the classes, in the order of the table.
     """
     parts = []
@@ -68,6 +70,8 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
         parts.append(_token_table(tokens))
     if sem_seg:
         parts.append(_class_table(sem_seg, class_names))
+    if others := {task: metrics for task, metrics in results.items() if task not in _WITH_TABLE and metrics}:
+        parts.append(_table_of_others(others))
     return "\n\n".join(parts)
 
 
@@ -85,6 +89,15 @@ def _class_table(sem_seg: Mapping[str, float], class_names: Sequence[str]) -> st
     entries = [[name, _number(sem_seg, f"IoU-{name}", 2)] for name in class_names]
     rows = [list(chain(*entries[first : first + columns])) for first in range(0, len(entries), max(1, columns))]
     return tabulate(rows, headers=["class", "IoU"] * columns, **_STYLE)
+
+
+def _table_of_others(results: Results) -> str:
+    rows = [[f"{task}/{name}", _plain(metrics, name)] for task, metrics in results.items() for name in metrics]
+    return tabulate(rows, headers=["metric", "value"], **_STYLE)
+
+
+def _plain(metrics: Mapping[str, float], name: str) -> str:
+    return str(metrics[name]) if isinstance(metrics[name], int) else _number(metrics, name, 4)
 
 
 def _number(metrics: Mapping[str, float], name: str, digits: int) -> str:

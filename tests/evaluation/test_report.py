@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from sgr_d2.evaluation import format_table, metrics_path, write_metrics
+from sgr_d2.evaluation import format_detection_table, format_table, metrics_path, write_metrics
 
 SEM_SEG = {
     "mIoU": 61.2345,
@@ -40,6 +40,18 @@ def test_table_of_a_baseline_has_no_token_block():
     text = format_table({"sem_seg": SEM_SEG}, ["road"])
     assert "S_C" not in text and "95.50" in text
     assert format_table({}, ["road"]) == ""
+
+
+@pytest.mark.parametrize("table", [format_table, format_detection_table])
+def test_figures_of_other_evaluators_have_a_table(table):
+    context = {"objects": 93.75, "pixels_0_60": math.nan, "count": 12}
+    text = table({"context": context, "mine": {"score": 0.5}}, ["road"])
+    assert [cells(line) for line in text.splitlines()[2:]] == [
+        ["context/objects", "93.7500"],
+        ["context/pixels_0_60", "n/a"],
+        ["context/count", "12"],
+        ["mine/score", "0.5000"],
+    ]
 
 
 def test_numbers_of_class_names_are_not_reformatted():
