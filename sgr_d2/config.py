@@ -234,7 +234,8 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.SLIDING_WINDOW.STRIDE = [384, 768]
     # Windows at a time.
     cfg.TEST.SLIDING_WINDOW.BATCH_SIZE = 1
-    # model_best.pth keeps the checkpoint with the highest value of this metric ("task/name"), which curves.png shows.
+    # model_best.pth keeps the checkpoint with the highest value of this metric, which curves.png shows: "task/name", of
+    # several test sets that of the first, or "data set/task/name".
     cfg.TEST.BEST_METRIC = "sem_seg/mIoU"
     # Draw so many images of each test set after an evaluation (0: none) into OUTPUT_DIR/evaluation/<dataset>/pictures.
     cfg.TEST.NUM_PICTURES = 0

@@ -6,10 +6,15 @@ import math
 from pathlib import Path
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from sgr_d2.visualization import plot_curves
+
+# Figures of one class, which would make a list of metrics long.
+_OF_CLASSES = ("IoU-", "ACC-", "AP-")
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +28,14 @@ class SeedEachStep(HookBase):
     def before_step(self) -> None:
         step = self.trainer.iter * comm.get_world_size() + comm.get_rank()
         torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
+
+
+def best_metric(cfg: CfgNode) -> str:
+    """TEST.BEST_METRIC by its full name: of several data sets that of the first one, unless it names another."""
+    names, metric = cfg.DATASETS.TEST, cfg.TEST.BEST_METRIC
+    if len(names) < 2 or metric.startswith(tuple(f"{name}/" for name in names)):
+        return metric
+    return f"{names[0]}/{metric}"
 
 
 class BestCheckpoint(HookBase):
@@ -65,7 +78,13 @@ class BestCheckpoint(HookBase):
     def _keep_if_best(self) -> None:
         value, iteration = self.trainer.storage.latest().get(self.metric, (None, None))
         if value is None:
-            logger.warning("TEST.BEST_METRIC = %s was not computed: no best checkpoint.", self.metric)
+            results = getattr(self.trainer, "_last_eval_results", None) or {}
+            known = [name for name in flatten_results_dict(results) if not any(kind in name for kind in _OF_CLASSES)]
+            logger.warning(
+                "TEST.BEST_METRIC = %s was not computed: no best checkpoint. There are %s.",
+                self.metric,
+                ", ".join(known) or "no results at all",
+            )
             return
         if not value > self.best:
             return

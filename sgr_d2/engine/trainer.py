@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .build import build_model
 from .checkpoint import Checkpointer, require_all_parameters
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
-from .hooks import BestCheckpoint, PlotCurves, SeedEachStep
+from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
@@ -112,13 +112,15 @@ class Trainer(DefaultTrainer):
         super().after_train()
 
     def build_hooks(self) -> list:
-        best = BestCheckpoint(self.checkpointer, self.cfg.TEST.EVAL_PERIOD, self.cfg.TEST.BEST_METRIC)
+        best = BestCheckpoint(self.checkpointer, self.cfg.TEST.EVAL_PERIOD, best_metric(self.cfg))
         curves = PlotCurves(self.cfg.OUTPUT_DIR, self.cfg.TEST.BEST_METRIC)
         *hooks, last = super().build_hooks()
         if not comm.is_main_process():
             return [SeedEachStep(self.cfg.SEED), *hooks, last]
         if not self.cfg.DATASETS.TEST:
             return [SeedEachStep(self.cfg.SEED), *hooks, last, curves]
+        if best.metric != self.cfg.TEST.BEST_METRIC:
+            logger.info("model_best.pth: by %s; set TEST.BEST_METRIC for another data set.", best.metric)
         # the last one writes the log and must see the results of all the others
         return [SeedEachStep(self.cfg.SEED), *hooks, best, last, curves]
 

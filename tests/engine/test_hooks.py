@@ -6,8 +6,9 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from sgr_d2.config import get_sgr_cfg
 from sgr_d2.engine.checkpoint import Checkpointer
-from sgr_d2.engine.hooks import BestCheckpoint, SeedEachStep
+from sgr_d2.engine.hooks import BestCheckpoint, SeedEachStep, best_metric
 
 
 def test_every_step_of_every_seed_draws_its_own_numbers():
@@ -101,3 +102,26 @@ def test_a_resume_goes_on_from_the_latest_checkpoint_not_from_the_best(tmp_path)
     hook.after_step()
     assert best(tmp_path) == (50.0, 4)
     assert hook.checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000003.pth")
+
+
+@pytest.mark.parametrize(
+    ("names", "metric", "expected"),
+    [
+        (("a_val",), "segm/AP", "segm/AP"),
+        (("a_val", "b_val"), "segm/AP", "a_val/segm/AP"),
+        (("a_val", "b_val"), "b_val/segm/AP", "b_val/segm/AP"),
+    ],
+)
+def test_the_first_of_several_data_sets_decides(names, metric, expected):
+    cfg = get_sgr_cfg()
+    cfg.DATASETS.TEST, cfg.TEST.BEST_METRIC = names, metric
+    assert best_metric(cfg) == expected
+
+
+def test_a_metric_that_there_is_not_is_told_with_those_that_there_are(tmp_path, caplog):
+    hook = started(tmp_path, metric="sem_seg/IoU")
+    hook.after_step()
+    assert "no best checkpoint. There are no results at all." in caplog.text
+    hook.trainer._last_eval_results = {"a": {"sem_seg": {"mIoU": 1.0, "IoU-car": 2.0}}, "b": {"bbox": {"AP": 3.0}}}
+    hook.after_step()
+    assert "sem_seg/IoU was not computed: no best checkpoint. There are a/sem_seg/mIoU, b/bbox/AP." in caplog.text

@@ -171,6 +171,16 @@ def test_the_best_checkpoint_of_a_run_and_of_a_longer_one(config_file, tmp_path)
     assert json.loads((tmp_path / "model_best.json").read_text())["value"] == 100.0
 
 
+def test_the_best_checkpoint_of_two_data_sets_is_that_of_the_first(config_file, tmp_path, caplog):
+    names = "('scenes_val', 'scenes_train')"
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        results = run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", names)
+    record = json.loads((tmp_path / "model_best.json").read_text())
+    assert record["metric"] == "scenes_val/sem_seg/mIoU" and (tmp_path / "model_best.pth").is_file()
+    assert record["value"] == pytest.approx(results["scenes_val"]["sem_seg"]["mIoU"])
+    assert "model_best.pth: by scenes_val/sem_seg/mIoU" in caplog.text
+
+
 def test_missing_images_are_found_before_the_model_is_built(config_file, tmp_path):
     config = config_file.read_text().replace("val/images", "nowhere/images")
     config_file.write_text(config)
