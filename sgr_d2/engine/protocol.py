@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Wrap ``model`` as TEST.SLIDING_WINDOW and TEST.AUG ask; augmentation goes around the windows.
 
+    The wrapper is in the mode of ``model``, to which Detectron2 sets both when an evaluation ends.
+
     Raises:
         ValueError: if the model is no semantic segmentor, or sizes cannot work.
     """
@@ -26,12 +28,13 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
             f"TEST.SLIDING_WINDOW and TEST.AUG need a semantic segmentor; MODEL.META_ARCHITECTURE is "
             f"{cfg.MODEL.META_ARCHITECTURE}. Set their ENABLED to False."
         )
+    wrapped = model
     if windows.ENABLED:
-        model = SlidingWindow(model, size=windows.SIZE, stride=windows.STRIDE, batch_size=windows.BATCH_SIZE)
+        wrapped = SlidingWindow(model, size=windows.SIZE, stride=windows.STRIDE, batch_size=windows.BATCH_SIZE)
         logger.info("Sliding windows of %s, every %s pixels.", list(windows.SIZE), list(windows.STRIDE))
     if augmentation.ENABLED:
-        model = TestTimeAugmentation(
-            model,
+        wrapped = TestTimeAugmentation(
+            wrapped,
             min_sizes=augmentation.MIN_SIZES,
             max_size=augmentation.MAX_SIZE,
             flip=augmentation.FLIP,
@@ -39,7 +42,8 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
         )
         mirrored = ", and mirrored" if augmentation.FLIP else ""
         logger.info("Test-time augmentation: shorter edges %s%s.", list(augmentation.MIN_SIZES), mirrored)
-    return model
+    wrapped.training = model.training  # of the wrapper alone: parts of the model may be in another mode
+    return wrapped
 
 
 def loader_config(cfg: CfgNode) -> CfgNode:

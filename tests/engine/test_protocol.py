@@ -1,4 +1,5 @@
 import pytest
+from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 from torch import nn
 from toys import toy_cfg
@@ -44,3 +45,16 @@ def test_evaluation_with_windows_and_scales_has_all_figures(config_file):
     results = evaluate_checkpoint(load_config(str(config_file), opts))
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
     assert results["token_semantics"]["S_C"] >= 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_evaluation_leaves_the_model_in_its_mode(training):
+    cfg = toy_cfg()
+    cfg.TEST.SLIDING_WINDOW.ENABLED = cfg.TEST.AUG.ENABLED = True
+    model = build_model(cfg).train(training)
+    model.backbone.eval()
+    wrapped = with_protocol(cfg, model)
+    assert model.training is training and not model.backbone.training  # a part may be in a mode of its own
+    with inference_context(wrapped):
+        assert not model.training
+    assert model.training is training
