@@ -21,7 +21,7 @@ from .build import check_parts
 from .earlier_run import check_resume, keeping_config, set_aside
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
-from .tasks import task_of
+from .tasks import check_model, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,8 @@ def use_metadata(cfg: CfgNode) -> None:
     """Set the number of classes, and what else the task takes from the data sets' metadata.
 
     Raises:
-        ValueError: if the config names another number of classes, no data set, or a panoptic model.
+        ValueError: if the config names another number of classes, no data set, a panoptic model, or one for another
+            task than the data sets.
     """
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
@@ -145,7 +146,9 @@ def use_metadata(cfg: CfgNode) -> None:
             "training does not make. Use SGRGeneralizedRCNN or SGRSegmentor, or train it with a program of your own."
         )
     task = task_of(names)
-    task.use_classes(cfg, names, task.metadata_of(names))
+    metadata = task.metadata_of(names)
+    check_model(cfg, names)
+    task.use_classes(cfg, names, metadata)
 
 
 def use_machine(cfg: CfgNode, world_size: int, *, given: Collection[str] = ()) -> None:

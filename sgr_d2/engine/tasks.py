@@ -18,6 +18,8 @@ from . import detection, semantic
 class Task(NamedTuple):
     """
     Attributes:
+        name: in messages.
+        models: the meta-architectures of Detectron2 and sgr_d2 that are for this task alone.
         metadata_of: names of data sets -> what their classes are.
         use_classes: (cfg, names, metadata) writes numbers of classes into the config.
         build_train_loader: (cfg, start_iter=...) -> the loader of DATASETS.TRAIN.
@@ -27,6 +29,8 @@ class Task(NamedTuple):
         format_table: (results, class names) -> text.
     """
 
+    name: str
+    models: tuple[str, ...]
     metadata_of: Callable[[Sequence[str]], SemanticMetadata]
     use_classes: Callable[[CfgNode, Sequence[str], SemanticMetadata], None]
     build_train_loader: Callable[..., DataLoader]
@@ -37,6 +41,8 @@ class Task(NamedTuple):
 
 
 SEMANTIC = Task(
+    name="segmentation",
+    models=("SGRSegmentor", "PeerSegmentor", "SemanticSegmentor"),
     metadata_of=metadata_of,
     use_classes=semantic.use_semantic_classes,
     build_train_loader=build_train_loader,
@@ -46,6 +52,8 @@ SEMANTIC = Task(
     format_table=format_table,
 )
 DETECTION = Task(
+    name="detection",
+    models=("SGRGeneralizedRCNN", "SGRRetinaNet", "GeneralizedRCNN", "RetinaNet", "ProposalNetwork"),
     metadata_of=thing_metadata_of,
     use_classes=detection.use_thing_classes,
     build_train_loader=detection.build_detection_train_loader,
@@ -70,3 +78,15 @@ def task_of(names: Sequence[str]) -> Task:
         kinds = ", ".join(f"{name} ({kind})" for name, kind in types.items())
         raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST mix segmentation and detection: {kinds}.")
     return next(iter(tasks.values()), SEMANTIC)
+
+
+def check_model(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Raise ValueError if MODEL.META_ARCHITECTURE is known to be for another task than these data sets."""
+    architecture, task = cfg.MODEL.META_ARCHITECTURE, task_of(names)
+    for other in (SEMANTIC, DETECTION):
+        if other is not task and architecture in other.models:
+            raise ValueError(
+                f"MODEL.META_ARCHITECTURE = {architecture} is for {other.name}, but DATASETS.TRAIN and DATASETS.TEST, "
+                f"{', '.join(names)}, are for {task.name}. Name data sets for {other.name}, or one of the "
+                f"meta-architectures {', '.join(task.models)}."
+            )

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.logger import setup_logger
 from toy_checkpoint import write_checkpoint
 
 from sgr_d2.engine import SGRPredictor, Trainer, load_config, setup
 from sgr_d2.engine.model_card import KEY, ModelCard
 from sgr_d2.engine.setup import use_machine
+from sgr_d2.modeling import SGRSegmentor
 
 
 def load(config_file, *opts):
@@ -32,6 +34,35 @@ def test_classes_and_ignore_label_come_from_the_data_set(config_file):
 def test_panoptic_models_are_refused(config_file):
     with pytest.raises(ValueError, match=r"SGRPanopticFPN needs instances and label maps at once"):
         load(config_file, "MODEL.META_ARCHITECTURE", "SGRPanopticFPN")
+
+
+@pytest.mark.parametrize(
+    ("model", "data_set", "tasks"),
+    [
+        ("SGRGeneralizedRCNN", "scenes_train", "is for detection.*scenes_train, are for segmentation"),
+        ("SGRSegmentor", "tiny_coco_train", "is for segmentation.*tiny_coco_train, are for detection"),
+    ],
+)
+def test_a_model_for_another_task_than_the_data_sets(config_file, model, data_set, tasks):
+    options = ["DATASETS.TRAIN", f"('{data_set}',)", "DATASETS.TEST", "()"]
+    with pytest.raises(ValueError, match=rf"MODEL.META_ARCHITECTURE = {model} {tasks}.*SGR"):
+        load(config_file, "MODEL.META_ARCHITECTURE", model, *options)
+
+
+def test_a_model_of_ones_own_may_be_for_any_task(config_file):
+    META_ARCH_REGISTRY._obj_map["Mine"] = SGRSegmentor
+    try:
+        load(
+            config_file,
+            "MODEL.META_ARCHITECTURE",
+            "Mine",
+            "DATASETS.TRAIN",
+            "('tiny_coco_train',)",
+            "DATASETS.TEST",
+            "()",
+        )
+    finally:
+        del META_ARCH_REGISTRY._obj_map["Mine"]
 
 
 @pytest.mark.parametrize(
