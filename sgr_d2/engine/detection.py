@@ -15,7 +15,7 @@ from sgr_d2.data.detection_mapper import DetectionMapper
 from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask
 from sgr_d2.data.loader import build_test_loader, build_train_loader
 from sgr_d2.data.reading import read_image
-from sgr_d2.evaluation import InstanceTokensEvaluator
+from sgr_d2.evaluation import TokenSemanticsEvaluator
 from sgr_d2.visualization import DetectionPictureWriter
 
 from .instance_truth import Truth
@@ -82,8 +82,8 @@ def build_detection_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMe
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     evaluators = [
         COCOEvaluator(dataset_name, tasks=tasks, output_dir=str(folder), allow_cached_coco=False),
-        InstanceTokensEvaluator(
-            truth_of=truth.maps_of,
+        TokenSemanticsEvaluator(
+            maps_of=lambda image: truth.maps_of(image["file_name"]),
             components_of=truth.components_of,
             num_classes=len(info.classes),
             ignore_label=NO_INSTANCE,

@@ -5,7 +5,6 @@ Shape legend: H x W image, K tokens, C classes.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +111,7 @@ def _add_photos(writer: ExplorerWriter, records, info: SemanticMetadata, progres
 
 def _explore_model(model: NamedModel, records, writer: ExplorerWriter, dataset_name, settings, progress) -> None:
     predictor = model.predictor
-    meter = _Meter(predictor.metadata, records, dataset_name, settings)
+    meter = _Meter(predictor.metadata, dataset_name, settings)
     sgr = next((part for part in predictor.model.modules() if isinstance(part, SGR)), None)
     run = writer.start_run()
     with record_attention(sgr) if sgr is not None else nullcontext(AttentionRecord()) as attention:
@@ -129,22 +128,19 @@ class _Meter:
     Without truth the labels are the predicted ones: figures then tell how well tokens agree with the prediction.
     """
 
-    def __init__(self, info: SemanticMetadata, records, dataset_name: str | None, settings: ExploreSettings):
+    def __init__(self, info: SemanticMetadata, dataset_name: str | None, settings: ExploreSettings):
         self._info = info
         self._settings = settings
         self._has_truth = dataset_name is not None
         self._labels = np.zeros((0, 0), np.uint8)
-        files = {record["file_name"]: record["file_name"] for record in records}
-        self._image, self._all = [self._evaluators(dataset_name, files) for _ in range(2)]
+        self._first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1) if dataset_name else 1
+        self._image, self._all = [self._evaluators(dataset_name) for _ in range(2)]
 
-    def _evaluators(self, dataset_name: str | None, files: dict[str, str]) -> list:
-        first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1) if dataset_name else 1
+    def _evaluators(self, dataset_name: str | None) -> list:
         evaluators: list = [
             TokenSemanticsEvaluator(
-                read_label=lambda _: self._labels,
+                maps_of=self._maps_of,
                 components_of=self._components,
-                read_instances=partial(read_instances, first_id=first_id),
-                label_files=files,
                 num_classes=len(self._info.classes),
                 ignore_label=self._info.ignore_label,
                 min_mass=self._settings.min_mass,
@@ -190,6 +186,10 @@ class _Meter:
     def total(self) -> tuple[dict[str, float], dict[str, float]]:
         """Figures over all images, and the IoU of each class."""
         return _figures(self._all)
+
+    def _maps_of(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        path = record.get("instance_file_name")
+        return self._labels, read_instances(path, first_id=self._first_id) if path else None
 
     def _components(self, labels: np.ndarray, instances: np.ndarray | None = None) -> np.ndarray:
         return label_components(

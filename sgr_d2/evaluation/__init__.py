@@ -3,7 +3,6 @@
 from sgr_d2.evaluation.build import EVALUATORS, build_sem_seg_evaluators, check_evaluator_type, evaluators_of
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
-from sgr_d2.evaluation.coco_tokens import InstanceTokensEvaluator
 from sgr_d2.evaluation.exact_sum import ExactSum
 from sgr_d2.evaluation.label_files import LastFileCache, resize_nearest
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
@@ -16,7 +15,6 @@ __all__ = [
     "EVALUATORS",
     "CityscapesEvaluator",
     "ExactSum",
-    "InstanceTokensEvaluator",
     "LabelMasses",
     "LastFileCache",
     "StreamingSemSegEvaluator",

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -26,15 +27,27 @@ def build_sem_seg_evaluators(
     full_size: bool = True,
     distributed: bool = True,
 ) -> list[DatasetEvaluator]:
-    """Segmentation metrics and token semantics in one pass; arguments as in the two evaluators."""
+    """Segmentation metrics and token semantics in one pass.
+
+    Args:
+        dataset_name: name of the registered data set.
+        read_label: label file -> (H, W) integers.
+        read_instances: instance file -> (H, W) instance ids, 0 for none, of inputs that have ``instance_file_name``;
+            None measures connected components everywhere.
+        components_of, min_mass, full_size, distributed: see the two evaluators.
+    """
     read_once = LastFileCache(read_label)
     sem_seg = StreamingSemSegEvaluator(dataset_name, read_label=read_once, full_size=full_size, distributed=distributed)
     metadata = MetadataCatalog.get(dataset_name)
+
+    def maps_of(image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+        instance_file = image.get("instance_file_name") if read_instances else None
+        labels = read_once(sem_seg.input_file_to_gt_file[image["file_name"]])
+        return labels, read_instances(instance_file) if instance_file else None
+
     tokens = TokenSemanticsEvaluator(
-        read_label=read_once,
+        maps_of=maps_of,
         components_of=components_of,
-        read_instances=read_instances,
-        label_files=sem_seg.input_file_to_gt_file,
         num_classes=len(metadata.stuff_classes),
         ignore_label=metadata.ignore_label,
         min_mass=min_mass,

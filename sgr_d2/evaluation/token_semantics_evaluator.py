@@ -1,6 +1,6 @@
 """Detectron2 evaluator of the token semantics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from sgr_d2.structures import ImageTokens
 class TokenSemanticsEvaluator(DatasetEvaluator):
     """Token semantics over classes and over components, for outputs that carry ``"sgr"``: an ``ImageTokens``.
 
-    Where the data set has real instances, these take the place of components.
+    Where there are real instances, these take the place of components.
 
     Outputs without it (the baseline) are passed over; when there is none at all, the result is empty.
     """
@@ -24,10 +24,8 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
     def __init__(
         self,
         *,
-        read_label: Callable[[str], np.ndarray],
+        maps_of: Callable[[dict[str, Any]], tuple[np.ndarray, np.ndarray | None]],
         components_of: Callable[..., np.ndarray],
-        read_instances: Callable[[str], np.ndarray] | None = None,
-        label_files: Mapping[str, str],
         num_classes: int,
         ignore_label: int | None,
         min_mass: float = 1e-4,
@@ -36,22 +34,17 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
     ) -> None:
         """
         Args:
-            read_label: label file -> (H, W) integers.
-            components_of: (H, W) labels -> (H, W) component ids, 0 ignored. Images with real instances are given as
-                (labels, instances).
-            read_instances: instance file -> (H, W) instance ids, 0 for none. Used for inputs that have the key
-                ``instance_file_name``; None measures connected components everywhere.
-            label_files: image file -> label file.
+            maps_of: input of the model (the dict of an image) -> labels (H, W), and instance ids (H, W), 0 for none;
+                None in their place where there are no real instances.
+            components_of: labels, or labels and instance ids -> (H, W) component ids, 0 ignored.
             num_classes: C; labels outside [0, C) other than ``ignore_label`` are an error.
             ignore_label: the label of pixels that take no part; None when there is none.
             min_mass: tokens that cover a smaller share of the image's pixels are inactive.
-            full_size: measure at the size of the label file; otherwise at that of ``output["sem_seg"]``.
+            full_size: measure at the size of the labels; otherwise at that of ``output["sem_seg"]``.
             distributed: gather the results of all processes.
         """
-        self._read_label = read_label
+        self._maps_of = maps_of
         self._components_of = components_of
-        self._read_instances = read_instances
-        self._label_files = label_files
         self._num_classes = num_classes
         self._ignore_label = ignore_label
         self._min_mass = min_mass
@@ -63,21 +56,17 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
         self._meter = TokenSemanticsMeter()
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Measure a batch. Raises ValueError naming the label file when labels or regions are not valid."""
+        """Measure a batch. Raises ValueError naming the image when labels or regions are not valid."""
         for image, output in zip(inputs, outputs, strict=True):
             if output.get("sgr") is None:
                 continue
-            label_file = self._label_files[image["file_name"]]
-            labels = np.asarray(self._read_label(label_file))
-            maps = [labels]
-            if self._read_instances and image.get("instance_file_name"):
-                maps.append(np.asarray(self._read_instances(image["instance_file_name"])))
+            maps = [np.asarray(array) for array in self._maps_of(image) if array is not None]
             if not self._full_size:
                 maps = [resize_nearest(array, output["sem_seg"].shape[-2:]) for array in maps]
             try:
                 self._measure(output["sgr"], *maps)
             except ValueError as error:
-                raise ValueError(f"{label_file}: {error}") from error
+                raise ValueError(f"{image['file_name']}: {error}") from error
 
     def _measure(self, tokens: ImageTokens, labels: np.ndarray, *instances: np.ndarray) -> None:
         regions = tokens.regions.detach().float().cpu().numpy()

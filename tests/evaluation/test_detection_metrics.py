@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from sgr_d2.evaluation import InstanceTokensEvaluator, format_detection_table, token_semantics
+from sgr_d2.evaluation import TokenSemanticsEvaluator, format_detection_table, token_semantics
 from sgr_d2.structures import ImageTokens
 
 NONE = -1
 
 
-def truth(_file):
+def truth(_image):
     """(4, 6): a thing of class 0 left, two of class 2 right, a gap between."""
     labels = np.full((4, 6), NONE, np.int32)
     ids = np.zeros((4, 6), np.int32)
@@ -23,7 +23,7 @@ def truth(_file):
 
 def make(**options):
     defaults = {"components_of": lambda labels, ids: ids, "num_classes": 3, "ignore_label": NONE}
-    return InstanceTokensEvaluator(**{"truth_of": truth, "distributed": False, **defaults, **options})
+    return TokenSemanticsEvaluator(**{"maps_of": truth, "distributed": False, **defaults, **options})
 
 
 def measure(evaluator, regions):
@@ -68,7 +68,7 @@ def test_instances_that_do_not_count_are_left_out_of_i_alone():
 
 
 def test_images_without_instances_and_models_without_sgr():
-    nothing = make(truth_of=lambda _: (np.full((4, 6), NONE), np.zeros((4, 6), np.int64)))
+    nothing = make(maps_of=lambda _: (np.full((4, 6), NONE), np.zeros((4, 6), np.int64)))
     figures = measure(nothing, np.ones((2, 4, 6)))
     assert figures["num_unlabelled_C"] == figures["num_unlabelled_I"] == 1 and math.isnan(figures["S_C"])
     evaluator = make()

@@ -31,9 +31,8 @@ def output_of(path):
 
 def make_evaluator(**changes):
     arguments = {
-        "read_label": label_of,
+        "maps_of": lambda image: (label_of(image["file_name"].removesuffix(".jpg")), None),
         "components_of": stripes,
-        "label_files": {f"{index}.jpg": str(index) for index in range(NUM_IMAGES)},
         "num_classes": 3,
         "ignore_label": 255,
     }
@@ -80,30 +79,28 @@ def test_input_size_measures_resized_labels():
     labels = np.array([[0, 1], [2, 1]], dtype=np.uint8)
     regions = torch.rand(3, 2, 2, generator=torch.Generator().manual_seed(0))
     output = {"sem_seg": torch.zeros(3, 1, 1), "sgr": ImageTokens(regions, torch.zeros(3, 2), (2.0, 2.0))}
-    evaluator = make_evaluator(read_label=lambda path: labels, full_size=False)
+    evaluator = make_evaluator(maps_of=lambda _: (labels, None), full_size=False)
     evaluator.process([{"file_name": "0.jpg"}], [output])
     # At one pixel only one class is left.
     assert evaluator.evaluate()["token_semantics"]["num_single_label_C"] == 1
 
 
 def test_components_of_ignored_classes_only_are_counted_not_averaged():
-    evaluator = make_evaluator(read_label=lambda path: np.full((6, 6), 2, np.uint8))
+    evaluator = make_evaluator(maps_of=lambda _: (np.full((6, 6), 2, np.uint8), None))
     figures = run(evaluator, [0, 1])["token_semantics"]
     assert figures["S_C"] == 0.0 and math.isnan(figures["S_I"])
     assert figures["num_unlabelled_I"] == 2
 
 
-def test_bad_label_names_the_file():
-    evaluator = make_evaluator(
-        read_label=lambda path: np.full((6, 6), 17, np.uint8), label_files={"0.jpg": "dir/a.png"}
-    )
-    with pytest.raises(ValueError, match=r"dir/a\.png: labels \[17\] are neither"):
+def test_bad_labels_name_the_image():
+    evaluator = make_evaluator(maps_of=lambda _: (np.full((6, 6), 17, np.uint8), None))
+    with pytest.raises(ValueError, match=r"0\.jpg: labels \[17\] are neither"):
         run(evaluator, [0])
 
 
-def test_bad_regions_name_the_file():
+def test_bad_regions_name_the_image():
     output = {"sgr": ImageTokens(torch.full((2, 3, 3), math.nan), torch.zeros(2, 2), (3.0, 3.0))}
-    with pytest.raises(ValueError, match="1: regions must be finite"):
+    with pytest.raises(ValueError, match=r"1\.jpg: regions must be finite"):
         make_evaluator().process([{"file_name": "1.jpg"}], [output])
 
 
