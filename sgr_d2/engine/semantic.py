@@ -59,7 +59,7 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
         ValueError: there is no evaluator for such data sets, a record has no label, or the model returns no semantic
             scores.
     """
-    check_evaluator_type(dataset_name, MetadataCatalog.get(dataset_name).get("evaluator_type"))
+    check_evaluator_type(dataset_name)
     bare = [record["file_name"] for record in get_dataset_records(dataset_name) if "sem_seg_file_name" not in record]
     if bare:
         raise ValueError(
@@ -75,7 +75,7 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
 
 def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
     """The evaluator of the data set's type, and the one that draws pictures."""
-    metadata = MetadataCatalog.get(dataset_name)
+    first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1)
     records = get_dataset_records(dataset_name)
     read = _label_reader(records, info)
     components_of = partial(
@@ -85,11 +85,10 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
         max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
     )
     evaluators = evaluators_of(
-        metadata.evaluator_type,
         dataset_name,
         read_label=read,
         components_of=lambda labels, instances=None: components_of(labels, instances=instances).ids,
-        read_instances=partial(read_instances, first_id=metadata.get("first_instance_id", 1)),
+        read_instances=partial(read_instances, first_id=first_id),
         min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
         full_size=cfg.TEST.FULL_SIZE,
     )

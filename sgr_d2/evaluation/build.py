@@ -89,24 +89,25 @@ EVALUATORS: dict[str, Callable[..., list[DatasetEvaluator]]] = {
 }
 
 
-def evaluators_of(evaluator_type: str, dataset_name: str, **arguments) -> list[DatasetEvaluator]:
-    """Build the evaluators of a data set.
+def evaluators_of(dataset_name: str, **arguments) -> list[DatasetEvaluator]:
+    """Build the evaluators of a data set by the ``evaluator_type`` of its metadata, a key of ``EVALUATORS``.
 
     Args:
-        evaluator_type: a key of ``EVALUATORS``; Detectron2 keeps it in the data set's metadata.
         dataset_name: name of the registered data set.
         arguments: those of the factory, see ``build_sem_seg_evaluators``.
 
     Raises:
-        ValueError: ``evaluator_type`` is unknown; the message lists the choices.
+        ValueError: see `check_evaluator_type`.
     """
-    check_evaluator_type(dataset_name, evaluator_type)
-    return EVALUATORS[evaluator_type](dataset_name, **arguments)
+    check_evaluator_type(dataset_name)
+    return EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, **arguments)
 
 
-def check_evaluator_type(dataset_name: str, evaluator_type: str | None) -> None:
-    """Raise ValueError, with the choices, for an ``evaluator_type`` that `evaluators_of` does not know."""
+def check_evaluator_type(dataset_name: str) -> None:
+    """Raise ValueError, with the choices, for a data set whose ``evaluator_type`` has no evaluators."""
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type not in EVALUATORS:
         raise ValueError(
-            f"data set {dataset_name!r}: unknown evaluator_type {evaluator_type!r}; choose one of {sorted(EVALUATORS)}"
+            f"data set {dataset_name!r}: unknown evaluator_type {evaluator_type!r} in its metadata; set it to one of "
+            f"{sorted(EVALUATORS)} where you register it"
         )

@@ -41,7 +41,9 @@ def make_dataset(tmp_path: Path):
             records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(path)})
         names.append(name)
         DatasetCatalog.register(name, lambda: records)
-        MetadataCatalog.get(name).set(**{"stuff_classes": CLASSES, "ignore_label": IGNORE, **metadata})
+        MetadataCatalog.get(name).set(
+            **{"evaluator_type": "sem_seg", "stuff_classes": CLASSES, "ignore_label": IGNORE, **metadata}
+        )
         return LabelledImages(name, [{"file_name": record["file_name"]} for record in records], labels)
 
     yield make

@@ -16,9 +16,7 @@ def test_both_evaluators_in_one_pass_read_each_file_once(make_dataset, make_labe
         return read_png(path)
 
     evaluator = DatasetEvaluators(
-        evaluators_of(
-            "sem_seg", data.name, read_label=read, components_of=lambda labels: (labels == 0).astype(np.int32)
-        )
+        evaluators_of(data.name, read_label=read, components_of=lambda labels: (labels == 0).astype(np.int32))
     )
     evaluator.reset()
     for image, label in zip(data.inputs, data.labels, strict=True):
@@ -35,12 +33,14 @@ def test_both_evaluators_in_one_pass_read_each_file_once(make_dataset, make_labe
 
 def test_baseline_has_segmentation_figures_only(make_dataset, make_labels, read_png, scores_of):
     data = make_dataset(make_labels((5, 5)))
-    evaluator = DatasetEvaluators(evaluators_of("sem_seg", data.name, read_label=read_png, components_of=np.zeros_like))
+    evaluator = DatasetEvaluators(evaluators_of(data.name, read_label=read_png, components_of=np.zeros_like))
     evaluator.reset()
     evaluator.process(data.inputs, [{"sem_seg": scores_of(data.labels[0] % 3)}])
     assert list(evaluator.evaluate()) == ["sem_seg"]
 
 
-def test_unknown_type_lists_the_choices():
-    with pytest.raises(ValueError, match=rf"'mydata'.*'coco'.*{sorted(EVALUATORS)[-1]}"):
-        evaluators_of("coco", "mydata", read_label=None, components_of=None)
+@pytest.mark.parametrize("kind", ["coco", None])
+def test_unknown_type_lists_the_choices(make_dataset, kind):
+    name = make_dataset([], evaluator_type=kind).name
+    with pytest.raises(ValueError, match=rf"'{name}': unknown evaluator_type {kind!r}.*{sorted(EVALUATORS)[-1]}"):
+        evaluators_of(name, read_label=None, components_of=None)

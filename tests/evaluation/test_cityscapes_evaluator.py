@@ -147,7 +147,7 @@ def street_set(tmp_path):
     suffixes = ("_instanceIds.png", "_labelTrainIds.png")
     records = [{**r, "sem_seg_file_name": r["instance_file_name"].replace(*suffixes)} for r in inputs]
     DatasetCatalog.register(name, lambda: records)
-    MetadataCatalog.get(name).set(stuff_classes=CLASSES, ignore_label=255)
+    MetadataCatalog.get(name).set(stuff_classes=CLASSES, ignore_label=255, evaluator_type="cityscapes_sem_seg")
     yield name, records, outputs
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
@@ -155,7 +155,6 @@ def street_set(tmp_path):
 
 def build(name, **options):
     evaluators = evaluators_of(
-        "cityscapes_sem_seg",
         name,
         read_label=lambda path: np.array(Image.open(path)),
         read_instances=lambda path: np.array(Image.open(path)).astype(np.int32),

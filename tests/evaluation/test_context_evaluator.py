@@ -76,12 +76,9 @@ def test_wrong_input_names_the_file():
 
 
 def test_it_is_built_for_the_data_set_at_full_size_only(make_dataset, make_labels, read_png, caplog):
-    data = make_dataset(make_labels((4, 5)), context_labels=[1, 2])
+    data = make_dataset(make_labels((4, 5)), context_labels=[1, 2], evaluator_type="shapes_context")
     options = {"read_label": read_png, "components_of": lambda labels: labels, "distributed": False}
-    kinds = [
-        {type(e).__name__ for e in evaluators_of("shapes_context", data.name, full_size=size, **options)}
-        for size in (True, False)
-    ]
+    kinds = [{type(e).__name__ for e in evaluators_of(data.name, full_size=size, **options)} for size in (True, False)]
     assert kinds[0] - kinds[1] == {"ContextEvaluator"}
     assert "no accuracy against distance" in caplog.text
     assert MetadataCatalog.get(data.name).context_labels == [1, 2]
