@@ -88,7 +88,7 @@ def to_markdown(found: dict) -> str:
         rows = [
             [key, on[key], off[key], None if None in (on[key], off[key]) else on[key] - off[key]]
             for key in on
-            if not key.startswith("ACC-")
+            if not key.removeprefix("sem_seg/").startswith("ACC-")
         ]
         header = ["%", "with tokens", "without", "difference"]
         table = tabulate(rows, header, tablefmt="pipe", floatfmt=".2f", missingval="n/a")

@@ -89,3 +89,11 @@ def test_command_line(trained, tmp_path, capsys):
     assert "--batches 0" in capsys.readouterr().err
     assert diagnose.main([*command, "--opts", "MODEL.SGR.ENABLED", "False"]) == 2
     assert "has no SGR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["", "sem_seg/"])
+def test_accuracies_of_classes_are_left_out_of_the_page(task):
+    figures = {f"{task}mIoU": 50.0, f"{task}IoU-road": 60.0, f"{task}ACC-road": 70.0}
+    evaluation = {"toy_val": {"with_tokens": figures, "without_tokens": figures}}
+    text = diagnose.to_markdown({"evaluation": evaluation, "pulls": {}, "batches": 1})
+    assert f"{task}IoU-road" in text and "ACC-" not in text
