@@ -62,8 +62,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def resolve(targets: list[str]) -> tuple[CfgNode, list[str]]:
-    """Return the config to take limits from, and the data sets to check."""
-    if not targets[0].endswith((".yaml", ".yml")):
+    """Return the config to take limits from, and the data sets to check.
+
+    Raises:
+        ValueError: a config stands beside other configs or names.
+    """
+    configs = [target for target in targets if target.endswith((".yaml", ".yml"))]
+    if len(configs) > 1 or configs not in ([], targets[:1]):
+        raise ValueError(f"{' '.join(targets)}: give one config, or names of data sets, a call.")
+    if not configs:
         register_all()
         cfg = get_sgr_cfg()
         cfg.INPUT.MIN_SIZE_TRAIN = ()  # nobody says how they are going to be trained

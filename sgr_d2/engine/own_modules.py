@@ -31,11 +31,22 @@ def config_with(names: Sequence[str]) -> CfgNode:
 
 
 def imports_of(config_file: str, opts: Sequence[str] = ()) -> list[str]:
-    """The value of IMPORTS in a config file with its bases, or in KEY VALUE options, which win."""
+    """The value of IMPORTS in a config file with its bases, or in KEY VALUE options, which win.
+
+    Raises:
+        ValueError: it is no list of names, or the file is empty or holds no keys.
+    """
     given = imports_in(opts)
     if given is not None:
         return given
-    return _checked(CfgNode.load_yaml_with_base(config_file, allow_unsafe=True).get("IMPORTS", []))
+    try:
+        content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
+        names = content.get("IMPORTS", [])
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            "the file, or one of _BASE_, holds no config: write keys and values, as in configs/."
+        ) from error
+    return _checked(names)
 
 
 def imports_in(opts: Sequence[str]) -> list[str] | None:

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from yaml import YAMLError
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
@@ -95,7 +96,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
         raise FileNotFoundError(
             f"{config_file}: no file {error.filename}. Paths in _BASE_ count from the folder of the file they stand in."
         ) from error
-    except (KeyError, ValueError) as error:
+    except (AssertionError, KeyError, ValueError, YAMLError) as error:
         raise _explained(error, cfg, config_file) from error
     merge_options(cfg, opts or [])
     check_parts(cfg)
@@ -110,8 +111,10 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Override keys of ``cfg`` by ["KEY", "value", ...].
 
     Raises:
-        KeyError, ValueError: a key is unknown (the message names those like it), or a value does not fit.
+        KeyError, ValueError: a key is unknown (the message names those like it), a value does not fit or is missing.
     """
+    if len(opts) % 2:
+        raise ValueError(f"command line {' '.join(map(str, opts))}: give options in pairs, KEY VALUE KEY VALUE ...")
     try:
         cfg.merge_from_list(_with_floats(cfg, opts))
     except (AssertionError, KeyError, ValueError) as error:
@@ -180,12 +183,12 @@ def _replace_norm(node: CfgNode, path: str, old: str, new: str) -> list[str]:
     return changed
 
 
-def _explained(error: Exception, cfg: CfgNode, source: str) -> Exception:
-    """The same kind of error, with its source and, for an unknown key, the keys that look like it."""
-    text = str(error.args[0]) if error.args else str(error)
+def _explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueError:
+    """The error with its source and, for an unknown key, the keys that look like it; a KeyError if it was one."""
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     match = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
     if not match:
-        return type(error)(f"{source}: {text}")
+        return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
     near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")

@@ -102,6 +102,28 @@ def test_an_option_of_the_wrong_type_is_named(config_file):
         load(config_file, "MODEL.SGR.NUM_TOKENS", "many")
 
 
+def test_an_option_without_value_is_named(config_file):
+    with pytest.raises(ValueError, match=r"command line SEED: give options in pairs, KEY VALUE"):
+        load(config_file, "SEED")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"MODEL: \xff", "codec can't decode"),
+        (b"MODEL: [", "while parsing"),
+        (b"", "holds no config"),
+        (b"- MODEL", "holds no config"),
+        (b"VERSION: 3", "Cannot merge a v3 config"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path, content, why):
+    config = tmp_path / "mine.yaml"
+    config.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"mine.yaml: .*{why}"):
+        load_config(str(config))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "choice"),
     [

@@ -133,3 +133,9 @@ def test_real_camvid(check):
     code, text, reports = check("camvid_val")
     assert (code, reports["camvid_val"]["num_images"]) == (0, 101)
     assert "suspicious" not in text
+
+
+@pytest.mark.parametrize("targets", [["a.yaml", "b.yaml"], ["camvid_train", "a.yaml"]])
+def test_one_config_a_call(check, targets):
+    code, text, _ = check(*targets)
+    assert code == 1 and text == f"error: {' '.join(targets)}: give one config, or names of data sets, a call.\n"

@@ -130,6 +130,13 @@ def test_a_key_that_came_later_counts_only_where_it_is_used(write):
     assert differences(made | {"MODEL.OLD": 1}, now) == ["MODEL.OLD: 1 -> (no such key)"]
 
 
+def test_a_config_that_cannot_be_read_is_named_with_its_run(write, tmp_path):
+    (tmp_path / "broken.yaml").write_bytes(b"MODEL: \xff")
+    plan = read_plan(write(config=str(tmp_path / "broken.yaml"), variants=[{"name": "base"}]))
+    with pytest.raises(ValueError, match=r"^base/seed0: .*broken.yaml: .*codec can't decode"):
+        resolve(plan.runs()[0])
+
+
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
 def test_our_plans_can_be_resolved_and_no_two_runs_are_the_same(path):
     plan = read_plan(path)

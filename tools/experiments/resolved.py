@@ -48,8 +48,12 @@ def resolve(run: Run) -> dict[str, Any]:
     """
     try:
         cfg = flat(load_config(run.config, run.options()))
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise type(error)(f"{run.name}: {error.args[0] if error.args else error}") from error
+    except KeyError as error:
+        raise KeyError(f"{run.name}: {error.args[0]}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{run.name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{run.name}: {error}") from error
     return settings_of(cfg)
 
 
