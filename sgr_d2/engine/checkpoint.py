@@ -51,7 +51,14 @@ def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> N
         ValueError: if a parameter, a statistic of a norm or another buffer that is not computed anew was not in the
             file, or of another shape: it would have its value from before training.
     """
-    if absent := absent_parameters(model, report):
+    absent = absent_parameters(model, report)
+    if absent and all(name.startswith("backbone.") for name in report.loaded):
+        raise ValueError(
+            f"{path} holds a backbone alone, to begin a training with: {len(absent)} other parameters of the model "
+            "would be untrained. Give the checkpoint of a training as MODEL.WEIGHTS, or --resume for the last one in "
+            "OUTPUT_DIR."
+        )
+    if absent:
         raise ValueError(
             f"{path}: {len(absent)} parameters of the model are not in the file or of another shape, and would be "
             f"untrained: {summary(absent)}. Give the config of the training: config.yaml beside the checkpoint."
