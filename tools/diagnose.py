@@ -20,10 +20,10 @@ from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 
 from sgr_d2.engine import Trainer, evaluate, load_config
+from sgr_d2.engine.build import without_initial_weights
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
 from sgr_d2.engine.same_run import load_trained
 from sgr_d2.engine.setup import use_machine
-from sgr_d2.engine.trainer import without_initial_weights
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from sgr_d2.engine import load_config
+from sgr_d2.engine.build import build_model
 from sgr_d2.engine.model_cost import ModelCost, count_cost, count_parameters
 from sgr_d2.engine.setup import use_machine
 

@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 
 import torch
-from detectron2.modeling import build_model
 
 from sgr_d2.engine import load_config, load_weights
+from sgr_d2.engine.build import build_model, without_initial_weights
 from sgr_d2.engine.checkpoint_file import read_checkpoint
 from sgr_d2.engine.detector_keys import is_detector, transfer_keys
 from sgr_d2.engine.load_report import summary
-from sgr_d2.engine.trainer import without_initial_weights
 
 
 def main(arguments: list[str] | None = None) -> int:

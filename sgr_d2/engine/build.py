@@ -41,6 +41,15 @@ def build_model(cfg: CfgNode) -> nn.Module:
     return to_channels_last(model) if cfg.MODEL.CHANNELS_LAST else model
 
 
+def without_initial_weights(cfg: CfgNode) -> CfgNode:
+    """The config for a model whose weights all come from a checkpoint: those of the backbone need not be there."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    cfg.freeze()
+    return cfg
+
+
 def to_channels_last(model: nn.Module) -> nn.Module:
     """``model.to(memory_format=torch.channels_last)``, without the strides that make DDP warn of every step.
 

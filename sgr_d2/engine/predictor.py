@@ -26,8 +26,7 @@ from sgr_d2.data.reading import label_dtype
 from sgr_d2.labels import labels_of
 from sgr_d2.modeling import SGR, MaskFormerHead
 
-from .build import build_model
-from .checkpoint import load_weights, require_all_parameters
+from .build import build_model, without_initial_weights
 from .image_input import ImageLike, as_image
 from .loop import DTYPES
 from .model_card import read_card
@@ -36,7 +35,6 @@ from .protocol import loader_config, with_protocol
 from .same_run import load_trained
 from .setup import load_config, use_machine
 from .tasks import task_of
-from .trainer import without_initial_weights
 
 
 class SGRPredictor:
@@ -110,10 +108,7 @@ class SGRPredictor:
                 f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor and its "
                 'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
-        if config_file is None:  # the classes are those of the file
-            require_all_parameters(model, load_weights(model, path), path)
-        else:
-            load_trained(cfg, model, path)
+        load_trained(None if config_file is None else cfg, model, path)
         return cls(
             model=with_protocol(cfg, model),
             metadata=metadata,

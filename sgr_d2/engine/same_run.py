@@ -22,8 +22,13 @@ _ADVICE = (
 )
 
 
-def load_trained(cfg: CfgNode, model: nn.Module, path: str) -> None:
+def load_trained(cfg: CfgNode | None, model: nn.Module, path: str) -> None:
     """Load a checkpoint into a model that is not to be trained any more.
+
+    Args:
+        cfg: names the data sets; None where the classes are those of the checkpoint, whatever they are.
+        model: built `without_initial_weights`.
+        path: as in `load_weights`.
 
     Raises:
         FileNotFoundError, ValueError: see `load_weights`; also if the checkpoint is of other classes than the data sets
@@ -31,7 +36,8 @@ def load_trained(cfg: CfgNode, model: nn.Module, path: str) -> None:
     """
     checkpointer = Checkpointer(model)
     checkpointer.load(path, checkpointables=[])
-    require_same_classes(cfg, checkpointer)
+    if cfg is not None:
+        require_same_classes(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, path)
 
 

@@ -15,13 +15,14 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .build import build_model
-from .checkpoint import Checkpointer, require_all_parameters
+from .build import build_model, without_initial_weights
+from .checkpoint import Checkpointer
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
+    load_trained,
     require_same_classes,
     require_same_model,
     require_same_optimizer,
@@ -212,26 +213,15 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Tra
         ValueError: if neither is there, or it is of other classes, or lacks parameters of the model.
     """
     checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)
-    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+    path = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
+    if not path:
         raise ValueError(
             "--eval-only needs a checkpoint: give MODEL.WEIGHTS path, or --resume for the last one in "
             f"{cfg.OUTPUT_DIR}."
         )
     model = trainer.build_model(without_initial_weights(cfg))
-    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    require_same_classes(cfg, checkpointer)
-    require_all_parameters(model, checkpointer.report, checkpointer.path)
+    load_trained(cfg, model, path)
     return trainer.test(cfg, model)
-
-
-def without_initial_weights(cfg: CfgNode) -> CfgNode:
-    """The config for a model whose weights all come from a checkpoint: those of the backbone need not be there."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.TIMM.WEIGHTS = ""
-    cfg.freeze()
-    return cfg
 
 
 def limit_threads(num_processes: int) -> None:

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sgr_d2.engine import load_config
 from sgr_d2.engine.allocator import KEEP_FREED_MEMORY
+from sgr_d2.engine.build import build_model
 
 from .measure import Ratio, live_bytes, median, mib, paired_ratio, peak_bytes, time_runs
 from .report import Report
@@ -127,9 +127,7 @@ def build_ours(name: str, sizes: Sizes) -> nn.Module:
     options += ["INPUT.CROP.SIZE", [sizes.edge, sizes.edge]]
     if sizes.depth < 50:
         options += ["MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
-    cfg = load_config(str(CONFIGS / "ade20k" / f"{name}.yaml"), options)
-    model = build_model(cfg)
-    return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model
+    return build_model(load_config(str(CONFIGS / "ade20k" / f"{name}.yaml"), options))
 
 
 def build_hf(sizes: Sizes) -> nn.Module:
