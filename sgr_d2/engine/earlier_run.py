@@ -45,10 +45,12 @@ def set_aside(folder: Path, *, needed: str = "") -> Path | None:
 
 def check_resume(folder: Path) -> None:
     """Raise ValueError if there is no run to go on with, but one was moved aside: it may be the one that is meant."""
-    earlier = sorted(folder.glob("earlier_*/last_checkpoint"))
+    numbers = {path.parent.name.removeprefix("earlier_") for path in folder.glob("earlier_*/last_checkpoint")}
+    earlier = [int(number) for number in numbers if number.isdecimal()]
     if earlier and not (folder / "last_checkpoint").is_file():
+        last = folder / f"earlier_{max(earlier)}"
         raise ValueError(
-            f"--resume: OUTPUT_DIR = {folder} holds no checkpoint, but {earlier[-1].parent} does: move its files back "
+            f"--resume: OUTPUT_DIR = {folder} holds no checkpoint, but {last} does: move its files back "
             "to go on with it, or leave out --resume to start anew."
         )
 
