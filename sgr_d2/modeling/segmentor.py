@@ -170,8 +170,8 @@ class SGRSegmentor(nn.Module):
         if "components" not in batched_inputs[0]:
             raise ValueError(
                 'The mapper gives no "components" and "component_classes", of which the losses of SGR are made: use '
-                "sgr_d2.data.SemanticMapper or label_components, or set MODEL.SGR.COMPONENT_WEIGHT, DIVERSITY_WEIGHT "
-                "and CLASS_WEIGHT to 0."
+                "sgr_d2.data.mapper.SemanticMapper or sgr_d2.data.components.label_components, or set "
+                "MODEL.SGR.COMPONENT_WEIGHT, DIVERSITY_WEIGHT and CLASS_WEIGHT to 0."
             )
         components = self._batch(batched_inputs, "components", 0)
         return self.criterion(output, components, [x["component_classes"] for x in batched_inputs])

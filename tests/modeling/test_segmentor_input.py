@@ -108,7 +108,9 @@ def test_labels_of_any_integer_type_give_the_same_losses():
 def test_a_mapper_without_components_is_told_what_is_missing_unless_nothing_is():
     x = toy_input(64, 96)
     del x["components"], x["component_classes"]
-    with pytest.raises(ValueError, match=r'gives no "components".*label_components.*COMPONENT_WEIGHT'):
+    with pytest.raises(
+        ValueError, match=r'gives no "components".*use sgr_d2.data.mapper.SemanticMapper.*COMPONENT_WEIGHT'
+    ):
         build(toy_cfg()).train()([x])
     cfg = toy_cfg()
     cfg.MODEL.SGR.COMPONENT_WEIGHT = cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.0
