@@ -22,6 +22,7 @@ from .build import check_parts
 from .earlier_run import check_resume, keeping_config, set_aside
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
+from .seed import with_seed
 from .tasks import check_model, task_of
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     given = args.opts[::2]
     use_machine(cfg, comm.get_world_size(), given=given)
-    if cfg.SEED < 0:
-        cfg.SEED = comm.shared_random_seed() % 2**31
-        logger.info("SEED was negative: drew %d. Give it to repeat this run.", cfg.SEED)
     cfg.freeze()
+    cfg = with_seed(cfg)
     reference_batch = _batch_of_file(args.config_file, args.opts)
     cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=reference_batch, given=given)
     with keeping_config(cfg.OUTPUT_DIR) if args.eval_only and comm.is_main_process() else nullcontext():

@@ -31,6 +31,7 @@ from .same_run import (
 )
 from .scaling import scale_solver
 from .schedule import restore_schedule, restore_settings, schedule_of, settings_of
+from .seed import with_seed
 from .solver import build_optimizer
 from .tasks import task_of
 
@@ -46,7 +47,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
-        cfg = scale_solver(cfg, comm.get_world_size())
+        cfg = with_seed(scale_solver(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
         check_evaluation(cfg, model)  # now, not after hours of training
         amp = cfg.SOLVER.AMP

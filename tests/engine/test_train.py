@@ -14,6 +14,7 @@ from toy_runs import run, weights
 
 from sgr_d2.engine import Trainer, evaluate_checkpoint, load_config, train
 from sgr_d2.engine.evaluate import check_evaluation
+from sgr_d2.engine.hooks import SeedEachStep
 from sgr_d2.evaluation import StreamingSemSegEvaluator
 
 
@@ -223,6 +224,12 @@ def test_weights_that_fit_nothing_are_an_error(config_file, tmp_path):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "other.pth", eval_only=True)
     with pytest.raises(FileNotFoundError, match=r"MODEL.WEIGHTS = .*nowhere.pth"):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "nowhere.pth", eval_only=True)
+
+
+def test_a_trainer_without_setup_draws_its_seed_once(config_file):
+    trainer = Trainer(load_config(str(config_file), ["SEED", "-1"]))
+    (hook,) = (hook for hook in trainer._hooks if isinstance(hook, SeedEachStep))
+    assert hook.seed == trainer.cfg.SEED >= 0
 
 
 def test_a_backbone_alone_is_not_evaluated(config_file, trained, tmp_path):
