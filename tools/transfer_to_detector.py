@@ -10,7 +10,6 @@ loaded. The file is for programs that load weights by their names alone, as Dete
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from sgr_d2.engine.build import build_model, without_initial_weights
 from sgr_d2.engine.checkpoint_file import read_checkpoint
 from sgr_d2.engine.detector_keys import is_detector, transfer_keys
 from sgr_d2.engine.load_report import summary
+from sgr_d2.files import appearing_whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,10 +51,8 @@ def transfer(checkpoint: str, out: Path) -> None:
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
     source, target = ("detector", "segmentation model")[:: 1 if is_detector(state) else -1]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    torch.save({"model": {new: state[old] for old, new in names.items()}}, temporary)
-    os.replace(temporary, out)
+    with appearing_whole(out) as temporary:
+        torch.save({"model": {new: state[old] for old, new in names.items()}}, temporary)
     print(f"{out}: {len(names)} tensors of a {source}, named for a {target}: {summary(sorted(names.values()))}")
     left = sorted(set(state) - set(names))
     if left:

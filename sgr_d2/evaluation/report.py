@@ -3,13 +3,14 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
+
+from sgr_d2.files import appearing_whole
 
 _SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
 _CITYSCAPES = ("IoU", "iIoU", "IoU_sup", "iIoU_sup")
@@ -35,19 +36,8 @@ def write_metrics(results: Results, path: str | os.PathLike) -> None:
         task: {name: _json_number(f"{task}/{name}", value) for name, value in metrics.items()}
         for task, metrics in results.items()
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A reader sees the old file or the new one, never half of it.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(tasks, file, indent=2, allow_nan=False)
-            file.write("\n")
-        os.chmod(temporary, 0o644)  # mkstemp makes a file that only its owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with appearing_whole(Path(path)) as temporary:
+        temporary.write_text(json.dumps(tasks, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def format_table(results: Results, class_names: Sequence[str]) -> str:

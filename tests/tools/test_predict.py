@@ -6,7 +6,7 @@ import predict
 import pytest
 from PIL import Image
 from prediction.inputs import find_inputs
-from prediction.outputs import OutputFolder, write_atomically
+from prediction.outputs import OutputFolder
 from prediction.video import Frames, predict_frames
 from toy_checkpoint import CLASSES, write_checkpoint
 
@@ -262,13 +262,3 @@ def test_names_of_outputs(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no image or video in this folder"):
         find_inputs([str(tmp_path / "empty")], exclude=tmp_path / "out")
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path):
-    def fail(path):
-        path.write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "a/file.txt", fail)
-    assert list((tmp_path / "a").iterdir()) == []

@@ -1,5 +1,7 @@
 """tools/transfer_to_detector.py as a user runs it."""
 
+import os
+
 import pytest
 import torch
 import transfer_to_detector as script
@@ -70,3 +72,17 @@ def test_wrong_input(segmentor, tmp_path, capsys):
         assert script.main([str(argument) for argument in arguments]) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "o.pth").exists()
+
+
+def test_a_full_disk_leaves_no_temporary_file(segmentor, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    before = sorted(tmp_path.iterdir())
+    script.main([str(segmentor[0]), str(tmp_path / "out.pth")])
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "replace", fail)
+    script.main([str(segmentor[0]), str(tmp_path / "out.pth")])
+    assert capsys.readouterr().err == "error: No space left on device\n" * 2
+    assert sorted(tmp_path.iterdir()) == before

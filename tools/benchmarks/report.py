@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from sgr_d2.files import appearing_whole
+
 from .measure import Ratio
 from .settings import Settings
 
@@ -67,10 +69,8 @@ def to_json(machine: Mapping[str, Any], settings: Settings, reports: Mapping[str
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
     """Write the file and the folders above it; the file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with appearing_whole(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_other_results(path: Path, names: Iterable[str]) -> None:

@@ -8,13 +8,14 @@
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sgr_d2.files import appearing_whole
 
 from .plan import Run
 from .resolved import differences
@@ -66,12 +67,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(data: dict[str, Any], path: Path) -> None:
     """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)  # a temporary file can be read by its owner alone
-    os.replace(file.name, path)
+    with appearing_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from sgr_d2.engine import Prediction
+from sgr_d2.files import appearing_whole
 from sgr_d2.visualization.palette import token_colors
 from sgr_d2.visualization.panels import region_panel
 
@@ -18,7 +17,7 @@ class OutputFolder:
     """
     labels/<name>.png      the class of each pixel, 8 bits (16 where there are more than 256 classes)
     overlays/<name>.jpg    the classes' colours over the image
-    regions/<name>/        with ``num_regions``, the regions that cover most: token_017.png
+    regions/<name>/        with ``num_regions``, the regions that cover most: token_017.jpg
     areas/<name>.json      share and pixels of each class
     classes.json           names and colours by label
     """
@@ -76,7 +75,8 @@ class OutputFolder:
         self.write_labels(name, prediction)
         if self.overlays:
             overlay = Image.fromarray(prediction.overlay(image, self.opacity))
-            write_atomically(self.path("overlays", name, ".jpg"), lambda path: overlay.save(path, "JPEG", quality=92))
+            with appearing_whole(self.path("overlays", name, ".jpg")) as temporary:
+                overlay.save(temporary, "JPEG", quality=92)
         if self.num_regions:
             self._write_regions(name, image, prediction)
         height, width = prediction.labels.shape
@@ -84,8 +84,8 @@ class OutputFolder:
         write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"))
 
     def write_labels(self, name: str, prediction: Prediction) -> None:
-        picture = Image.fromarray(prediction.labels)
-        write_atomically(self.path("labels", name, ".png"), lambda path: picture.save(path, "PNG"))
+        with appearing_whole(self.path("labels", name, ".png")) as temporary:
+            Image.fromarray(prediction.labels).save(temporary, "PNG")
 
     def _write_regions(self, name: str, image: np.ndarray, prediction: Prediction) -> None:
         maps = prediction.region_maps()
@@ -95,7 +95,8 @@ class OutputFolder:
         for summary in maps.strongest(self.num_regions, prediction.labels, len(prediction.classes)):
             panel = Image.fromarray(region_panel(image, maps.map_of(summary.token), colors[summary.token]))
             target = self.path("regions", f"{name}/token_{summary.token:03d}", ".jpg")
-            write_atomically(target, lambda path, panel=panel: panel.save(path, "JPEG", quality=90))
+            with appearing_whole(target) as temporary:
+                panel.save(temporary, "JPEG", quality=90)
 
 
 def digest(path: str | Path) -> str:
@@ -117,16 +118,5 @@ def areas(prediction: Prediction) -> dict[str, dict[str, float]]:
 
 
 def write_json(content: object, path: Path) -> None:
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file beside ``path`` and move it there, so that an interruption leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with appearing_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,8 +6,6 @@ files in COCO's format; without these they are made from CamVid's labels when th
 
 import json
 import logging
-import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from detectron2.structures import BoxMode
 from sgr_d2.data.datasets import camvid
 from sgr_d2.data.datasets.things import load_coco, register_things
 from sgr_d2.data.reading import read_label
+from sgr_d2.files import appearing_whole
 
 CLASSES = ("Car", "Pedestrian", "Bicyclist", "SignSymbol")
 # Pixels: smaller pieces are fragments behind other things, or cannot be told at 480 x 360.
@@ -67,12 +66,8 @@ def write_annotations(split: str, folder: Path) -> dict[str, int]:
         "images": [_image_entry(r) for r in records],
         "annotations": [_annotation_entry(i + 1, image, a) for i, (image, a) in enumerate(annotations)],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with appearing_whole(annotation_file(folder, split)) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file)
-    os.chmod(temporary, 0o644)  # mkstemp makes a file that only its owner can read
-    os.replace(temporary, annotation_file(folder, split))
     counts = np.bincount([a["category_id"] for _, a in annotations], minlength=len(CLASSES))
     return dict(zip(CLASSES, counts.tolist(), strict=True))
 

@@ -3,20 +3,18 @@
 import filecmp
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from sgr_d2.data.reading import read_image
+from sgr_d2.files import appearing_whole
 
 
 def write_label_png(labels: np.ndarray, path: Path) -> None:
     """Write (H, W) uint8 labels as PNG; the file appears under its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _appearing_whole(path) as temporary, temporary.open("wb") as file:
+    with appearing_whole(path) as temporary, temporary.open("wb") as file:
         Image.fromarray(labels).save(file, format="PNG")
 
 
@@ -39,7 +37,7 @@ def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> bool:
     try:
         os.link(os.path.realpath(source), target)
     except OSError:
-        with _appearing_whole(target) as temporary:
+        with appearing_whole(target) as temporary:
             shutil.copyfile(source, temporary)
     return True
 
@@ -68,16 +66,3 @@ def _is_image(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextmanager
-def _appearing_whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which becomes ``path`` at the end, or is removed after an error."""
-    # Hidden, so that no data set lists it; of this process alone, since another run may write the same file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

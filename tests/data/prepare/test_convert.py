@@ -13,8 +13,9 @@ from PIL import Image
 
 from sgr_d2.data.prepare import LabelRule, LabelTask, Plan, Split, carry_out, format_summary, is_complete, plan_ade20k
 from sgr_d2.data.prepare.convert import convert
-from sgr_d2.data.prepare.files import _appearing_whole, place_copy, remove_leftovers, write_label_png
+from sgr_d2.data.prepare.files import place_copy, remove_leftovers, write_label_png
 from sgr_d2.data.reading import read_values
+from sgr_d2.files import appearing_whole
 
 RULE = LabelRule(read=read_values, meaning="0 to 2", indices={0: 255, 1: 0, 2: 1}, num_classes=2)
 RAW = np.array([[0, 1, 2], [2, 2, 1]], np.uint8)
@@ -160,7 +161,7 @@ def test_a_kill_leaves_no_half_written_label(task):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_two_runs_at_once_do_not_take_each_others_files(tmp_path):
     path = tmp_path / "label.png"
-    with _appearing_whole(path) as temporary:
+    with appearing_whole(path) as temporary:
         temporary.write_bytes(b"of the first run")
         remove_leftovers(tmp_path)
         other = multiprocessing.get_context("fork").Process(target=write_label_png, args=(LABELS, path))

@@ -1,0 +1,20 @@
+"""Write files that are either whole or absent."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def appearing_whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which becomes ``path`` at the end, or is removed after an error; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that no data set lists it; of this process alone, since another run may write the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
