@@ -4,7 +4,8 @@ python tools/check_dataset.py camvid_train camvid_val
 python tools/check_dataset.py configs/camvid/fpn_sgr_effnet_lite0.yaml
 
 Reports unreadable files, sizes that differ, labels out of range and label values that look wrong; class frequencies and
-components; writes these as class_frequencies.png and check.json. The exit code is 1 where there is an error.
+components; writes these as class_frequencies.png and check.json. The exit code is 1 if the data have errors, 2 if it
+cannot run.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             worst = max(worst, bool(check.errors))
     except (OSError, ValueError, KeyError, BrokenProcessPool) as error:
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130

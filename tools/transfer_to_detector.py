@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         transfer(args.checkpoint, args.out)
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

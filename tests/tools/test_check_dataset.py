@@ -122,7 +122,7 @@ def test_limits_from_the_command_line(published, check):
 )
 def test_what_cannot_be_checked(published, check, target, message):
     code, text, _ = check(target)
-    assert code == 1
+    assert code == 2
     assert message in text and "error: " in text
 
 
@@ -138,4 +138,4 @@ def test_real_camvid(check):
 @pytest.mark.parametrize("targets", [["a.yaml", "b.yaml"], ["camvid_train", "a.yaml"]])
 def test_one_config_a_call(check, targets):
     code, text, _ = check(*targets)
-    assert code == 1 and text == f"error: {' '.join(targets)}: give one config, or names of data sets, a call.\n"
+    assert code == 2 and text == f"error: {' '.join(targets)}: give one config, or names of data sets, a call.\n"

@@ -69,7 +69,7 @@ def test_wrong_input(segmentor, tmp_path, capsys):
         ([path, path], "is the checkpoint itself"),
         ([path, tmp_path / "o.pth", "--config-file", tmp_path / "no.yaml"], "no.yaml: no such file"),
     ):
-        assert script.main([str(argument) for argument in arguments]) == 1
+        assert script.main([str(argument) for argument in arguments]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "o.pth").exists()
 
