@@ -11,7 +11,7 @@ import torch
 from experiments.job import Job, Launch, last_lines, visible_gpus
 from experiments.outcome import _head_loss
 from experiments.plan import Run
-from experiments.records import Folders, is_locked, locked, read_json, state_of, take_lock
+from experiments.records import Folders, is_locked, read_json, state_of, take_lock
 from experiments.runner import Runner
 
 # Does what its option MODE says; "hang" waits for a signal at the first attempt and works at the second.
@@ -205,12 +205,12 @@ def test_an_interrupted_run_outlives_new_keys_but_not_other_settings(folders, la
 
 def test_a_run_in_other_hands_is_left_alone(folders, launch):
     runs = [run_of("fine"), run_of("fine", 1)]
-    with locked(folders, runs[0]) as mine:
-        assert mine is not None
-        assert state_of(folders, runs[0], {})[0] == "running"
-        runner, fine = make(folders, launch, runs)
-        assert fine and runner.elsewhere == ["fine/seed0"]
-        assert not folders.result(runs[0]).exists() and folders.result(runs[1]).exists()
+    mine = take_lock(folders, runs[0])
+    assert mine is not None
+    assert state_of(folders, runs[0], {})[0] == "running"
+    _, fine = make(folders, launch, runs)
+    assert fine and not folders.result(runs[0]).exists() and folders.result(runs[1]).exists()
+    os.close(mine)
     assert state_of(folders, runs[0], {})[0] == "missing"
 
 

@@ -9,8 +9,6 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,6 @@ from .resolved import differences
 
 # How often, and after how many seconds again, a lock is tried.
 LOOKS, PAUSE = 5, 0.05
-
-STATES = ("done", "changed", "running", "failed", "interrupted", "missing")
 
 
 @dataclass(frozen=True)
@@ -70,17 +66,6 @@ def write_json(data: dict[str, Any], path: Path) -> None:
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     with appearing_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def locked(folders: Folders, run: Run) -> Iterator[int | None]:
-    """Hold the lock of a run; see ``take_lock``."""
-    descriptor = take_lock(folders, run)
-    try:
-        yield descriptor
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def take_lock(folders: Folders, run: Run) -> int | None:
@@ -130,7 +115,10 @@ def _lock(descriptor: int) -> bool:
 
 
 def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, str]:
-    """One of ``STATES`` and what there is to say about it. ``wanted`` is the run's ``resolve``."""
+    """ "done", "changed", "running", "failed", "interrupted" or "missing", and what there is to say about it.
+
+    ``wanted`` is the run's ``resolve``.
+    """
     result = read_json(folders.result(run))
     changed = differences(result.get("config", {}), wanted) if result else []
     if result and not changed:

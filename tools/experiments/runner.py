@@ -1,6 +1,5 @@
 """Make the runs of a plan, several at a time, and leave alone what is done or in other hands."""
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from .plan import Run
 from .records import Folders, gpus_in_use, read_json, take_lock
 from .resolved import differences
 
-logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 
 
@@ -37,7 +35,6 @@ class Runner:
         self.say = say
         self.active: list[Job] = []
         self.failed: list[str] = []
-        self.elsewhere: list[str] = []
 
     def make(self, runs: list[Run], configs: dict[str, dict[str, Any]]) -> bool:
         """Make the runs in order; ``configs`` holds the ``resolve`` of each by name. True if none failed.
@@ -63,7 +60,6 @@ class Runner:
     def _begin(self, run: Run, config: dict[str, Any], place: str) -> None:
         lock = take_lock(self.folders, run)
         if lock is None:
-            self.elsewhere.append(run.name)
             self.say(f"left {run.name}: another runner has it")
             return
         # Asked under the lock: another runner may have finished the run just before.

@@ -17,7 +17,6 @@ from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split, add_strays
 
 PUBLISHED = {"train": 9000, "test": 1000}
-RELEASES = ("1.1", "1.0")
 _FORMATS = {"1.1": "MATLAB 5", "1.0": "MATLAB 7.3 (HDF5)"}
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MATLAB5_SIGNATURE = b"MATLAB 5.0 MAT-file"
