@@ -1,4 +1,4 @@
-"""From class scores to labels."""
+"""From class scores to labels, and labels of another size."""
 
 import numpy as np
 import torch
@@ -23,3 +23,14 @@ def labels_of(scores: Tensor) -> np.ndarray:
     for first in range(0, len(labels), rows):
         np.argmax(values[:, first : first + rows], axis=0, out=labels[first : first + rows])
     return labels
+
+
+def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a label map by nearest neighbour at pixel centres: (H, W) -> size. The same size returns it unchanged."""
+    if labels.shape == tuple(size):
+        return labels
+    rows, columns = (
+        np.floor((np.arange(new) + 0.5) / new * old).astype(np.int64)
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]

@@ -4,7 +4,7 @@ from sgr_d2.evaluation.build import EVALUATORS, build_sem_seg_evaluators, check_
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
 from sgr_d2.evaluation.exact_sum import ExactSum
-from sgr_d2.evaluation.label_files import LastFileCache, resize_nearest
+from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_meter import TokenSemanticsMeter
@@ -28,7 +28,6 @@ __all__ = [
     "format_table",
     "label_masses",
     "metrics_path",
-    "resize_nearest",
     "token_semantics",
     "write_metrics",
 ]

@@ -1,4 +1,4 @@
-"""Label files as the evaluators need them: read once an image, and brought to another size."""
+"""Label files as the evaluators need them: read once an image."""
 
 from collections.abc import Callable
 
@@ -23,14 +23,3 @@ class LastFileCache:
             array.setflags(write=False)
             self._path, self._array = path, array
         return self._array
-
-
-def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a label map by nearest neighbour at pixel centres: (H, W) -> size. The same size returns it unchanged."""
-    if labels.shape == tuple(size):
-        return labels
-    rows, columns = (
-        np.floor((np.arange(new) + 0.5) / new * old).astype(np.int64)
-        for new, old in zip(size, labels.shape, strict=True)
-    )
-    return labels[rows[:, None], columns]

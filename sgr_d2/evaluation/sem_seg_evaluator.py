@@ -8,8 +8,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 
-from sgr_d2.evaluation.label_files import resize_nearest
-from sgr_d2.labels import labels_of
+from sgr_d2.labels import labels_of, resize_nearest
 
 
 class StreamingSemSegEvaluator(SemSegEvaluator):

@@ -7,9 +7,9 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from sgr_d2.evaluation.label_files import resize_nearest
 from sgr_d2.evaluation.token_meter import TokenSemanticsMeter
 from sgr_d2.evaluation.token_semantics import token_semantics
+from sgr_d2.labels import resize_nearest
 from sgr_d2.structures import ImageTokens
 
 

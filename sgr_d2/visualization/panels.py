@@ -6,6 +6,7 @@ Shape legend: h x w panel, H_img x W_img image, C classes. All panels are (h, w,
 import cv2
 import numpy as np
 
+from sgr_d2.labels import resize_nearest
 from sgr_d2.visualization.palette import colorize
 from sgr_d2.visualization.regions import RegionMaps
 
@@ -28,13 +29,6 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize an image (H_img, W_img, 3) to (h, w, 3): averaged when it shrinks, bilinear when it grows."""
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize integer labels (H_img, W_img) to (h, w) by the nearest pixel centre; any integer type."""
-    rows = ((np.arange(size[0]) + 0.5) * labels.shape[0] / size[0]).astype(np.int64)
-    columns = ((np.arange(size[1]) + 0.5) * labels.shape[1] / size[1]).astype(np.int64)
-    return labels[rows[:, None], columns[None, :]]
 
 
 def label_panel(labels: np.ndarray, colors: np.ndarray, ignore_label: int, size: tuple[int, int]) -> np.ndarray:
@@ -69,7 +63,7 @@ def region_panel(image: np.ndarray, region: np.ndarray, color: np.ndarray) -> np
 
 def _contours(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Opacity (h, w) of the lines between different ids; about one pixel wide at panel size."""
-    fine = resize_labels(ids, (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING))
+    fine = resize_nearest(ids, (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING))
     edge = np.zeros(fine.shape, dtype=np.uint8)
     below = fine[1:] != fine[:-1]
     right = fine[:, 1:] != fine[:, :-1]

@@ -8,10 +8,10 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
-from sgr_d2.labels import labels_of
+from sgr_d2.labels import labels_of, resize_nearest
 from sgr_d2.structures import ComponentMap
 from sgr_d2.visualization.palette import class_colors as checked_class_colors
-from sgr_d2.visualization.panels import resize_image, resize_labels
+from sgr_d2.visualization.panels import resize_image
 from sgr_d2.visualization.sheet import Classes, draw_sheet
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class PictureWriter(SheetWriter):
         label_file = self._label_files[file_name]
         truth = components = None
         if label_file is not None:
-            truth = resize_labels(self._read_label(label_file), size)
+            truth = resize_nearest(self._read_label(label_file), size)
             components = self._components_of(truth) if self._components_of else None
         image = image if image.shape[:2] == size else resize_image(image, size)
         return draw_sheet(image, truth, prediction, self._classes, output.get("sgr"), components)

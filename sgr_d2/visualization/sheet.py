@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgr_d2.labels import resize_nearest
 from sgr_d2.structures import ComponentMap, ImageTokens
 from sgr_d2.visualization.canvas import shortened, text_width
 from sgr_d2.visualization.layout import (
@@ -26,7 +27,6 @@ from sgr_d2.visualization.panels import (
     panel_size,
     region_panel,
     resize_image,
-    resize_labels,
     token_panel,
 )
 from sgr_d2.visualization.regions import RegionMaps, RegionSummary
@@ -133,7 +133,7 @@ def _region_cells(
     colors = token_colors(len(maps))
     labels = None
     if truth is not None:
-        labels = resize_labels(truth, size).astype(np.int64)
+        labels = resize_nearest(truth, size).astype(np.int64)
         labels = np.where(labels == classes.ignore_label, -1, labels)
     return [
         Cell(

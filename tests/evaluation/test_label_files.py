@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sgr_d2.evaluation import LastFileCache, resize_nearest
+from sgr_d2.evaluation import LastFileCache
 
 
 def test_cache_reads_a_file_once_in_a_row():
@@ -32,19 +32,3 @@ def test_a_read_that_fails_is_not_remembered():
     for _ in range(2):
         with pytest.raises(FileNotFoundError, match="gone"):
             cached("gone.png")
-
-
-def test_resize_nearest_by_hand():
-    labels = np.array([[1, 2], [3, 4]])
-    assert resize_nearest(labels, (2, 4)).tolist() == [[1, 1, 2, 2], [3, 3, 4, 4]]
-    assert resize_nearest(labels, (1, 1)).tolist() == [[4]]  # the centre lies on the border, floor takes the next
-    assert resize_nearest(np.arange(5)[None], (1, 3)).tolist() == [[0, 2, 4]]
-    assert resize_nearest(labels, (2, 2)) is labels
-
-
-def test_resize_nearest_odd_sizes_against_the_formula():
-    labels = np.arange(7 * 11).reshape(7, 11)
-    out = resize_nearest(labels, (5, 13))
-    for y in range(5):
-        for x in range(13):
-            assert out[y, x] == labels[int((y + 0.5) / 5 * 7), int((x + 0.5) / 13 * 11)]

@@ -4,7 +4,7 @@ import torch
 
 from sgr_d2.structures import ImageTokens
 from sgr_d2.visualization.palette import IGNORE_COLOR, token_colors
-from sgr_d2.visualization.panels import label_panel, panel_size, region_panel, resize_labels, token_panel
+from sgr_d2.visualization.panels import label_panel, panel_size, region_panel, token_panel
 from sgr_d2.visualization.regions import RegionMaps
 
 COLORS = np.array([[200, 0, 0], [0, 200, 0]], dtype=np.uint8)
@@ -20,14 +20,6 @@ def test_panel_size_keeps_the_shape_and_fits():
     assert panel_size(360, 480, 400, 300) == (225, 300)
     assert panel_size(2000, 1000, 400, 300) == (400, 200)
     assert panel_size(1, 5000, 400, 300) == (1, 300)
-
-
-def test_resize_labels_takes_pixel_centres_and_keeps_the_type():
-    labels = np.array([[0, 1, 2], [300, 4, 65535]], dtype=np.uint16)
-    assert resize_labels(labels, (4, 6)).tolist() == np.kron(labels, np.ones((2, 2), int)).tolist()
-    assert resize_labels(labels, (2, 3)).tolist() == labels.tolist()
-    assert resize_labels(labels, (1, 1)).tolist() == [[4]]
-    assert resize_labels(labels, (1, 1)).dtype == np.uint16
 
 
 @pytest.mark.parametrize("size", [(20, 40), (5, 10), (31, 57)])

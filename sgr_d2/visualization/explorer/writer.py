@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sgr_d2.labels import resize_nearest
 from sgr_d2.visualization.palette import class_colors, token_colors
-from sgr_d2.visualization.panels import panel_size, resize_image, resize_labels
+from sgr_d2.visualization.panels import panel_size, resize_image
 from sgr_d2.visualization.regions import RegionMaps
 
 from .encode import coarsen, label_url, matrix, quantize, sprite, write_script
@@ -98,7 +99,7 @@ class ExplorerWriter:
 
     def label_url(self, labels: np.ndarray, size: tuple[int, int]) -> str:
         """Labels (H_img, W_img) at display size, as the page reads them."""
-        return label_url(resize_labels(labels, size), len(self.class_names), self.ignore_label)
+        return label_url(resize_nearest(labels, size), len(self.class_names), self.ignore_label)
 
     def start_run(self) -> "RunWriter":
         """The writer of the next run."""
