@@ -71,6 +71,14 @@ def collect_env() -> list[Row]:
     return rows
 
 
+def cpu_model() -> str:
+    """The name of the processor; "unknown" where the system does not tell."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
 def main() -> int:
     """Print the report; return 0, or 1 if a required part is missing."""
     rows = collect_env()

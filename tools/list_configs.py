@@ -130,7 +130,8 @@ def format_table(rows: list[dict[str, Any]], *, markdown: bool = False) -> str:
 
 
 def _values(row: dict[str, Any]) -> tuple[Any, ...]:
-    published = row["operations"] + row["saved_operations"] if row["operations"] and row["saved_operations"] else None
+    cost = ModelCost(*(row[name] for name in ModelCost._fields))
+    published = cost.published_operations if cost.saved_operations else None
     return (
         *(row["config"], row["head"], row["backbone"], row["parameters"] / 1e6),
         row["sgr_parameters"] / 1e6 if row["sgr"] else None,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from sgr_d2.collect_env import cpu_model
 from sgr_d2.files import appearing_whole
 
 from .measure import Ratio
@@ -36,7 +37,7 @@ def describe_machine(settings: Settings) -> dict[str, Any]:
     """Processor, cores, versions, threads, device, and how busy the machine was."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
@@ -45,13 +46,6 @@ def describe_machine(settings: Settings) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "load_before": None if load is None else round(load, 2),
     }
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def to_json(machine: Mapping[str, Any], settings: Settings, reports: Mapping[str, Report]) -> dict[str, Any]:

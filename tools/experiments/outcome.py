@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import sgr_d2
+from sgr_d2.collect_env import cpu_model
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 
 from .plan import ROOT, Run
@@ -75,7 +76,7 @@ def metric_of(result: dict[str, Any], name: str) -> float | None:
 def describe_machine(num_gpus: int, threads: int | None, *, gpu: int = 0) -> dict[str, Any]:
     """What a result may depend on, and nothing that tells whose machine it was; ``gpu``: the number of the one used."""
     return {
-        "device": torch.cuda.get_device_name(gpu) if num_gpus else _cpu_model(),
+        "device": torch.cuda.get_device_name(gpu) if num_gpus else cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2),
@@ -85,13 +86,6 @@ def describe_machine(num_gpus: int, threads: int | None, *, gpu: int = 0) -> dic
         "sgr_d2": sgr_d2.__version__,
         "revision": _revision(),
     }
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def _revision() -> str:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features
 
-from .pixel_decoder import GROUPS, NUM_LEVELS, PIXEL_DECODER_REGISTRY, add_resized, conv_norm
-from .structures import PixelFeatures
+from .pixel_decoder import GROUPS, PIXEL_DECODER_REGISTRY, add_resized, conv_norm
+from .structures import NUM_LEVELS, PixelFeatures
 
 
 @PIXEL_DECODER_REGISTRY.register()

@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_features, check_registered
+from sgr_d2.modeling.checks import check_features, check_num_classes, check_registered
 from sgr_d2.modeling.postprocessing import resize_scores
 
 from .criterion import SetCriterion
@@ -106,11 +106,7 @@ class MaskFormerHead(nn.Module):
         head, mask = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER
         check_registered("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", head.PIXEL_DECODER_NAME, PIXEL_DECODER_REGISTRY)
         check_features("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, input_shape, cfg.MODEL.BACKBONE.NAME)
-        if head.NUM_CLASSES < 1:
-            raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES = {head.NUM_CLASSES}: MaskFormerHead needs the number of classes; "
-                "without a data set to take it from, set it."
-            )
+        check_num_classes(cfg)
         features = {name: input_shape[name] for name in head.IN_FEATURES}
         return {
             "pixel_decoder": PIXEL_DECODER_REGISTRY.get(head.PIXEL_DECODER_NAME)(cfg, features),

@@ -15,14 +15,13 @@ from torch.nn import functional as F
 from sgr_d2.modeling.checks import check_features
 
 from .deformable_encoder import DeformableEncoder
-from .structures import PixelFeatures
+from .structures import NUM_LEVELS, PixelFeatures
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
 PIXEL_DECODER_REGISTRY.__doc__ = (
     "Pixel decoders: called with (cfg, {name: ShapeSpec}); forward(features) -> PixelFeatures."
 )
 
-NUM_LEVELS = 3  # that the transformer decoder reads
 GROUPS = 32  # of the norm after the input projections
 
 

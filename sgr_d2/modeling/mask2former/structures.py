@@ -10,13 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NUM_LEVELS = 3  # of a pixel decoder, which the transformer decoder reads
+
 
 class PixelFeatures(NamedTuple):
     """Output of a pixel decoder.
 
     Attributes:
         mask_features: (B, M, h, w), which a query's mask embedding is multiplied with.
-        levels: three maps (B, C, h_l, w_l), lowest resolution first, which the queries attend to.
+        levels: NUM_LEVELS maps (B, C, h_l, w_l), lowest resolution first, which the queries attend to.
     """
 
     mask_features: Tensor

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .sine import sine_position
-from .structures import PixelFeatures, QueryPrediction
+from .structures import NUM_LEVELS, PixelFeatures, QueryPrediction
 from .transformer_layers import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
-
-NUM_LEVELS = 3
 
 
 class MultiScaleMaskedTransformerDecoder(nn.Module):
