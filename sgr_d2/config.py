@@ -118,13 +118,19 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Pad images to multiples of this; 0: the largest stride. MaxViT and the like need stride times window.
     cfg.MODEL.TIMM.SIZE_DIVISIBILITY = 0
 
-    # Swin of Detectron2, for build_swin_backbone and build_swin_fpn_backbone; names as in Mask2Former's configs.
+    # Swin of Detectron2; keys as in Mask2Former's configs.
     cfg.MODEL.SWIN = CN()
+    # Channels of the first stage of build_swin_backbone or build_swin_fpn_backbone; each stage has twice those before it.
     cfg.MODEL.SWIN.EMBED_DIM = 96
+    # Blocks a stage.
     cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    # Attention heads a stage.
     cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    # Side of the windows of attention, in cells.
     cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth rate of the last block; it grows linearly up to there.
     cfg.MODEL.SWIN.DROP_PATH_RATE = 0.3
+    # Stages to return, res2 (stride 4) to res5 (stride 32).
     cfg.MODEL.SWIN.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Trade time for memory: recompute activations in the backward pass.
     cfg.MODEL.SWIN.USE_CHECKPOINT = False

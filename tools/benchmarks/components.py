@@ -22,7 +22,7 @@ BUDGET_MS = 0.6  # for a map of 360 x 480
 
 
 def benchmark_components(settings: Settings) -> Report:
-    """component targets of 360x480 label maps: label_components against one OpenCV call a class"""
+    """component targets of 480x360 label maps: label_components against one OpenCV call a class"""
     with street_scenes(4 if settings.quick else 16) as source:
         records = get_dataset_records("camvid_train")
         chosen = records[:: max(1, len(records) // (4 if settings.quick else 32))]

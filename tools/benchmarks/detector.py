@@ -16,7 +16,7 @@ VARIANTS = {"without SGR": "mask_rcnn_R50_FPN_1x", "with SGR": "mask_rcnn_sgr_R5
 
 
 def benchmark_detector(settings: Settings) -> Report:
-    """time of inference and peak memory with SGR over without it: Mask R-CNN on ResNet-50 and FPN, 800x1333"""
+    """time of inference and peak memory with SGR over without it: Mask R-CNN on ResNet-50 and FPN, 1333x800"""
     size = QUICK_SIZE if settings.quick else SIZE
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     models = _models(settings.device)

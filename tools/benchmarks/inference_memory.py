@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 1024, 2048
 
 
 def benchmark_inference_memory(settings: Settings) -> Report:
-    """memory beyond the model of evaluating 1024x2048 pixels with 171 classes: Semantic FPN, Mask2Former"""
+    """memory beyond the model of evaluating 2048x1024 pixels with 171 classes: Semantic FPN, Mask2Former"""
     size = (64, 128) if settings.quick else (HEIGHT, WIDTH)
     report = Report(
         f"An image of {size[0]}x{size[1]}, 171 classes, ResNet-50 with SGR: reading, model, scores at full size, "
