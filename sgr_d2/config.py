@@ -120,7 +120,7 @@ def _add_backbone_keys(cfg: CN) -> None:
 
     # Swin of Detectron2; keys as in Mask2Former's configs.
     cfg.MODEL.SWIN = CN()
-    # Channels of the first stage of build_swin_backbone or build_swin_fpn_backbone; each stage has twice those before it.
+    # Channels of the first stage of build_swin_backbone or build_swin_fpn_backbone; each stage doubles them.
     cfg.MODEL.SWIN.EMBED_DIM = 96
     # Blocks a stage.
     cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]

@@ -31,10 +31,10 @@ import warnings
 from pathlib import Path
 
 from sgr_d2.engine import SGRPredictor
+from sgr_d2.engine.class_scores import ClassScores
 from sgr_d2.engine.export import (
     PLAIN,
     SUFFIXES,
-    ClassScores,
     choose_sizes,
     information_of,
     largest_difference,

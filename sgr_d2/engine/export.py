@@ -1,9 +1,8 @@
-"""A segmentor as one graph of tensors, for torch.export and ONNX.
+"""Write the class scores of a segmentor as a torch.export or ONNX file, and check it.
 
-Shapes: C classes, H x W pixels, d the model's ``size_divisibility``.
+d is the model's ``size_divisibility``.
 """
 
-import copy
 import json
 import logging
 import math
@@ -12,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from timm.layers import Conv2dSame
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
-from torch.nn import functional as F
 
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.modeling import SGRSegmentor
 from sgr_d2.modeling.deeplab import WindowPool
+
+from .class_scores import ClassScores
 
 logger = logging.getLogger(__name__)
 
@@ -39,84 +38,6 @@ PLAIN = (
 
 class ExportError(ValueError):
     """torch.export or the ONNX exporter cannot make a graph of a model."""
-
-
-class ClassScores(nn.Module):
-    """(1, 3, H, W) RGB images of 0 to 255 -> (1, C, H, W) class scores; H and W multiples of ``divisor``.
-
-    The caller pads: the padding counts as image, so cells of it take part in SGR. Per-pixel heads give logits, a
-    Mask2Former head sums of probabilities, both as the model itself gives them.
-    """
-
-    def __init__(self, model: SGRSegmentor, *, image_format: str = "RGB"):
-        """
-        Args:
-            model: is copied.
-            image_format: the order of channels that the model was trained with, "RGB" or "BGR".
-        """
-        super().__init__()
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        fix_same_padding(self.model)
-        self.divisor = model.size_divisibility
-        self.image_format = image_format
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(1, 3, H, W) float32 -> (1, C, H, W) float32."""
-        model = self.model
-        pixels = images.flip(1) if self.image_format == "BGR" else images
-        # the sizes as `SGRSegmentor.features` gives them, were the image not padded
-        sizes = torch.tensor([images.shape[-2:]], device=images.device)
-        features, _ = model.refine(model.backbone((pixels - model.pixel_mean) / model.pixel_std), sizes)
-        prediction, _ = model.sem_seg_head(features)
-        if isinstance(prediction, Tensor):
-            return prediction
-        return query_scores(prediction.class_logits[-1], prediction.of_image(0).masks(), images.shape[-2:])
-
-
-class FixedSameConv(nn.Module):
-    """timm's convolution with padding "same" for lengths that are multiples of the stride: the padding is constant.
-
-    What timm computes from the length makes torch.export simplify its formulas for ten minutes and more.
-    """
-
-    def __init__(self, conv: Conv2dSame):
-        super().__init__()
-        self.conv = conv
-        totals = [d * (k - 1) + 1 - s for k, s, d in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)]
-        self.padding = [side for total in map(_positive, reversed(totals)) for side in (total // 2, -(-total // 2))]
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """As that of `Conv2dSame`."""
-        conv = self.conv
-        padded = F.pad(maps, self.padding)
-        return F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
-
-
-def fix_same_padding(module: nn.Module) -> None:
-    """Replace every `Conv2dSame` inside ``module`` by a `FixedSameConv` of the same weights."""
-    for name, child in module.named_children():
-        if type(child) is Conv2dSame:
-            setattr(module, name, FixedSameConv(child))
-        else:
-            fix_same_padding(child)
-
-
-def _positive(value: int) -> int:
-    return max(value, 0)
-
-
-def query_scores(class_logits: Tensor, masks: Tensor, size: Size) -> Tensor:
-    """Semantic scores of queries: sum of P(class) * P(mask), without the stripes that bound the memory elsewhere.
-
-    Args:
-        class_logits: (1, Q, C + 1). masks: (1, Q, h, w) logits. size: of the result.
-
-    Returns:
-        (1, C, *size).
-    """
-    probs = F.interpolate(masks.float(), size=size, mode="bilinear", align_corners=False).sigmoid()
-    by_class = class_logits.float().softmax(-1)[..., :-1].transpose(1, 2)  # (1, C, Q)
-    return torch.bmm(by_class, probs.flatten(2)).unflatten(2, size)
 
 
 class Sizes(NamedTuple):

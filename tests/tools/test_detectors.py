@@ -63,7 +63,7 @@ def test_instances_are_no_data_set_of_the_explorer(tmp_path, capsys):
 )
 def test_instances_are_not_checked(target, tmp_path, capsys, pytestconfig, monkeypatch):
     monkeypatch.chdir(pytestconfig.rootpath)
-    assert check_dataset.main([target, "--output", str(tmp_path / "out")]) == 1
+    assert check_dataset.main([target, "--output", str(tmp_path / "out")]) == 2
     line = last_line(capsys)
     assert "is for semantic segmentation, and data set" in line and SECTION in line
     assert not (tmp_path / "out").exists()

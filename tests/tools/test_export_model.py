@@ -1,4 +1,4 @@
-"""tools/export_model.py and sgr_d2/engine/export.py on toy models."""
+"""tools/export_model.py, sgr_d2/engine/export.py and class_scores.py on toy models."""
 
 import json
 
@@ -12,7 +12,8 @@ from toy_checkpoint import CLASSES, write_checkpoint
 from toys import randomize_zeros, toy_cfg
 
 from sgr_d2.engine import export
-from sgr_d2.engine.export import ClassScores, ExportError, choose_sizes, fix_same_padding
+from sgr_d2.engine.class_scores import ClassScores, fix_same_padding, query_scores
+from sgr_d2.engine.export import ExportError, choose_sizes
 from sgr_d2.modeling.deeplab import WindowPool
 
 
@@ -68,7 +69,7 @@ def test_query_scores_by_hand():
     # two queries, two classes; both masks are sure; classes with probabilities (3/4, 1/4, 0) and (0, 1/2, 1/2)
     probs = torch.tensor([[[0.75, 0.25, 1e-12], [1e-12, 0.5, 0.5]]])
     masks = torch.tensor([[[[50.0, -50.0]], [[-50.0, 50.0]]]])
-    scores = export.query_scores(probs.log(), masks, (1, 2))
+    scores = query_scores(probs.log(), masks, (1, 2))
     torch.testing.assert_close(scores, torch.tensor([[[[0.75, 0.0]], [[0.25, 0.5]]]]))
 
 
