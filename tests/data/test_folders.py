@@ -82,6 +82,34 @@ def test_lonely_files(tmp_path):
         load_image_label_folder(tmp_path / "i", tmp_path / "l")
 
 
+def test_a_split_takes_the_images_it_names(tmp_path, catalogs):
+    touch(tmp_path / "i", *(f"{i}.jpg" for i in range(4)), "town/x.y.png", "without label.jpg")
+    touch(tmp_path / "l", *(f"{i}.png" for i in range(4)), "town/x.y.png", "without image.png")
+    (tmp_path / "train.txt").write_text("3\r\n\ntown/x.y.png\n0.jpg \n3\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("1\ntown/x.y\n", encoding="utf-8")
+    for split, expected in (("train", ["0", "3", "town/x.y"]), ("val", ["1", "town/x.y"])):  # one replaces the other
+        register_folders(make_cfg(mine=entry(tmp_path, SPLIT=str(tmp_path / f"{split}.txt"))))
+        assert [record["image_id"] for record in get_dataset_records("mine")] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0\n5\n4.jpg\n", r"2 of 3 images are not in IMAGE_DIR: 4, 5\. Each line is .* as 0\."),
+        ("\n", r"train\.txt: names no image\."),
+        ("0\n1\n", r"1 of 2 images have no label in .*1\.jpg"),
+    ],
+)
+def test_a_split_that_does_not_fit(tmp_path, text, message):
+    touch(tmp_path, "i/0.jpg", "i/1.jpg", "l/0.png")
+    folders = tmp_path / "i", tmp_path / "l"
+    with pytest.raises(FileNotFoundError, match=r"mine: SPLIT: no file /.*train\.txt"):
+        load_image_label_folder(*folders, name="mine", split=tmp_path / "train.txt")
+    (tmp_path / "train.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_image_label_folder(*folders, name="mine", split=tmp_path / "train.txt")
+
+
 def test_two_files_of_one_name(tmp_path):
     touch(tmp_path / "i", "a.jpg", "a.png")
     touch(tmp_path / "l", "a.png")
@@ -166,6 +194,7 @@ def test_class_files(tmp_path, file, text):
         ({"IMAGES": "x"}, r"Unknown key DATASETS\.FOLDERS\.mine\.IMAGES\. Valid keys: IMAGE_DIR, LABEL_DIR, CLASSES"),
         ({"LABEL_DIR": ""}, r"DATASETS\.FOLDERS\.mine\.LABEL_DIR is missing\. Valid keys: .*COLORS"),
         ({"IMAGE_DIR": ["a"]}, r"DATASETS\.FOLDERS\.mine\.IMAGE_DIR must be the path of a folder; got \['a'\]"),
+        ({"SPLIT": ["a"]}, r"DATASETS\.FOLDERS\.mine\.SPLIT must be the path of a file; got \['a'\]"),
         ({"CLASSES": []}, r"DATASETS\.FOLDERS\.mine\.CLASSES is missing"),
         ({"CLASSES": ["yes", False]}, r"mine\.CLASSES must give .* all of them text; got \['yes', False\]"),
         ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),

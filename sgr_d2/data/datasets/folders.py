@@ -14,7 +14,7 @@ from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, describe_root, re
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 _REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
-_OPTIONAL_KEYS = ("IGNORE_LABEL", "LABEL_MAP", "COLORS")
+_OPTIONAL_KEYS = ("SPLIT", "IGNORE_LABEL", "LABEL_MAP", "COLORS")
 
 
 def load_image_label_folder(
@@ -22,6 +22,7 @@ def load_image_label_folder(
     label_dir: str | os.PathLike,
     *,
     name: str = "data set",
+    split: str | os.PathLike | None = None,
     label_map: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Pair images and labels by their relative path without suffix, in all subfolders.
@@ -30,6 +31,8 @@ def load_image_label_folder(
         image_dir: .jpg, .jpeg, .png, .bmp, .tif or .tiff, in any case.
         label_dir: .png, .tif or .tiff.
         name: of the data set, for messages.
+        split: a file of the relative paths that belong to the data set, one a line, with or without the suffix of the
+            image; None: all do.
         label_map: item v is the label that the value v of the files means; None: the values are labels.
 
     Returns:
@@ -37,13 +40,16 @@ def load_image_label_folder(
         ``label_map`` where there is one.
 
     Raises:
-        FileNotFoundError: a folder does not exist.
+        FileNotFoundError: a folder, or the file of the split, does not exist.
         ValueError: no images, two files of one name, or one of a pair is missing.
     """
     images = _files_by_id(image_dir, IMAGE_SUFFIXES, f"{name}: image")
     labels = _files_by_id(label_dir, LABEL_SUFFIXES, f"{name}: label")
     if not images:
         raise ValueError(f"{name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {Path(image_dir).absolute()}.")
+    if split is not None:
+        listed = _listed(Path(split), images, name)
+        images, labels = ({key: files[key] for key in listed & files.keys()} for files in (images, labels))
     _check_pairs(images, labels, f"{name}: {{}} of {len(images)} images have no label in {label_dir}: {{}}.")
     _check_pairs(labels, images, f"{name}: {{}} of {len(labels)} labels have no image in {image_dir}: {{}}.")
     extra = {} if label_map is None else {"label_map": label_map}
@@ -73,9 +79,9 @@ def register_folders(cfg: CfgNode) -> None:
     """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
 
     CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
-    IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the files means) and COLORS (a list of
-    [R, G, B]) are optional. Relative paths start at the working
-    directory; ``~`` and environment variables are expanded. The folders are read when the data set is used.
+    SPLIT (a file of the images to take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the
+    files means) and COLORS (a list of [R, G, B]) are optional. Relative paths start at the working directory; ``~`` and
+    environment variables are expanded. Folders and split are read when the data set is used.
 
     Raises:
         FileNotFoundError: the file of class names does not exist.
@@ -88,16 +94,17 @@ def register_folders(cfg: CfgNode) -> None:
         ignore_label = _ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key)
         label_map = _label_map(entry.get("LABEL_MAP"), len(classes), ignore_label, f"{key}.LABEL_MAP")
         image_dir, label_dir = _expand(entry["IMAGE_DIR"]), _expand(entry["LABEL_DIR"])
+        split = _expand(entry["SPLIT"]) if "SPLIT" in entry else None
         register_semantic(
             name,
-            partial(load_image_label_folder, image_dir, label_dir, name=name, label_map=label_map),
+            partial(load_image_label_folder, image_dir, label_dir, name=name, split=split, label_map=label_map),
             owner="folders",
             classes=classes,
             colors=_colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
             ignore_label=ignore_label,
             image_root=image_dir,
             sem_seg_root=label_dir,
-            extra={"label_map": label_map},  # read from the records; here, so that another one replaces the entry
+            extra={"label_map": label_map, "split": split},  # here, so that another one replaces the entry
         )
 
 
@@ -122,6 +129,27 @@ def _walk(folder: str | os.PathLike) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 
+def _listed(split: Path, images: dict[str, Path], name: str) -> set[str]:
+    """The ids of the images that the file of a split names."""
+    if not split.is_file():
+        raise FileNotFoundError(f"{name}: SPLIT: no file {split.absolute()}.")
+    lines = [line.strip() for line in split.read_text(encoding="utf-8").splitlines()]
+    listed = {_without_suffix(line) for line in lines if line}
+    absent = sorted(listed - images.keys())
+    if absent or not listed:
+        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        what = f"{len(absent)} of {len(listed)} images are not in IMAGE_DIR: {shown}" if absent else "names no image"
+        raise ValueError(
+            f"{name}: SPLIT {split}: {what}. Each line is the path of an image below IMAGE_DIR, as {min(images)}."
+        )
+    return listed
+
+
+def _without_suffix(line: str) -> str:
+    path = Path(line)
+    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
+
+
 def _check_pairs(files: dict[str, Path], partners: dict[str, Path], message: str) -> None:
     lonely = sorted(files.keys() - partners.keys())
     if lonely:
@@ -140,9 +168,9 @@ def _check_keys(entry: Any, key: str) -> None:
     for required in _REQUIRED_KEYS:
         if not entry.get(required):
             raise ValueError(f"{key}.{required} is missing. {valid}")
-    for folder in ("IMAGE_DIR", "LABEL_DIR"):
-        if not isinstance(entry[folder], str):
-            raise ValueError(f"{key}.{folder} must be the path of a folder; got {entry[folder]!r}.")
+    for path, kind in (("IMAGE_DIR", "folder"), ("LABEL_DIR", "folder"), ("SPLIT", "file")):
+        if path in entry and not isinstance(entry[path], str):
+            raise ValueError(f"{key}.{path} must be the path of a {kind}; got {entry[path]!r}.")
 
 
 def _class_names(value: Any, key: str) -> list[str]:
