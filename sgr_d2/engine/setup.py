@@ -52,7 +52,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = with_seed(cfg)
     reference_batch = _batch_of_file(args.config_file, args.opts)
     cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=reference_batch, given=given)
-    with keeping_config(cfg.OUTPUT_DIR) if args.eval_only and comm.is_main_process() else nullcontext():
+    keep = (args.eval_only or args.resume) and comm.is_main_process()  # `train` writes that of a run that does go on
+    with keeping_config(cfg.OUTPUT_DIR) if keep else nullcontext():
         default_setup(cfg, args)
     return cfg
 

@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import weakref
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -195,12 +196,16 @@ def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Traine
     Returns:
         The results of the last evaluation on the main process.
     """
+    given = cfg
     if resume and Checkpointer(nn.Module(), cfg.OUTPUT_DIR).has_checkpoint():
         cfg = without_initial_weights(cfg)
     elif cfg.MODEL.BACKBONE.NAME.startswith("build_timm") and not (cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS):
         logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
     run = trainer(cfg)
     run.resume_or_load(resume=resume)
+    if resume and comm.is_main_process():  # only now is it sure that the run goes on
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        Path(cfg.OUTPUT_DIR, "config.yaml").write_text(given.dump(), encoding="utf-8")
     return run.train()
 
 

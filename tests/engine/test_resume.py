@@ -103,8 +103,17 @@ def test_a_resumed_run_has_the_decays_and_the_momentum_of_its_config(config_file
 )
 def test_a_run_is_resumed_with_its_model_and_its_optimizer(config_file, trained, options, message):
     opts = ["OUTPUT_DIR", trained.checkpoint.parent, "SOLVER.MAX_ITER", 4]
+    settings = trained.checkpoint.with_name("config.yaml")
+    before = settings.read_text()
     with pytest.raises(ValueError, match=rf"--resume: .*model_final.pth.*{message}.*without --resume"):
         run(config_file, *opts, *options, resume=True)
+    assert settings.read_text() == before and "MAX_ITER: 2\n" in before
+
+
+def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
+    run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
+    run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 2, resume=True)
+    assert "MAX_ITER: 2\n" in (tmp_path / "config.yaml").read_text()
 
 
 def test_classes_in_another_order_are_not_evaluated_nor_resumed(config_file, trained, tmp_path):
