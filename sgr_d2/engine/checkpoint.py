@@ -1,6 +1,7 @@
 """Checkpoints: of ours and of other codes; what was loaded, what was skipped, what is missing."""
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,9 @@ from .detector_keys import check_backbone
 from .key_maps import match_keys
 from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
 from .model_card import classes_in
+
+# In the names of files that are being written.
+UNFINISHED = ".unfinished"
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +76,11 @@ def absent_parameters(model: nn.Module, report: LoadReport) -> list[str]:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with safe reading, key maps, a report, and an error where nothing fits."""
+    """Detectron2's checkpointer with safe reading, key maps, a report, and an error where nothing fits.
+
+    What it writes has another name until it is whole: a full disk, Ctrl-C or a killed job leaves the file of that name,
+    and ``last_checkpoint``, as they were.
+    """
 
     # Of the last load.
     report: LoadReport | None = None
@@ -97,6 +105,21 @@ class Checkpointer(DetectionCheckpointer):
             ) from error
         finally:
             self._parsed_url_during_load = None  # else a second load would fail after an error
+
+    def save(self, name: str, **kwargs) -> None:
+        try:
+            super().save(f"{name}{UNFINISHED}", **kwargs)
+        except BaseException:
+            Path(self.save_dir, f"{name}{UNFINISHED}.pth").unlink(missing_ok=True)
+            raise
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Called by the parent when the file is written."""
+        name = last_filename_basename.replace(f"{UNFINISHED}.pth", ".pth")
+        if name != last_filename_basename:
+            os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
+            logger.info("Saved %s", Path(self.save_dir, name))
+        super().tag_last_checkpoint(name)
 
     def _load_file(self, filename: str) -> dict:
         """Replaces the parent's, which unpickles anything."""

@@ -52,6 +52,29 @@ def test_a_model_comes_back_bit_by_bit(tmp_path):
     assert all(torch.equal(value, expected[key]) for key, value in target.state_dict().items())
 
 
+class NoSpaceLeft:
+    """Stops in the middle of being written."""
+
+    def __reduce__(self):
+        raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize("name", ["model_best", "model_0000009"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, name):
+    model = nn.Linear(2, 2)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_best", iteration=4)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert files["last_checkpoint"] == b"model_best.pth" and len(files) == 2
+    nn.init.zeros_(model.weight)
+    with pytest.raises(OSError, match="No space left"):
+        checkpointer.save(name, iteration=9, rest=NoSpaceLeft())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    checkpointer.save(name, iteration=9)
+    assert not torch.load(tmp_path / f"{name}.pth", weights_only=True)["model"]["weight"].any()
+    assert (tmp_path / "last_checkpoint").read_text() == f"{name}.pth"
+
+
 def test_another_number_of_classes_is_skipped_and_listed(tmp_path, caplog):
     path = save(tmp_path, toy_model(1, classes=7).state_dict())
     target = toy_model(2, classes=5)
