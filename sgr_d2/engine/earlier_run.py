@@ -1,13 +1,54 @@
-"""A folder that holds an earlier run: its files are moved aside, not overwritten."""
+"""A folder that holds another run: an earlier one's files are moved aside, one that is going on is left alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # Without one of these there is nothing to lose.
 _SIGNS = ("last_checkpoint", "metrics.json")
 _FILES = (*_SIGNS, "model_*", "config.yaml", "log.txt*", "events.out.tfevents.*", "curves.png", "evaluation")
+
+# The locks that this process holds, by folder; they end with it, however it ends.
+_locks: dict[Path, IO] = {}
+
+
+def claim(folder: Path) -> None:
+    """Keep ``folder`` for this process, until `release` or its end; without effect where a disk has no locks, and on
+    Windows.
+
+    Raises:
+        ValueError: another process has claimed it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    if fcntl is None or folder in _locks:
+        return
+    lock = (folder / ".lock").open("a")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        lock.close()
+        raise ValueError(
+            f"OUTPUT_DIR = {folder}: another training is running there. Give this one another OUTPUT_DIR, or wait."
+        ) from error
+    except OSError:  # a disk without locks
+        lock.close()
+        return
+    _locks[folder] = lock
+
+
+def release(folder: Path) -> None:
+    """Give back what `claim` took, if it did."""
+    lock = _locks.pop(folder.resolve(), None)
+    if lock is not None:
+        lock.close()
 
 
 def holds_run(folder: Path) -> bool:

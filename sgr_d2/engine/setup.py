@@ -19,7 +19,7 @@ from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
-from .earlier_run import check_resume, keeping_config, set_aside
+from .earlier_run import check_resume, claim, keeping_config, set_aside
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
 from .seed import with_seed
@@ -62,9 +62,12 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     """Move an earlier run in OUTPUT_DIR aside unless it is to go on; where it is now.
 
     Raises:
-        ValueError: if the weights to begin with lie there, or there is nothing to go on with but runs moved aside.
+        ValueError: if another training is running there, the weights to begin with lie there, or there is nothing to go
+            on with but runs moved aside.
     """
     folder, earlier = Path(cfg.OUTPUT_DIR), None
+    if comm.is_main_process():
+        claim(folder)
     if resume:
         check_resume(folder)
     elif comm.is_main_process():

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .build import build_model, without_initial_weights
 from .checkpoint import Checkpointer
+from .earlier_run import release
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric
 from .loop import TrainLoop
@@ -196,6 +197,13 @@ def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Traine
     Returns:
         The results of the last evaluation on the main process.
     """
+    try:
+        return _train(cfg, resume, trainer)
+    finally:
+        release(Path(cfg.OUTPUT_DIR))  # which `setup` has claimed
+
+
+def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
     given = cfg
     if resume and Checkpointer(nn.Module(), cfg.OUTPUT_DIR).has_checkpoint():
         cfg = without_initial_weights(cfg)

@@ -1,6 +1,8 @@
+import multiprocessing
+
 import pytest
 
-from sgr_d2.engine.earlier_run import check_resume
+from sgr_d2.engine.earlier_run import check_resume, claim, release
 
 
 def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
@@ -12,3 +14,27 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
         check_resume(tmp_path)
     (tmp_path / "last_checkpoint").touch()
     check_resume(tmp_path)
+
+
+def hold(folder, ready, leave) -> None:
+    claim(folder)
+    ready.set()
+    leave.wait()
+
+
+def test_a_folder_is_of_one_process_until_that_ends_or_gives_it_back(tmp_path):
+    claim(tmp_path / "run")
+    claim(tmp_path / "run")  # runs of one process follow each other
+    release(tmp_path / "run")
+    context = multiprocessing.get_context("fork")
+    ready, leave = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path / "run", ready, leave))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR = .*run: another training is running there"):
+        claim(tmp_path / "run")
+    claim(tmp_path / "another")
+    leave.set()
+    other.join(60)
+    claim(tmp_path / "run")
+    release(tmp_path / "run")
