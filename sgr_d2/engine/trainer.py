@@ -138,6 +138,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
+        solver = cfg.SOLVER
+        if solver.WARMUP_ITERS > solver.MAX_ITER:
+            logger.warning(
+                "SOLVER.WARMUP_ITERS = %d is longer than the run, SOLVER.MAX_ITER = %d: the learning rate never comes "
+                "near SOLVER.BASE_LR = %g. Set it to less.",
+                *(solver.WARMUP_ITERS, solver.MAX_ITER, solver.BASE_LR),
+            )
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod

@@ -1,6 +1,7 @@
 """Real training of a small model: evaluation, best checkpoint, weights."""
 
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,6 +267,14 @@ def test_mixed_precision_trains(config_file, tmp_path):
             *("SOLVER.MAX_ITER", 2, "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", dtype, "OUTPUT_DIR", output),
         )
         assert all(torch.isfinite(w).all() for w in weights(output).values() if w.is_floating_point())
+
+
+def test_a_warm_up_longer_than_the_run_is_logged(config_file, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("sgr_d2.engine.trainer"), "handlers", [caplog.handler])
+    Trainer(load_config(str(config_file), ["SOLVER.MAX_ITER", "2"]))
+    assert "WARMUP_ITERS" not in caplog.text
+    Trainer(load_config(str(config_file), ["SOLVER.MAX_ITER", "1"]))
+    assert "SOLVER.WARMUP_ITERS = 2 is longer than the run, SOLVER.MAX_ITER = 1:" in caplog.text
 
 
 def test_the_log_tells_about_the_regions(config_file, tmp_path):
