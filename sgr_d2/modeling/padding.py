@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def copy_to(tensor: Tensor, target: device) -> Tensor:
-    """Copy to a device; from the pinned memory of the loader without waiting for what the device is at."""
+    """Copy to a device without waiting for what it is at; of large tensors this needs pinned memory (the loader's)."""
     return tensor.to(target, non_blocking=True)
 
 

@@ -133,7 +133,7 @@ class SGRSegmentor(nn.Module):
         """Backbone features, refined by SGR where there is one, and what else SGR returned."""
         images = [copy_to(x["image"], self.device) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        sizes = torch.tensor([image.shape[-2:] for image in images], device=self.device)
+        sizes = copy_to(torch.tensor([image.shape[-2:] for image in images]), self.device)
         batch = pad_to_batch(images, divisor=self.size_divisibility, value=0.0, min_size=min_size)
         features = self.backbone(batch)
         self._check_sizes(features, *batch.shape[-2:])

@@ -16,6 +16,7 @@ from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features
+from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.sgr import SGR
 from sgr_d2.structures import SGROutput
 
@@ -81,7 +82,7 @@ class SGRBackbone(Backbone):
                 "SGRBackbone does not know the sizes of the images: padding counts as image, and there is no component "
                 "loss. Use a meta-architecture of sgr_d2 (MODEL.META_ARCHITECTURE SGRGeneralizedRCNN, SGRRetinaNet).",
             )
-        sizes = torch.tensor([tuple(size) for size in sizes], device=images.device)
+        sizes = copy_to(torch.tensor([tuple(size) for size in sizes]), images.device)
         self.output = self.sgr(self.wrapped(images), sizes)
         return self.output.features
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sgr_d2.modeling.padding import copy_to
+
 from .points import bilinear_corners, sample_points
 
 MAX_CLASSES = 2**15 - 2
@@ -174,7 +176,7 @@ class MaskTargets(Targets):
         slots = max(counts)
         self.labels = torch.stack([F.pad(label.long(), (0, slots - len(label))) for label in labels])
         device = self.labels.device
-        filled = torch.tensor(counts, device=device)[:, None]
+        filled = copy_to(torch.tensor(counts), device)[:, None]
         self.present = torch.arange(slots, device=device) < filled
         self.wrong = (self.present & ((self.labels < 0) | (self.labels >= num_classes))).any()
         self._slots, self._starts = slots, filled[:, 0].cumsum(0) - filled[:, 0]

@@ -5,6 +5,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from sgr_d2.modeling.padding import copy_to
+
 from .targets import GridTargets
 
 EPS = 1e-12
@@ -30,7 +32,7 @@ def assign_tokens(weighted: Tensor, targets: GridTargets, mode: str = MODES[0]) 
     """
     affinity = cosine_affinity(weighted, targets).cpu().numpy()  # the one copy to the host
     rows = [_assign_image(affinity[b, :, :count], mode) for b, count in enumerate(targets.counts)]
-    return torch.from_numpy(np.stack(rows)).to(weighted.device)
+    return copy_to(torch.from_numpy(np.stack(rows)), weighted.device)
 
 
 def cosine_affinity(weighted: Tensor, targets: GridTargets) -> Tensor:

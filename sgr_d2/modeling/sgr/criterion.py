@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sgr_d2.modeling.checks import check_choice
+from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.progress import share_done
 from sgr_d2.modeling.ranks import mean_over_ranks
 from sgr_d2.structures import SGROutput
@@ -167,9 +168,8 @@ def component_loss(
     normaliser = mean_over_ranks(sum(targets.counts) if weights is None else weights.sum(), device)
     if targets.masks.shape[1] == 0:
         return 0.0 * unions.sum()
-    present = torch.tensor(
-        [[index < count for index in range(num)] for count in targets.counts], device=device, dtype=torch.float32
-    )
+    present = [[float(index < count) for index in range(num)] for count in targets.counts]
+    present = copy_to(torch.tensor(present), device)
     losses = dice_loss(unions, targets.masks.flatten(2), targets.labelled.flatten(2))  # (B, L)
     if weights is not None:
         present = present * weights

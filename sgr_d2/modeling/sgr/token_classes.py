@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.ranks import mean_over_ranks
 
 
@@ -28,7 +29,7 @@ class TokenClassLoss(nn.Module):
         none = torch.full((1,), -1, dtype=torch.int64, device=tokens.device)  # the class that index -1 finds
         classes = torch.stack(
             [
-                torch.cat([own.to(tokens.device), none])[row]
+                torch.cat([copy_to(own, tokens.device), none])[row]
                 for own, row in zip(component_classes, component_of, strict=True)
             ]
         )
