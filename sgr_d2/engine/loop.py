@@ -34,6 +34,12 @@ def split_batch(data: list[dict], parts: int) -> list[list[dict]]:
     return [data[start:end] for start, end in pairwise(bounds)]
 
 
+def on_host(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The losses on the CPU, in one copy; Detectron2's log would fetch them from a GPU one by one."""
+    values = torch.stack([loss.reshape(()) for loss in losses.values()]).cpu()
+    return dict(zip(losses, values.unbind(), strict=True))
+
+
 class TrainLoop(SimpleTrainer):
     """Detectron2's step with autocast on any device, which skips and reports losses and gradients that are not finite.
 
@@ -97,7 +103,7 @@ class TrainLoop(SimpleTrainer):
         self.after_backward()
         shares = [len(part) / len(data) for part in parts]
         mean = {name: sum(share * of[name] for share, of in zip(shares, losses, strict=True)) for name in losses[0]}
-        self._write_metrics(mean, data_time)
+        self._write_metrics(on_host(mean), data_time)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 

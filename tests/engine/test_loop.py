@@ -2,9 +2,10 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
+from fake_gpu import fake_gpu
 from torch import nn
 
-from sgr_d2.engine.loop import TrainLoop
+from sgr_d2.engine.loop import TrainLoop, on_host
 
 
 class Fragile(nn.Module):
@@ -48,6 +49,14 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_logged_with_its_images
         steps(loop, 3)
     assert loop.model.weight.item() == pytest.approx(1 - 0.2)
     assert "image_1.png" in caplog.text and "Iteration 1 skipped" in caplog.text
+
+
+def test_the_losses_come_to_the_host_in_one_copy():
+    assert on_host({"a": torch.ones(1), "b": torch.tensor(2.0)}) == {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}
+    with fake_gpu(nn.Module()) as waits:
+        losses = on_host({"a": torch.ones((), device="cuda"), "b": torch.ones(1, device="cuda")})
+    assert waits.functions == ["on_host"]
+    assert [(name, loss.device.type, loss.dim()) for name, loss in losses.items()] == [("a", "cpu", 0), ("b", "cpu", 0)]
 
 
 class Normed(Fragile):
