@@ -14,13 +14,16 @@ class NormStatistics:
 
     def __init__(self, model: nn.Module):
         norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-        self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        # counters apart from means and variances: a GPU copies a list of one type at once, others one by one
+        types = dict.fromkeys(buffer.dtype for buffer in buffers)
+        self._buffers = [[buffer for buffer in buffers if buffer.dtype == dtype] for dtype in types]
+        self._kept = [[buffer.clone() for buffer in group] for group in self._buffers]
 
     def keep(self) -> None:
-        if self._buffers:
-            torch._foreach_copy_(self._kept, self._buffers)
+        for kept, buffers in zip(self._kept, self._buffers, strict=True):
+            torch._foreach_copy_(kept, buffers)
 
     def put_back(self) -> None:
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._kept)
+        for kept, buffers in zip(self._kept, self._buffers, strict=True):
+            torch._foreach_copy_(buffers, kept)
