@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU against one: the same training, the same figures."""
+"""Two processes against one, with gloo on the CPU and NCCL on GPUs: the same training, the same figures."""
 
 import json
 import os
@@ -13,15 +13,17 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PATHS = {"PYTHONPATH": str(ROOT)}
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs would be used instead of two CPU processes")
+# without the GPUs that there may be: those would be used instead
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+# with them, and without convolutions that round to ten bits
+WITH_GPUS = os.environ | {"PYTHONPATH": str(ROOT), "NVIDIA_TF32_OVERRIDE": "0"}
 
 
-def train_net(config_file, output, *opts, processes=1, flags=()):
+def train_net(config_file, output, *opts, processes=1, flags=(), environment=ENVIRONMENT):
     """Run train_net.py as a user does; its log on failure."""
     command = [sys.executable, "-W", "ignore", str(ROOT / "train_net.py"), "--config-file", str(config_file)]
     command += ["--num-gpus", str(processes), "--dist-url", "auto", *flags, "OUTPUT_DIR", str(output), *map(str, opts)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -44,6 +46,23 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
     weights = ("MODEL.WEIGHTS", one / "model_final.pth")
     train_net(config_file, two, *weights, processes=2, flags=["--eval-only"])
     assert metrics(one) == metrics(two)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_train_and_evaluate_like_one(config_file, tmp_path):
+    """With SyncBN, which in one process is BN over the same batch."""
+    options = ("MODEL.DEVICE", "cuda", "MODEL.TIMM.NORM", "SyncBN", "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.01)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for processes, folder in ((1, one), (2, two)):
+        train_net(config_file, folder, *options, processes=processes, environment=WITH_GPUS)
+    a, b = (torch.load(f / "model_final.pth", map_location="cpu", weights_only=True)["model"] for f in (one, two))
+    for key, expected in a.items():
+        error = (expected.float() - b[key].float()).norm() / expected.float().norm().clamp(min=1e-12)
+        assert error < 1e-2, f"{key}: relative difference {error:.2e} after 10 steps"
+    weights = ("MODEL.WEIGHTS", one / "model_final.pth", "MODEL.DEVICE", "cuda")
+    train_net(config_file, two, *weights, processes=2, flags=["--eval-only"], environment=WITH_GPUS)
+    assert metrics(one)["sem_seg"] == pytest.approx(metrics(two)["sem_seg"], abs=0.01, nan_ok=True)
 
 
 def test_statistics_of_the_first_rank_are_evaluated(config_file, tmp_path):
@@ -178,7 +197,7 @@ def run_two(program, folder):
     """What the two ranks of a program save."""
     (folder / "program.py").write_text(program)
     command = [sys.executable, "-W", "ignore", str(folder / "program.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=os.environ | PATHS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
 
