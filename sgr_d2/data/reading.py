@@ -1,7 +1,7 @@
 """Read photographs and label maps; say which file is wrong, how, and what to do."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -60,7 +60,7 @@ def read_label(
     *,
     num_classes: int,
     ignore_label: int,
-    label_map: Sequence[int] | None = None,
+    label_map: Sequence[int] | Mapping[int, int] | None = None,
     dtype: np.dtype | type | None = None,
 ) -> np.ndarray:
     """Read a label map: a single-channel (8-bit, 16-bit or palette) image of class indices.
@@ -103,7 +103,11 @@ def read_values(path: str | os.PathLike, kind: str = "label") -> np.ndarray:
 
 
 def map_values(
-    values: np.ndarray, path: str | os.PathLike, *, label_map: Sequence[int] | None, ignore_label: int
+    values: np.ndarray,
+    path: str | os.PathLike,
+    *,
+    label_map: Sequence[int] | Mapping[int, int] | None,
+    ignore_label: int,
 ) -> np.ndarray:
     """Return the labels (H, W) that the values (H, W) of a file mean.
 
@@ -111,20 +115,30 @@ def map_values(
         values: of the file.
         path: the file, for messages.
         label_map: item v is the label that the value v means; None: the values are labels.
-        ignore_label: as a value beyond the map it means itself.
+        ignore_label: as a value that the map does not have it means itself.
 
     Raises:
         ValueError: the file holds a value that the map does not have.
     """
     if label_map is None:
         return values
-    beyond = (values < 0) | (values >= len(label_map))
-    wrong = np.unique(values[beyond & (values != ignore_label)])
+    table, has = _table(label_map)
+    inside = (values >= 0) & (values < len(table))
+    indices = np.where(inside, values, 0)
+    known = inside & has[indices]
+    wrong = np.unique(values[~known & (values != ignore_label)])
     if wrong.size:
-        raise ValueError(
-            f"Label {path} holds {_shown(wrong)}, but LABEL_MAP ends with {len(label_map) - 1}. Add what they mean."
-        )
-    return np.where(beyond, ignore_label, np.asarray(label_map, np.int32)[np.where(beyond, 0, values)])
+        raise ValueError(f"Label {path} holds {_shown(wrong)}, for which LABEL_MAP has no label. Add what they mean.")
+    return np.where(known, table[indices], ignore_label)
+
+
+def _table(label_map: Sequence[int] | Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The label of each value from 0 on, and whether it has one."""
+    if not isinstance(label_map, Mapping):
+        return np.asarray(label_map, np.int32), np.ones(len(label_map), bool)
+    table, has = np.zeros(max(label_map) + 1, np.int32), np.zeros(max(label_map) + 1, bool)
+    table[list(label_map)], has[list(label_map)] = list(label_map.values()), True
+    return table, has
 
 
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_labels_are_counted_as_their_map_says(record, scene):
     assert (pair.values.tolist(), pair.pixels.tolist()) == (expected.values.tolist(), expected.pixels.tolist())
     record["label_map"] = [255, 0, 1]
     ((kind, message),) = check_pair(record, rules=RULES).errors
-    assert kind == "label out of range" and f"{record['sem_seg_file_name']} holds 3, but LABEL_MAP" in message
+    assert kind == "label out of range" and f"{record['sem_seg_file_name']} holds 3, for which LABEL_MAP" in message
 
 
 def test_real_instances_take_the_place_of_components(record, scene, tmp_path):

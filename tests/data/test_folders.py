@@ -144,6 +144,9 @@ def test_a_label_map_travels_with_the_records(tmp_path, catalogs):
     register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=(255, 0, 1))))
     (record,) = get_dataset_records("mine")
     assert record["label_map"] == MetadataCatalog.get("mine").label_map == [255, 0, 1]
+    register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=[[7, 255], (300, 1)])))
+    (record,) = get_dataset_records("mine")
+    assert record["label_map"] == {7: 255, 300: 1}
     register_folders(make_cfg(mine=entry(tmp_path)))
     (record,) = get_dataset_records("mine")
     assert "label_map" not in record and MetadataCatalog.get("mine").label_map is None
@@ -209,6 +212,11 @@ def test_class_files(tmp_path, file, text):
         ({"LABEL_MAP": ["soil"]}, r"mine\.LABEL_MAP holds 'soil', neither"),
         ({"LABEL_MAP": "255, 0"}, r"mine\.LABEL_MAP must be a list of labels.* got '255, 0'"),
         ({"LABEL_MAP": []}, r"mine\.LABEL_MAP must be a list of labels"),
+        ({"LABEL_MAP": [[7, 0], [8, 2]]}, r"mine\.LABEL_MAP holds 2, neither"),
+        ({"LABEL_MAP": [[-1, 0]]}, r"mine\.LABEL_MAP has a label for -1, which .* of 0\.\.65535, one pair"),
+        ({"LABEL_MAP": [[7, 0], [7, 1]]}, r"mine\.LABEL_MAP has two labels for a value\. Give each"),
+        ({"LABEL_MAP": [[7, 0], 1]}, r"mine\.LABEL_MAP holds \[7, 0\], neither"),
+        ({"LABEL_MAP": {7: 0}}, r"mine\.LABEL_MAP must be a list of labels, .* or of pairs \[value, label\]; got"),
         ({"COLORS": [[0, 0, 0]]}, r"mine\.COLORS must hold 2 colours"),
         ({"COLORS": [[0, 0, 0], [0, 256, 0]]}, r"mine\.COLORS must hold 2 colours"),
         ({"COLORS": [1, 2]}, r"mine\.COLORS must hold 2 colours"),

@@ -151,15 +151,25 @@ def test_a_label_map_says_what_the_values_mean(tmp_path, dtype):
     labels = read_label(path, num_classes=3, **options)
     assert labels.dtype == np.uint8 and labels.tolist() == [[255, 0, 1], [1, 2, 255]]
     options["label_map"] = options["label_map"][:3]
-    with pytest.raises(ValueError, match=r"a\.png holds 3, 4, but LABEL_MAP ends with 2\."):
+    with pytest.raises(ValueError, match=r"a\.png holds 3, 4, for which LABEL_MAP has no label\."):
         read_label(path, num_classes=3, **options)
     assert map_values(values[:0], "a.png", **options).shape == (0, 3)
+
+
+def test_ids_far_apart(tmp_path):
+    values = np.array([[7, 11, 40000], [255, 7, 7]], np.uint16)
+    options = {"label_map": {7: 1, 40000: 255, 11: 0}, "ignore_label": 255}
+    path = save(tmp_path / "a.png", values)
+    assert read_label(path, num_classes=2, **options).tolist() == [[1, 0, 255], [255, 1, 1]]
+    del options["label_map"][11], options["label_map"][40000]
+    with pytest.raises(ValueError, match=r"a\.png holds 11, 40000, for which LABEL_MAP has no label\."):
+        read_label(path, num_classes=2, **options)
 
 
 def test_negative_values_are_in_no_label_map():
     options = {"label_map": [0, 1], "ignore_label": -1}
     assert map_values(np.array([[-1, 1]], np.int32), "a.tif", **options).tolist() == [[-1, 1]]
-    with pytest.raises(ValueError, match=r"a\.tif holds -2, but"):
+    with pytest.raises(ValueError, match=r"a\.tif holds -2, for which"):
         map_values(np.array([[-2, 1]], np.int32), "a.tif", **options)
 
 

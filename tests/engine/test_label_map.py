@@ -12,14 +12,14 @@ from sgr_d2.data.datasets import get_dataset_records
 from sgr_d2.engine import NamedModel, SGRPredictor, evaluate, explore, load_config
 
 
-@pytest.fixture
-def shifted_config(trained, scenes, tmp_path):
+@pytest.fixture(params=[[255, 0, 1, 2], [[2, 1], [3, 2], [0, 255], [1, 0]]], ids=["list", "pairs"])
+def shifted_config(trained, scenes, tmp_path, request):
     """The config with validation labels where 0 means "not labelled" and the classes count from 1."""
     shutil.copytree(scenes / "val", tmp_path / "val")
     for path in (tmp_path / "val/labels").iterdir():
         Image.fromarray(np.asarray(Image.open(path)) + np.uint8(1)).save(path)
     config = yaml.safe_load(trained.config.read_text())
-    folder = config["DATASETS"]["FOLDERS"].pop("scenes_val") | {"LABEL_MAP": [255, 0, 1, 2]}
+    folder = config["DATASETS"]["FOLDERS"].pop("scenes_val") | {"LABEL_MAP": request.param}
     folder |= {"IMAGE_DIR": str(tmp_path / "val/images"), "LABEL_DIR": str(tmp_path / "val/labels")}
     config["DATASETS"]["FOLDERS"]["shifted_val"] = folder
     config["DATASETS"]["TEST"] = ["shifted_val"]

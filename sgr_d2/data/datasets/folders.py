@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def load_image_label_folder(
     *,
     name: str = "data set",
     split: str | os.PathLike | None = None,
-    label_map: Sequence[int] | None = None,
+    label_map: Sequence[int] | Mapping[int, int] | None = None,
 ) -> list[dict[str, Any]]:
     """Pair images and labels by their relative path without suffix, in all subfolders.
 
@@ -79,9 +79,9 @@ def register_folders(cfg: CfgNode) -> None:
     """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
 
     CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
-    SPLIT (a file of the images to take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the
-    files means) and COLORS (a list of [R, G, B]) are optional. Relative paths start at the working directory; ``~`` and
-    environment variables are expanded. Folders and split are read when the data set is used.
+    Optional are SPLIT (a file of the images to take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that
+    the value v of the files means; or pairs [v, label]) and COLORS (a list of [R, G, B]). Relative paths start at the
+    working directory; ``~`` and environment variables are expanded. Folders and split are read when it is used.
 
     Raises:
         FileNotFoundError: the file of class names does not exist.
@@ -220,18 +220,35 @@ def _ignore_label(value: Any, count: int, key: str) -> int:
     return value
 
 
-def _label_map(value: Any, count: int, ignore_label: int, key: str) -> list[int] | None:
+def _label_map(value: Any, count: int, ignore_label: int, key: str) -> list[int] | dict[int, int] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{key} must be a list of labels, one for each value of the files from 0 on; got {value!r}.")
-    wrong = [label for label in value if label != ignore_label and label not in range(count)]
+        raise ValueError(
+            f"{key} must be a list of labels, one for each value of the files from 0 on, or of pairs [value, label]; "
+            f"got {value!r}."
+        )
+    in_pairs = all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
+    label_map = _from_pairs(value, key) if in_pairs else list(value)
+    labels = label_map.values() if isinstance(label_map, dict) else label_map
+    wrong = [label for label in labels if label != ignore_label and label not in range(count)]
     if wrong:
         raise ValueError(
             f"{key} holds {wrong[0]!r}, neither the index of a class (0..{count - 1}) nor the ignore label "
             f"({ignore_label})."
         )
-    return list(value)
+    return label_map
+
+
+def _from_pairs(pairs: Sequence[Sequence[Any]], key: str) -> dict[int, int]:
+    advice = f"Give each value, of 0..{2**16 - 1}, one pair [value, label]."
+    for value, _ in pairs:
+        if value not in range(2**16):
+            raise ValueError(f"{key} has a label for {value!r}, which is no value of label files. {advice}")
+    label_map = dict(map(tuple, pairs))
+    if len(label_map) < len(pairs):
+        raise ValueError(f"{key} has two labels for a value. {advice}")
+    return label_map
 
 
 def _expand(path: str) -> Path:
