@@ -14,6 +14,7 @@ from sgr_d2.structures import SGROutput
 from .backbone import find_sgr_backbone
 from .monitor import log_regions
 from .padding import copy_to, pad_to_batch
+from .randomness import own_random_numbers
 from .segmentor import image_tokens
 from .sgr import SGRCriterion
 
@@ -38,7 +39,8 @@ class SGRDetection:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        criterion = SGRCriterion(cfg, cls.num_classes(cfg)) if cfg.MODEL.SGR.ENABLED else None
+        with own_random_numbers():
+            criterion = SGRCriterion(cfg, cls.num_classes(cfg)) if cfg.MODEL.SGR.ENABLED else None
         return {"criterion": criterion} | super().from_config(cfg)
 
     @classmethod

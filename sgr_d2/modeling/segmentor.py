@@ -14,6 +14,7 @@ from .image_names import naming_images
 from .monitor import log_regions
 from .padding import copy_to, pad_to_batch
 from .postprocessing import predict
+from .randomness import own_random_numbers
 from .sgr import SGR, SGRCriterion
 
 
@@ -76,11 +77,13 @@ class SGRSegmentor(nn.Module):
             "MODEL.SEM_SEG_HEAD.IN_FEATURES", cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME
         )
         enabled = cfg.MODEL.SGR.ENABLED
-        sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
+        with own_random_numbers():
+            sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
+            criterion = SGRCriterion(cfg, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES) if enabled else None
         return {
             "backbone": backbone,
             "sgr": sgr,
-            "criterion": SGRCriterion(cfg, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES) if enabled else None,
+            "criterion": criterion,
             "sem_seg_head": build_sem_seg_head(cfg, shape | sgr.output_shape() if enabled else shape),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

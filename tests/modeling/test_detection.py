@@ -132,6 +132,14 @@ def test_the_baseline_is_the_plain_pyramid():
 
 
 @pytest.mark.parametrize("features", [("p3", "p4"), ("res3", "res5")])
+def test_sgr_starts_where_its_baseline_starts(features):
+    with_sgr, baseline = build(features=features), build(sgr=False)
+    weights = with_sgr.state_dict()
+    for name, weight in baseline.state_dict().items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("features", [("p3", "p4"), ("res3", "res5")])
 def test_shapes_strides_and_names_are_those_of_the_wrapped_backbone(features):
     plain, wrapped = (build_backbone(detector_cfg(sgr=sgr, features=features)) for sgr in (False, True))
     assert wrapped.output_shape() == plain.output_shape()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detectron2.modeling import build_model
 from toy_heads import HEADS, build, with_head
 from toys import randomize_zeros, toy_cfg, toy_input
 
@@ -30,6 +31,21 @@ def test_the_baseline_is_detectron2s_own_segmentor(size, backbone):
     with torch.no_grad():
         for a, b in zip(ours(inputs), theirs(inputs), strict=True):
             torch.testing.assert_close(a["sem_seg"], b["sem_seg"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_sgr_starts_where_its_baseline_starts(head):
+    """The same weights and the same scores of one seed; SGR's own are others in every model."""
+    with_sgr, baseline = (build(with_head(toy_cfg(sgr=sgr), head), seed=3).eval() for sgr in (True, False))
+    weights = with_sgr.state_dict()
+    for name, weight in baseline.state_dict().items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=0)
+    inputs = [{"image": toy_input(64, 96)["image"]}]
+    with torch.no_grad():
+        torch.testing.assert_close(with_sgr(inputs)[0]["sem_seg"], baseline(inputs)[0]["sem_seg"])
+    name, weight = next((n, p) for n, p in with_sgr.sgr.named_parameters() if p.dim() > 1)
+    second = build_model(with_head(toy_cfg(), head)).sgr.get_parameter(name)
+    assert not torch.equal(weight, second)
 
 
 @pytest.mark.parametrize("sgr", [False, True])

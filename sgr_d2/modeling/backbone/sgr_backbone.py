@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features
 from sgr_d2.modeling.padding import copy_to
+from sgr_d2.modeling.randomness import own_random_numbers
 from sgr_d2.modeling.sgr import SGR
 from sgr_d2.structures import SGROutput
 
@@ -110,7 +111,9 @@ def insert_sgr(cfg: CfgNode, bottom_up: Backbone, build_pyramid: Callable[[Backb
     names, below = cfg.MODEL.SGR.IN_FEATURES, bottom_up.output_shape()
     if set(names) <= set(below):
         check_features("MODEL.SGR.IN_FEATURES", names, below, cfg.MODEL.BACKBONE.NAME)
-        return build_pyramid(SGRBackbone(bottom_up, SGR(cfg, below, refined=cfg.MODEL.FPN.IN_FEATURES)))
+        with own_random_numbers():
+            sgr = SGR(cfg, below, refined=cfg.MODEL.FPN.IN_FEATURES)
+        return build_pyramid(SGRBackbone(bottom_up, sgr))
     pyramid = build_pyramid(bottom_up)
     above = pyramid.output_shape()
     if not set(names) <= set(above):
@@ -118,7 +121,9 @@ def insert_sgr(cfg: CfgNode, bottom_up: Backbone, build_pyramid: Callable[[Backb
             f"MODEL.SGR.IN_FEATURES = {list(names)}: choose from {list(above)} of the pyramid, or from {list(below)} "
             f"below it ({cfg.MODEL.BACKBONE.NAME})."
         )
-    return SGRBackbone(pyramid, SGR(cfg, above))
+    with own_random_numbers():
+        sgr = SGR(cfg, above)
+    return SGRBackbone(pyramid, sgr)
 
 
 def name_in_state_dict(name: str) -> str:
