@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sgr_d2.modeling.backbone import name_in_state_dict
 
-from .checkpoint_file import read_checkpoint
+from .checkpoint_file import read_checkpoint, require_weights
 from .detector_keys import check_backbone
 from .key_maps import match_keys
 from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
@@ -93,8 +93,7 @@ class Checkpointer(DetectionCheckpointer):
             FileNotFoundError, ValueError: see `load_weights`.
             ConnectionError: an address that cannot be reached.
         """
-        if path and "://" not in path and not Path(path.split("?")[0]).is_file():
-            raise FileNotFoundError(f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to start afresh.")
+        require_weights(path)
         self.path = path
         try:
             return super().load(path, *args, **kwargs)

@@ -21,6 +21,15 @@ _NOT_A_CHECKPOINT = {
 }
 
 
+def require_weights(path: str) -> None:
+    """
+    Raises:
+        FileNotFoundError: ``path`` is no address, and no file.
+    """
+    if path and "://" not in path and not Path(path.split("?")[0]).is_file():
+        raise FileNotFoundError(f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to start afresh.")
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint: of `torch.save` (both formats), of `pickle` (Detectron2's model zoo), or safetensors.
 

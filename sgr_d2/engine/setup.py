@@ -19,6 +19,7 @@ from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
+from .checkpoint_file import require_weights
 from .earlier_run import check_resume, claim, keeping_config, set_aside
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
@@ -62,6 +63,7 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     """Move an earlier run in OUTPUT_DIR aside unless it is to go on; where it is now.
 
     Raises:
+        FileNotFoundError: there are no weights to begin with.
         ValueError: if another training is running there, the weights to begin with lie there, or there is nothing to go
             on with but runs moved aside.
     """
@@ -71,6 +73,7 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     if resume:
         check_resume(folder)
     elif comm.is_main_process():
+        require_weights(cfg.MODEL.WEIGHTS)
         earlier = set_aside(folder, needed=cfg.MODEL.WEIGHTS)
     comm.synchronize()
     return earlier
