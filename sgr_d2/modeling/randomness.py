@@ -13,5 +13,5 @@ def own_random_numbers() -> Iterator[None]:
     So a model with SGR and its baseline, of one seed, start with the same backbone and head, and with the same output.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(torch.randint(2**62, ())))
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))
         yield
