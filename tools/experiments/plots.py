@@ -12,8 +12,9 @@ from .plan import Profile, Sweep
 from .statistics import estimate
 from .summary import Collected
 
-# Okabe and Ito's colours, one a seed.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D00")
+# Okabe and Ito's colours, and four more: one a seed.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+COLORS += ("#8C6D00", "#5E3C99", "#000000", "#999999")
 DARK, LIGHT = "#333333", "#bbbbbb"
 
 
