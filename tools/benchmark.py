@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
+    if args.device == "cuda" and args.cpu_time:
+        parser.error("--cpu-time: counts no time of --device cuda; give one of the two")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; leave the option out to measure the CPU")
     if args.json:
