@@ -199,7 +199,8 @@ def _add_mask_former_keys(cfg: CN) -> None:
 
 
 def _add_data_keys(cfg: CN) -> None:
-    # Own data: {name: {IMAGE_DIR, LABEL_DIR, CLASSES, SPLIT, IGNORE_LABEL, LABEL_MAP, COLORS}}; see datasets/README.md.
+    # Own data: {name: {IMAGE_DIR, LABEL_DIR, CLASSES, IMAGE_SUFFIX, LABEL_SUFFIX, SPLIT, IGNORE_LABEL, LABEL_MAP,
+    # COLORS}}; see datasets/README.md.
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
     # Train on this share of the images, chosen by SEED; smaller shares are subsets of larger ones.
     cfg.DATASETS.TRAIN_FRACTION = 1.0

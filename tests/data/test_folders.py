@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.data.datasets import get_dataset_records, load_image_label_folder, metadata_of, register_folders
+from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_folders
 from sgr_d2.data.datasets.folders import _class_names
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,83 +40,6 @@ def entry(tmp_path, **keys):
     return {"IMAGE_DIR": str(tmp_path / "i"), "LABEL_DIR": str(tmp_path / "l"), "CLASSES": ["a", "b"], **keys}
 
 
-def test_pairs_are_found_in_subfolders_and_sorted(tmp_path):
-    touch(tmp_path / "i", "b.JPG", "town/a.tiff", "town/x.y.png", "a.jpeg", "notes.txt", ".hidden.png", ".cache/z.png")
-    touch(tmp_path / "l", "a.png", "b.PNG", "town/a.png", "town/x.y.tif", "town/list.json")
-    records = load_image_label_folder(tmp_path / "i", tmp_path / "l")
-    assert [record["image_id"] for record in records] == ["a", "b", "town/a", "town/x.y"]
-    assert records[3] == {
-        "file_name": str(tmp_path / "i/town/x.y.png"),
-        "sem_seg_file_name": str(tmp_path / "l/town/x.y.tif"),
-        "image_id": "town/x.y",
-    }
-    assert [Path(record["sem_seg_file_name"]).name for record in records] == ["a.png", "b.PNG", "a.png", "x.y.tif"]
-
-
-def test_links_to_folders_are_followed(tmp_path):
-    touch(tmp_path, "elsewhere/a.jpg", "l/part/a.png", "i/b.jpg", "l/b.png")
-    (tmp_path / "i/part").symlink_to(tmp_path / "elsewhere")
-    assert [r["image_id"] for r in load_image_label_folder(tmp_path / "i", tmp_path / "l")] == ["b", "part/a"]
-
-
-def test_missing_and_empty_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"mine: image folder /.*/i does not exist"):
-        load_image_label_folder(tmp_path / "i", tmp_path / "l", name="mine")
-    touch(tmp_path / "i", "a.gif")
-    with pytest.raises(FileNotFoundError, match=r"mine: label folder /.*/l does not exist"):
-        load_image_label_folder(tmp_path / "i", tmp_path / "l", name="mine")
-    touch(tmp_path / "l", "a.png")
-    with pytest.raises(ValueError, match=r"mine: no images \(\.jpg, .*\) in /.*/i"):
-        load_image_label_folder(tmp_path / "i", tmp_path / "l", name="mine")
-
-
-def test_lonely_files(tmp_path):
-    touch(tmp_path / "i", *(f"{i}.jpg" for i in range(6)))
-    touch(tmp_path / "l", "0.png", "1.jpg")
-    with pytest.raises(
-        ValueError, match=r"5 of 6 images have no label in .*1\.jpg, .*2\.jpg, .*3\.jpg, \.\.\.\. Image"
-    ):
-        load_image_label_folder(tmp_path / "i", tmp_path / "l")
-    touch(tmp_path / "l", *(f"{i}.png" for i in range(7)))
-    with pytest.raises(ValueError, match=r"1 of 7 labels have no image in .*/i: .*6\.png\. Image"):
-        load_image_label_folder(tmp_path / "i", tmp_path / "l")
-
-
-def test_a_split_takes_the_images_it_names(tmp_path, catalogs):
-    touch(tmp_path / "i", *(f"{i}.jpg" for i in range(4)), "town/x.y.png", "without label.jpg")
-    touch(tmp_path / "l", *(f"{i}.png" for i in range(4)), "town/x.y.png", "without image.png")
-    (tmp_path / "train.txt").write_text("3\r\n\ntown/x.y.png\n0.jpg \n3\n", encoding="utf-8")
-    (tmp_path / "val.txt").write_text("1\ntown/x.y\n", encoding="utf-8")
-    for split, expected in (("train", ["0", "3", "town/x.y"]), ("val", ["1", "town/x.y"])):  # one replaces the other
-        register_folders(make_cfg(mine=entry(tmp_path, SPLIT=str(tmp_path / f"{split}.txt"))))
-        assert [record["image_id"] for record in get_dataset_records("mine")] == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("0\n5\n4.jpg\n", r"2 of 3 images are not in IMAGE_DIR: 4, 5\. Each line is .* as 0\."),
-        ("\n", r"train\.txt: names no image\."),
-        ("0\n1\n", r"1 of 2 images have no label in .*1\.jpg"),
-    ],
-)
-def test_a_split_that_does_not_fit(tmp_path, text, message):
-    touch(tmp_path, "i/0.jpg", "i/1.jpg", "l/0.png")
-    folders = tmp_path / "i", tmp_path / "l"
-    with pytest.raises(FileNotFoundError, match=r"mine: SPLIT: no file /.*train\.txt"):
-        load_image_label_folder(*folders, name="mine", split=tmp_path / "train.txt")
-    (tmp_path / "train.txt").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=message):
-        load_image_label_folder(*folders, name="mine", split=tmp_path / "train.txt")
-
-
-def test_two_files_of_one_name(tmp_path):
-    touch(tmp_path / "i", "a.jpg", "a.png")
-    touch(tmp_path / "l", "a.png")
-    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png differ in suffix only"):
-        load_image_label_folder(tmp_path / "i", tmp_path / "l")
-
-
 def test_register(tmp_path, catalogs, monkeypatch):
     touch(tmp_path, "i/x.png", "l/x.png")
     monkeypatch.setenv("MY_DATA", str(tmp_path))
@@ -129,6 +52,34 @@ def test_register(tmp_path, catalogs, monkeypatch):
     metadata = MetadataCatalog.get("mine")
     assert metadata.evaluator_type == "sem_seg"
     assert (metadata.image_root, metadata.sem_seg_root) == (str(tmp_path / "i"), str(tmp_path / "l"))
+
+
+def test_a_split_takes_the_images_it_names(tmp_path, catalogs):
+    touch(tmp_path / "i", *(f"{i}.jpg" for i in range(4)), "town/x.y.png", "without label.jpg")
+    touch(tmp_path / "l", *(f"{i}.png" for i in range(4)), "town/x.y.png", "without image.png")
+    (tmp_path / "train.txt").write_text("3\r\n\ntown/x.y.png\n0.jpg \n3\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("1\ntown/x.y\n", encoding="utf-8")
+    for split, expected in (("train", ["0", "3", "town/x.y"]), ("val", ["1", "town/x.y"])):  # one replaces the other
+        register_folders(make_cfg(mine=entry(tmp_path, SPLIT=str(tmp_path / f"{split}.txt"))))
+        assert [record["image_id"] for record in get_dataset_records("mine")] == expected
+
+
+def test_suffixes(tmp_path, catalogs):
+    touch(tmp_path, "i/x.png", "i/x_mask.png")
+    for suffix, message in (("_mask", None), ("_label", "nothing|no label")):  # one replaces the other
+        register_folders(make_cfg(mine=entry(tmp_path, LABEL_DIR=str(tmp_path / "i"), LABEL_SUFFIX=suffix)))
+        if message is None:
+            (record,) = get_dataset_records("mine")
+            assert record["sem_seg_file_name"] == str(tmp_path / "i/x_mask.png")
+        else:
+            with pytest.raises(ValueError, match=message):
+                get_dataset_records("mine")
+    (tmp_path / "i/y_rgb.png").touch()
+    register_folders(
+        make_cfg(mine=entry(tmp_path, LABEL_DIR=str(tmp_path / "i"), IMAGE_SUFFIX="_rgb", LABEL_SUFFIX="_mask"))
+    )
+    with pytest.raises(ValueError, match=r"1 of 1 images have no label .*y_rgb\.png"):
+        get_dataset_records("mine")
 
 
 def test_defaults(tmp_path, catalogs):
@@ -198,6 +149,7 @@ def test_class_files(tmp_path, file, text):
         ({"LABEL_DIR": ""}, r"DATASETS\.FOLDERS\.mine\.LABEL_DIR is missing\. Valid keys: .*COLORS"),
         ({"IMAGE_DIR": ["a"]}, r"DATASETS\.FOLDERS\.mine\.IMAGE_DIR must be the path of a folder; got \['a'\]"),
         ({"SPLIT": ["a"]}, r"DATASETS\.FOLDERS\.mine\.SPLIT must be the path of a file; got \['a'\]"),
+        ({"LABEL_SUFFIX": 1}, r"mine\.LABEL_SUFFIX must be what the names of files end with; got 1"),
         ({"CLASSES": []}, r"DATASETS\.FOLDERS\.mine\.CLASSES is missing"),
         ({"CLASSES": ["yes", False]}, r"mine\.CLASSES must give .* all of them text; got \['yes', False\]"),
         ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),

@@ -14,7 +14,8 @@ from sgr_d2.data.datasets.catalog import (
 )
 from sgr_d2.data.datasets.cityscapes import register_cityscapes
 from sgr_d2.data.datasets.coco_stuff import register_coco_stuff
-from sgr_d2.data.datasets.folders import load_image_label_folder, register_folders
+from sgr_d2.data.datasets.folders import register_folders
+from sgr_d2.data.datasets.pairs import load_image_label_folder
 from sgr_d2.data.datasets.shapes import register_shapes
 from sgr_d2.data.datasets.shapes_context import register_shapes_context
 from sgr_d2.data.datasets.things import register_things, thing_metadata_of

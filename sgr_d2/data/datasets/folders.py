@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,53 +10,10 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, describe_root, register_semantic
+from sgr_d2.data.datasets.pairs import load_image_label_folder
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 _REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
-_OPTIONAL_KEYS = ("SPLIT", "IGNORE_LABEL", "LABEL_MAP", "COLORS")
-
-
-def load_image_label_folder(
-    image_dir: str | os.PathLike,
-    label_dir: str | os.PathLike,
-    *,
-    name: str = "data set",
-    split: str | os.PathLike | None = None,
-    label_map: Sequence[int] | Mapping[int, int] | None = None,
-) -> list[dict[str, Any]]:
-    """Pair images and labels by their relative path without suffix, in all subfolders.
-
-    Args:
-        image_dir: .jpg, .jpeg, .png, .bmp, .tif or .tiff, in any case.
-        label_dir: .png, .tif or .tiff.
-        name: of the data set, for messages.
-        split: a file of the relative paths that belong to the data set, one a line, with or without the suffix of the
-            image; None: all do.
-        label_map: item v is the label that the value v of the files means; None: the values are labels.
-
-    Returns:
-        [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix; with
-        ``label_map`` where there is one.
-
-    Raises:
-        FileNotFoundError: a folder, or the file of the split, does not exist.
-        ValueError: no images, two files of one name, or one of a pair is missing.
-    """
-    images = _files_by_id(image_dir, IMAGE_SUFFIXES, f"{name}: image")
-    labels = _files_by_id(label_dir, LABEL_SUFFIXES, f"{name}: label")
-    if not images:
-        raise ValueError(f"{name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {Path(image_dir).absolute()}.")
-    if split is not None:
-        listed = _listed(Path(split), images, name)
-        images, labels = ({key: files[key] for key in listed & files.keys()} for files in (images, labels))
-    _check_pairs(images, labels, f"{name}: {{}} of {len(images)} images have no label in {label_dir}: {{}}.")
-    _check_pairs(labels, images, f"{name}: {{}} of {len(labels)} labels have no image in {image_dir}: {{}}.")
-    extra = {} if label_map is None else {"label_map": label_map}
-    return [
-        {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key, **extra}
-        for key in sorted(images)
-    ]
+_OPTIONAL_KEYS = ("IMAGE_SUFFIX", "LABEL_SUFFIX", "SPLIT", "IGNORE_LABEL", "LABEL_MAP", "COLORS")
 
 
 def load_split(image_dir: Path, label_dir: Path, *, name: str, remedy: str) -> list[dict[str, Any]]:
@@ -79,9 +36,10 @@ def register_folders(cfg: CfgNode) -> None:
     """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
 
     CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
-    Optional are SPLIT (a file of the images to take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that
-    the value v of the files means; or pairs [v, label]) and COLORS (a list of [R, G, B]). Relative paths start at the
-    working directory; ``~`` and environment variables are expanded. Folders and split are read when it is used.
+    Optional are IMAGE_SUFFIX and LABEL_SUFFIX (what the names of the files end with), SPLIT (a file of the images to
+    take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the files means; or pairs [v, label])
+    and COLORS (a list of [R, G, B]). Relative paths start at the working directory; ``~`` and environment variables are
+    expanded. Folders and split are read when it is used.
 
     Raises:
         FileNotFoundError: the file of class names does not exist.
@@ -94,68 +52,21 @@ def register_folders(cfg: CfgNode) -> None:
         ignore_label = _ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key)
         label_map = _label_map(entry.get("LABEL_MAP"), len(classes), ignore_label, f"{key}.LABEL_MAP")
         image_dir, label_dir = _expand(entry["IMAGE_DIR"]), _expand(entry["LABEL_DIR"])
-        split = _expand(entry["SPLIT"]) if "SPLIT" in entry else None
+        which = {
+            "split": _expand(entry["SPLIT"]) if "SPLIT" in entry else None,
+            "image_suffix": entry.get("IMAGE_SUFFIX", ""),
+            "label_suffix": entry.get("LABEL_SUFFIX", ""),
+        }
         register_semantic(
             name,
-            partial(load_image_label_folder, image_dir, label_dir, name=name, split=split, label_map=label_map),
+            partial(load_image_label_folder, image_dir, label_dir, name=name, label_map=label_map, **which),
             owner="folders",
             classes=classes,
             colors=_colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
             ignore_label=ignore_label,
             image_root=image_dir,
             sem_seg_root=label_dir,
-            extra={"label_map": label_map, "split": split},  # here, so that another one replaces the entry
-        )
-
-
-def _files_by_id(folder: str | os.PathLike, suffixes: Sequence[str], what: str) -> dict[str, Path]:
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"{what} folder {Path(folder).absolute()} does not exist.")
-    files: dict[str, Path] = {}
-    for path in _walk(folder):
-        if path.suffix.lower() not in suffixes:
-            continue
-        key = path.relative_to(folder).with_suffix("").as_posix()
-        if key in files:
-            raise ValueError(f"{what} files {files[key]} and {path} differ in suffix only; keep one of them.")
-        files[key] = path
-    return files
-
-
-def _walk(folder: str | os.PathLike) -> Iterator[Path]:
-    """Yield all files that are not hidden; follows links to folders, which Path.rglob does not."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
-
-
-def _listed(split: Path, images: dict[str, Path], name: str) -> set[str]:
-    """The ids of the images that the file of a split names."""
-    if not split.is_file():
-        raise FileNotFoundError(f"{name}: SPLIT: no file {split.absolute()}.")
-    lines = [line.strip() for line in split.read_text(encoding="utf-8").splitlines()]
-    listed = {_without_suffix(line) for line in lines if line}
-    absent = sorted(listed - images.keys())
-    if absent or not listed:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        what = f"{len(absent)} of {len(listed)} images are not in IMAGE_DIR: {shown}" if absent else "names no image"
-        raise ValueError(
-            f"{name}: SPLIT {split}: {what}. Each line is the path of an image below IMAGE_DIR, as {min(images)}."
-        )
-    return listed
-
-
-def _without_suffix(line: str) -> str:
-    path = Path(line)
-    return (path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path).as_posix()
-
-
-def _check_pairs(files: dict[str, Path], partners: dict[str, Path], message: str) -> None:
-    lonely = sorted(files.keys() - partners.keys())
-    if lonely:
-        shown = ", ".join(str(files[key]) for key in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
-        raise ValueError(
-            message.format(len(lonely), shown) + " Image and label must share their name up to the suffix."
+            extra={"label_map": label_map, **which},  # here, so that another one replaces the entry
         )
 
 
@@ -171,6 +82,9 @@ def _check_keys(entry: Any, key: str) -> None:
     for path, kind in (("IMAGE_DIR", "folder"), ("LABEL_DIR", "folder"), ("SPLIT", "file")):
         if path in entry and not isinstance(entry[path], str):
             raise ValueError(f"{key}.{path} must be the path of a {kind}; got {entry[path]!r}.")
+    for suffix in ("IMAGE_SUFFIX", "LABEL_SUFFIX"):
+        if not isinstance(entry.get(suffix, ""), str):
+            raise ValueError(f"{key}.{suffix} must be what the names of files end with; got {entry[suffix]!r}.")
 
 
 def _class_names(value: Any, key: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sgr_d2.data.datasets.folders import IMAGE_SUFFIXES
+from sgr_d2.data.datasets.pairs import IMAGE_TYPES
 
 IGNORE_LABEL = 255
 
@@ -134,7 +134,7 @@ def add_strays(split: Split, *folders: Path) -> Split:
     """Add a problem for every image in ``folders`` that no task makes: training would take it."""
     made = {path for task in split.tasks for path in (task.target, task.image_target)}
     found = {path for folder in folders for path in files_by_key(folder, "*", "").values()}
-    strays = sorted(path for path in found - made if path.suffix.lower() in IMAGE_SUFFIXES)
+    strays = sorted(path for path in found - made if path.suffix.lower() in IMAGE_TYPES)
     split.problems.extend(f"{path}: is not made from the published files; move it away." for path in strays)
     return split
 

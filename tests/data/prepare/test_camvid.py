@@ -8,7 +8,7 @@ import pytest
 from miniatures import camvid
 from PIL import Image
 
-from sgr_d2.data.datasets.folders import load_image_label_folder
+from sgr_d2.data.datasets.pairs import load_image_label_folder
 from sgr_d2.data.prepare import carry_out, plan_camvid
 from sgr_d2.data.reading import read_label, read_values
 

@@ -1,0 +1,156 @@
+"""Images and their label maps, paired by the names of the files."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+LABEL_TYPES = (".png", ".tif", ".tiff")
+
+
+class Naming(NamedTuple):
+    """Which files are meant, and what two files share that belong together."""
+
+    types: tuple[str, ...]
+    """Endings of the file types, in lower case."""
+    suffix: str = ""
+    """What the names of the files end with, with the type ("_mask.png") or before it ("_mask")."""
+
+    def id_of(self, path: str) -> str | None:
+        """A relative path without type and suffix; None for another file."""
+        stem, file_type = os.path.splitext(path)
+        if file_type.lower() not in self.types:
+            return None
+        whole = path if self.suffix.lower().endswith(self.types) else stem
+        return _strip(whole, self.suffix)
+
+    def id_in_list(self, line: str) -> str:
+        """The id of a relative path that a list gives with or without type and suffix."""
+        path = PurePosixPath(line).as_posix()
+        stem, file_type = os.path.splitext(path)
+        stem = stem if file_type.lower() in self.types else path
+        return next(key for key in (self.id_of(path), _strip(stem, os.path.splitext(self.suffix)[0]), stem) if key)
+
+    def describe(self) -> str:
+        """For messages: what the names of the files end with."""
+        if self.suffix.lower().endswith(self.types):
+            return self.suffix
+        return ", ".join(self.suffix + file_type for file_type in self.types)
+
+
+def _strip(name: str, suffix: str) -> str | None:
+    """A name without its suffix, of which the case does not count; None if it does not end so."""
+    if not name.lower().endswith(suffix.lower()):
+        return None
+    kept = name[: len(name) - len(suffix)]
+    return kept.rstrip("/")  # the folder alone, where the suffix is the whole name of the file
+
+
+def load_image_label_folder(
+    image_dir: str | os.PathLike,
+    label_dir: str | os.PathLike,
+    *,
+    name: str = "data set",
+    split: str | os.PathLike | None = None,
+    image_suffix: str = "",
+    label_suffix: str = "",
+    label_map: Sequence[int] | Mapping[int, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Pair images and labels by their relative path without suffix and file type, in all subfolders.
+
+    Args:
+        image_dir: .jpg, .jpeg, .png, .bmp, .tif or .tiff, in any case.
+        label_dir: .png, .tif or .tiff. May be the folder of the images, if the suffixes tell labels from images.
+        name: of the data set, for messages.
+        split: a file of the relative paths that belong to the data set, one a line, with or without the suffix and the
+            type of the image; None: all do.
+        image_suffix: what the names of images end with, with the type or before it ("_leftImg8bit"); others are left
+            out.
+        label_suffix: the same for labels ("_mask", "_gtFine_labelIds.png").
+        label_map: item v is the label that the value v of the files means; None: the values are labels.
+
+    Returns:
+        [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix and
+        type; with ``label_map`` where there is one.
+
+    Raises:
+        FileNotFoundError: a folder, or the file of the split, does not exist.
+        ValueError: no images, two files of one name, or one of a pair is missing.
+    """
+    of_images, of_labels = Naming(IMAGE_TYPES, image_suffix), Naming(LABEL_TYPES, label_suffix)
+    together = Path(image_dir).resolve() == Path(label_dir).resolve()
+    if together and image_suffix == label_suffix:
+        raise ValueError(
+            f"{name}: images and labels are both to be read from {image_dir}, and nothing tells them apart. Set "
+            'LABEL_SUFFIX, as "_mask", or both, as IMAGE_SUFFIX ".jpg" and LABEL_SUFFIX ".png".'
+        )
+    images = _files_by_id(image_dir, of_images, f"{name}: image", rival=of_labels if together else None)
+    labels = _files_by_id(label_dir, of_labels, f"{name}: label", rival=of_images if together else None)
+    if not images:
+        raise ValueError(f"{name}: no images ({of_images.describe()}) in {Path(image_dir).absolute()}.")
+    if split is not None:
+        listed = _listed(Path(split), images, of_images, name)
+        images, labels = ({key: files[key] for key in listed & files.keys()} for files in (images, labels))
+    for files, partners, what in (
+        (images, labels, f"images have no label in {label_dir}"),
+        (labels, images, f"labels have no image in {image_dir}"),
+    ):
+        lonely = [str(files[key]) for key in sorted(files.keys() - partners.keys())]
+        if lonely:
+            advice = _advice(image_suffix, label_suffix)
+            raise ValueError(f"{name}: {len(lonely)} of {len(files)} {what}: {_first(lonely)}. {advice}")
+    extra = {} if label_map is None else {"label_map": label_map}
+    return [
+        {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key, **extra}
+        for key in sorted(images)
+    ]
+
+
+def _files_by_id(folder: str | os.PathLike, naming: Naming, what: str, rival: Naming | None) -> dict[str, Path]:
+    """{id: path} of the files that are meant. Those that also fit a rival belong to the longer suffix."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{what} folder {Path(folder).absolute()} does not exist.")
+    files: dict[str, Path] = {}
+    for path in _walk(folder):
+        relative = path.relative_to(folder).as_posix()
+        key = naming.id_of(relative)
+        if key is None or (rival and len(rival.suffix) > len(naming.suffix) and rival.id_of(relative) is not None):
+            continue
+        if key in files:
+            raise ValueError(f"{what} files {files[key]} and {path} differ in file type only; keep one of them.")
+        files[key] = path
+    return files
+
+
+def _walk(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield all files that are not hidden; follows links to folders, which Path.rglob does not."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> set[str]:
+    """The ids of the images that the file of a split names."""
+    if not split.is_file():
+        raise FileNotFoundError(f"{name}: SPLIT: no file {split.absolute()}.")
+    lines = [line.strip() for line in split.read_text(encoding="utf-8").splitlines()]
+    listed = {naming.id_in_list(line) for line in lines if line}
+    absent = sorted(listed - images.keys())
+    if absent or not listed:
+        what = f"{len(absent)} of {len(listed)} images are not in IMAGE_DIR: {_first(absent)}"
+        raise ValueError(
+            f"{name}: SPLIT {split}: {what if absent else 'names no image'}. Each line is the path of an image below "
+            f"IMAGE_DIR, as {min(images)}."
+        )
+    return listed
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _advice(image_suffix: str, label_suffix: str) -> str:
+    if image_suffix or label_suffix:
+        return f"Without IMAGE_SUFFIX {image_suffix!r} and LABEL_SUFFIX {label_suffix!r} their names must be the same."
+    return "Image and label must share their name up to the file type; set LABEL_SUFFIX for names as town_mask.png."
