@@ -3,10 +3,11 @@
 python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \
     --weights output/camvid/fpn_sgr_effnet_lite0/model_final.pth --output output/diagnosis
 
-Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off (the difference is what
-the tokens do for the prediction), then compares on training batches the gradients of SGR's losses with that of the
-head, by part of the model: a large norm with a small cosine means that a loss takes the features elsewhere. Prints
-Markdown, writes DIR/diagnosis.json.
+Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off: the difference is what
+SGR does for the prediction. Then, on training batches: what of the tokens differs from image to image and from token
+to token; how much SGR changes the features, how much of that a mere bias could do, and how much the tokens decide; and
+the gradients of SGR's losses beside that of the head, by part of the model, where a large norm with a small cosine
+means that a loss takes the features elsewhere. Prints Markdown, writes DIR/diagnosis.json.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from sgr_d2.engine.build import without_initial_weights
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
 from sgr_d2.engine.same_run import load_trained
 from sgr_d2.engine.setup import use_machine
+from sgr_d2.engine.token_use import Change, TokenParts, token_use
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def diagnose(args: argparse.Namespace) -> dict:
-    """{"evaluation": {data set: {"with_tokens", "without_tokens": figures}}, "pulls": {part: {loss: Pull as dict}}}."""
+    """
+    Returns:
+        {"evaluation": {data set: {"with_tokens", "without_tokens": figures}}, "tokens": TokenParts, "changes": {level:
+        Change}, "pulls": {part: {loss: Pull}}}, the tuples as dicts.
+    """
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights]).clone()
@@ -63,9 +69,18 @@ def diagnose(args: argparse.Namespace) -> dict:
             evaluation[name]["without_tokens"] = _figures(cfg, model, name, args.output / "without_tokens")
     for name in cfg.DATASETS.TEST:
         evaluation[name]["with_tokens"] = _figures(cfg, model, name, args.output / "with_tokens")
-    batches = islice(Trainer.build_train_loader(cfg), args.batches)
-    found = {part: {loss: pull._asdict() for loss, pull in of.items()} for part, of in pulls(model, batches).items()}
-    return {"weights": args.weights, "batches": args.batches, "evaluation": evaluation, "pulls": found}
+    batches = list(islice(Trainer.build_train_loader(cfg), args.batches))
+    use = token_use(model, batches)
+    return {
+        "weights": args.weights,
+        "batches": args.batches,
+        "evaluation": evaluation,
+        "tokens": use.tokens._asdict(),
+        "changes": {level: change._asdict() for level, change in use.changes.items()},
+        "pulls": {
+            part: {loss: pull._asdict() for loss, pull in of.items()} for part, of in pulls(model, batches).items()
+        },
+    }
 
 
 def _figures(cfg, model, name: str, folder: Path) -> dict[str, float | None]:
@@ -81,7 +96,7 @@ def _figures(cfg, model, name: str, folder: Path) -> dict[str, float | None]:
 
 
 def to_markdown(found: dict) -> str:
-    """Two tables: figures with and without tokens, gradients."""
+    """Tables: figures with and without tokens, what tokens hold, what SGR changes, gradients."""
     parts = []
     for name, both in found["evaluation"].items():
         on, off = both["with_tokens"], both["without_tokens"]
@@ -93,6 +108,7 @@ def to_markdown(found: dict) -> str:
         header = ["%", "with tokens", "without", "difference"]
         table = tabulate(rows, header, tablefmt="pipe", floatfmt=".2f", missingval="n/a")
         parts += [f"## {name}", table]
+    parts += [f"## Tokens and features, {found['batches']} training batches", *_token_tables(found)]
     losses = list(dict.fromkeys(loss for of in found["pulls"].values() for loss in of))
     rows = [
         [part, *(f"{pull.norm:.3f} ({pull.cosine:+.2f})" for pull in (Pull(**of[loss]) for loss in losses))]
@@ -100,6 +116,29 @@ def to_markdown(found: dict) -> str:
     ]
     title = f"Gradients: norm (cosine with the head's), {found['batches']} batches"
     return "\n\n".join([*parts, f"## {title}", tabulate(rows, ["part", *losses], tablefmt="pipe")])
+
+
+def _token_tables(found: dict) -> list[str]:
+    tokens = TokenParts(**found["tokens"])
+    parts = [[f"{100 * share:.1f} %" for share in tokens]]
+    changes = [
+        [level, f"{change.size:.3f}", f"{100 * change.constant:.1f} %", f"{100 * change.of_tokens:.1f} %"]
+        for level, change in ((level, Change(**of)) for level, of in found["changes"].items())
+    ]
+    return [
+        tabulate(
+            parts,
+            ["tokens: common to all images", "between images", "between tokens"],
+            tablefmt="pipe",
+            disable_numparse=True,
+        ),
+        tabulate(
+            changes,
+            ["level", "change / features", "the same everywhere", "decided by tokens"],
+            tablefmt="pipe",
+            disable_numparse=True,
+        ),
+    ]
 
 
 if __name__ == "__main__":

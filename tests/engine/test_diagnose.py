@@ -85,6 +85,9 @@ def test_command_line(trained, tmp_path, capsys):
     assert "## scenes_val" in printed and "| mIoU" in printed and "loss_component" in printed
     written = json.loads((tmp_path / "diagnosis.json").read_text())
     assert set(written["evaluation"]["scenes_val"]) == {"with_tokens", "without_tokens"}
+    assert "between tokens" in printed and "decided by tokens" in printed
+    assert sum(written["tokens"].values()) == pytest.approx(1)
+    assert all(set(change) == {"size", "constant", "of_tokens"} for change in written["changes"].values())
     assert diagnose.main([*command, "--batches", "0"]) == 2
     assert "--batches 0" in capsys.readouterr().err
     assert diagnose.main([*command, "--opts", "MODEL.SGR.ENABLED", "False"]) == 2
@@ -95,5 +98,6 @@ def test_command_line(trained, tmp_path, capsys):
 def test_accuracies_of_classes_are_left_out_of_the_page(task):
     figures = {f"{task}mIoU": 50.0, f"{task}IoU-road": 60.0, f"{task}ACC-road": 70.0}
     evaluation = {"toy_val": {"with_tokens": figures, "without_tokens": figures}}
-    text = diagnose.to_markdown({"evaluation": evaluation, "pulls": {}, "batches": 1})
+    use = {"tokens": {"common": 0.5, "between_images": 0.2, "between_tokens": 0.3}, "changes": {}}
+    text = diagnose.to_markdown({"evaluation": evaluation, "pulls": {}, "batches": 1, **use})
     assert f"{task}IoU-road" in text and "ACC-" not in text
