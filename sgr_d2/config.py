@@ -86,7 +86,10 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.UNION = "noisy_or"
     # Last layer of the fusion blocks: "zero", so that SGR starts as the identity, or "normal".
     cfg.MODEL.SGR.FUSION_INIT = "zero"
-    # Keep SGR's parameters fixed (to transfer its tokens).
+    # Normalization of the tokens and in the fusion blocks: "BN", "SyncBN" over all GPUs (BN in one process or on the
+    # CPU), or "LN", with which tokens that are alike stay alike (docs/method.md).
+    cfg.MODEL.SGR.NORM = "SyncBN"
+    # Keep SGR's parameters and running statistics fixed (to transfer its tokens).
     cfg.MODEL.SGR.FREEZE = False
 
     cfg.MODEL.PEER = CN()

@@ -6,12 +6,13 @@ Shapes: B batch, K tokens, D token channels, C_l and H_l x W_l channels and size
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ShapeSpec, get_norm
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.modeling.checks import check_choice, check_features
 from sgr_d2.structures import SGROutput
 
 from .fusion import Fusion
@@ -45,6 +46,7 @@ class SGR(nn.Module):
         regions: str = "sigmoid",
         region_layers: int = 0,
         fusion_init: str = "zero",
+        norm: str = "SyncBN",
     ):
         """
         Args:
@@ -55,16 +57,19 @@ class SGR(nn.Module):
             num_heads: attention heads of the encoder.
             refined: the levels to change, None for all that are read. A level that nobody reads afterwards must not
                 be among them: its parameters would never get a gradient, which stops training in several processes.
-            freeze: keep all parameters of this module fixed.
+            freeze: keep all parameters and running statistics of this module fixed.
             position: add the sine code of the place in the image to what regions and tokens are made of.
             regions, region_layers: kind and layers of `build_region_predictor`.
             fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
+            norm: of the tokens and in the fusion blocks: "BN", "SyncBN" (over all processes; as BN in a single one) or
+                "LN", which keeps what all tokens and places have in common.
 
         Raises:
             ValueError: if a number does not fit; the message names the config key.
         """
         super().__init__()
         _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads)
+        check_choice("MODEL.SGR.NORM", norm, ("BN", "SyncBN", "LN"))
         levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
         self.in_features = [name for name, _ in levels]
         self.strides = [spec.stride for _, spec in levels]
@@ -76,9 +81,10 @@ class SGR(nn.Module):
         self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads)
+        self.norm = get_norm(norm, token_dim)
         self.fusion = nn.ModuleDict(
             {
-                name: Fusion(s.channels, token_dim, fusion_init)
+                name: Fusion(s.channels, token_dim, fusion_init, norm)
                 for name, s in levels
                 if refined is None or name in refined
             }
@@ -87,6 +93,7 @@ class SGR(nn.Module):
             raise ValueError(
                 f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
+        self.frozen = freeze
         if freeze:
             self.requires_grad_(False)
 
@@ -102,6 +109,7 @@ class SGR(nn.Module):
             "num_heads": cfg.MODEL.SGR.NUM_HEADS,
             "refined": refined,
             "freeze": cfg.MODEL.SGR.FREEZE,
+            "norm": cfg.MODEL.SGR.NORM,
             "position": cfg.MODEL.SGR.POSITION,
             "regions": cfg.MODEL.SGR.REGIONS,
             "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
@@ -134,12 +142,24 @@ class SGR(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             regions = torch.where(valid[finest], region_logits, -torch.inf).sigmoid()  # zero on the padding
             pooled = project(pixels.float(), regions)  # (B, K, D)
-        tokens = self.encoder(self.value(pooled))
+        tokens = self._normalise(self.encoder(self.value(pooled)))
         refined = {
             name: fuse(features[name], tokens, shrink_valid(regions, valid[finest], features[name].shape[-2:]))
             for name, fuse in self.fusion.items()
         }
         return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[0])
+
+    def train(self, mode: bool = True) -> "SGR":
+        return super().train(mode and not self.frozen)
+
+    def _normalise(self, tokens: Tensor) -> Tensor:
+        """(B, K, D) -> (B, K, D) float32, by the mean and variance of each channel over all tokens of the batch."""
+        if self.training and tokens.shape[:2].numel() == 1 and isinstance(self.norm, _BatchNorm):
+            raise ValueError(
+                "MODEL.SGR.NUM_TOKENS = 1 and one image a process: a token that is its own mean holds nothing. "
+                "Train on more images a process, or set MODEL.SGR.NORM LN."
+            )
+        return self.norm(tokens.float().transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
 
     def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
         """All levels in D channels, resized to the token grid and added: (B, D, H, W)."""
@@ -170,11 +190,11 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
 
 
 def build_encoder(dim: int, layers: int, num_heads: int) -> nn.Module:
-    """A pre-norm transformer encoder over (B, K, dim); the identity for no layers."""
+    """A pre-norm transformer encoder over (B, K, dim), without the norm at its end; the identity for no layers."""
     if layers == 0:
         return nn.Identity()
     layer = nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
-    return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
 def _check(input_shape, num_tokens: int, token_dim: int, encoder_layers: int, num_heads: int) -> None:
