@@ -17,12 +17,6 @@ def make(**options) -> SGR:
     return SGR(toy_shape(*LEVELS), **{"num_tokens": 7, "token_dim": 16, "num_heads": 2, **options})
 
 
-def randomize_statistics(module):
-    for norm in module.modules():
-        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm):
-            torch.nn.init.normal_(norm.running_mean), torch.nn.init.uniform_(norm.running_var, 0.5, 2)
-
-
 def test_output_has_the_names_and_shapes_of_the_input():
     features = toy_features(2, 64, 96)
     output = make()(features, torch.tensor([[64, 96], [33, 65]]))
@@ -43,7 +37,6 @@ def test_a_fresh_module_changes_no_bit_of_the_features():
 def test_padding_has_no_say():
     sgr = make(encoder_layers=1)
     randomize_zeros(sgr)
-    randomize_statistics(sgr.eval())
     small = toy_features(1, 64, 32, *LEVELS)
     sizes = torch.tensor([[50, 27]])
     alone = sgr(small, sizes)
@@ -67,11 +60,9 @@ def test_padding_has_no_say():
     torch.testing.assert_close(refined[:, :rows, :columns], expected[:, :rows, :columns], **close)
 
 
-@pytest.mark.parametrize(("training", "norm"), [(False, "BN"), (True, "LN")])
-def test_garbage_in_the_padding_of_the_same_tensor_has_no_say(training, norm):
-    sgr = make(norm=norm).train(training)
+def test_garbage_in_the_padding_of_the_same_tensor_has_no_say():
+    sgr = make()
     randomize_zeros(sgr)
-    randomize_statistics(sgr)
     features = toy_features(1, 64, 64, *LEVELS)
     sizes = torch.tensor([[32, 32]])
     before = sgr(features, sizes)
@@ -81,18 +72,6 @@ def test_garbage_in_the_padding_of_the_same_tensor_has_no_say(training, norm):
     after = sgr(features, sizes)
     torch.testing.assert_close(before.tokens, after.tokens)
     torch.testing.assert_close(before.features["res2"][..., :8, :8], after.features["res2"][..., :8, :8])
-
-
-def test_padding_has_no_say_in_tokens_and_their_statistics():
-    sgr, features, sizes = make(), toy_features(2, 64, 64, *LEVELS), torch.tensor([[32, 32], [30, 25]])
-    statistics = []
-    for garbage in (0.0, 1e3):
-        for f in features.values():
-            f[..., f.shape[-2] // 2 :, :] = garbage
-        sgr.norm.reset_running_stats()
-        tokens = sgr(features, sizes).tokens
-        statistics.append([tokens, sgr.norm.running_mean.clone(), sgr.norm.running_var.clone()])
-    torch.testing.assert_close(*statistics)
 
 
 def test_project_against_loops():
@@ -114,10 +93,10 @@ def test_reproject_against_loops():
 
 
 def fuse_by_definition(fusion, features, tokens, regions):
-    """F + conv(norm(ReLU(conv([LN(F), Y])))) with torch's convolutions, everything kept for the gradient."""
-    concatenated = torch.cat([fusion.features_norm(features), reproject(tokens, regions)], dim=1)
+    """F + conv(ReLU(norm(conv([F, Y])))) with torch's convolutions, everything kept for the gradient."""
+    concatenated = torch.cat([features, reproject(tokens, regions)], dim=1)
     weight = torch.cat([fusion.from_features.weight, fusion.from_tokens.weight[:, :, None, None]], dim=1)
-    hidden = fusion.norm(F.relu(F.conv2d(concatenated, weight, fusion.from_features.bias)))
+    hidden = F.relu(fusion.norm(F.conv2d(concatenated, weight, fusion.from_features.bias)))
     return features + F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
 
 
@@ -138,13 +117,12 @@ def test_fusion_and_its_gradients_equal_the_definition(memory_format):
     expected = fuse_by_definition(fusion, features, tokens, regions)
     torch.testing.assert_close(actual, expected)
     gradients = torch.autograd.grad((actual * weights).sum(), sources)
-    expected_gradients = torch.autograd.grad((expected * weights).sum(), sources)
-    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * weights).sum(), sources))
     with torch.no_grad():
         assert torch.equal(fusion(features.to(memory_format=memory_format), tokens, regions), actual)
 
 
-def test_fusion_keeps_two_maps_of_token_channels():
+def test_fusion_keeps_one_map_of_token_channels():
     fusion, inputs = fusion_and_inputs()
     inputs[0] = inputs[0].detach().to(memory_format=torch.channels_last).requires_grad_()
     kept = []
@@ -152,8 +130,7 @@ def test_fusion_keeps_two_maps_of_token_channels():
         fusion(*inputs)
     own = {t.untyped_storage().data_ptr() for t in [*inputs, *fusion.parameters()]}
     made = {t.untyped_storage().data_ptr(): t.numel() for t in kept if t.untyped_storage().data_ptr() not in own}
-    maps = [size for size in made.values() if size > 8]  # without means and variances
-    assert sorted(maps) == [2 * 3 * 8, *2 * [2 * 8 * 4 * 6]]  # the tokens, what is normalised, and the result
+    assert sorted(made.values()) == [2 * 3 * 8, 2 * 8 * 4 * 6]  # the tokens and the first convolution
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -199,52 +176,14 @@ def test_position_depends_on_the_place_in_the_image_and_on_nothing_else():
 def test_every_parameter_gets_a_gradient(options):
     sgr = make(**options)
     randomize_zeros(sgr)
-    output = sgr(toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64]] * 2))
+    output = sgr(toy_features(1, 64, 64, *LEVELS), torch.tensor([[64, 64]]))
     sum(f.square().sum() for f in output.features.values()).backward()
     without = [name for name, p in sgr.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
 
 def test_freeze():
-    sgr = make(freeze=True).train()
-    assert not any(p.requires_grad for p in sgr.parameters())
-    before = {name: buffer.clone() for name, buffer in sgr.named_buffers()}
-    sgr(toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64]] * 2))
-    assert before and all(torch.equal(buffer, before[name]) for name, buffer in sgr.named_buffers())
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_a_single_token_of_a_single_image(training):
-    """It is its own mean: nothing would be left of it."""
-    sgr = make(num_tokens=1).train(training)
-    features, sizes = toy_features(1, 64, 64, *LEVELS), torch.tensor([[64, 64]])
-    if training:
-        with pytest.raises(ValueError, match=r"MODEL.SGR.NUM_TOKENS = 1 and one image .* MODEL.SGR.NORM LN"):
-            sgr(features, sizes)
-    assert make(num_tokens=1, norm="LN").train(training)(features, sizes).tokens.abs().sum() > 0
-    assert sgr.eval()(features, sizes).tokens.abs().sum() > 0
-
-
-def test_tokens_that_are_alike_are_told_apart():
-    """What all tokens of all images have in common is taken away, what tells images and tokens apart is kept."""
-    sgr, tokens = make(), 100 + torch.randn(3, 7, 16)
-    torch.testing.assert_close(
-        sgr._normalise(tokens), (tokens - tokens.mean((0, 1))) / tokens.std((0, 1), correction=0), rtol=1e-3, atol=1e-4
-    )
-    with pytest.raises(ValueError, match=r"MODEL.SGR.NORM .*'GN'"):
-        make(norm="GN")
-
-
-@pytest.mark.parametrize("norm", ["BN", "LN"])
-def test_what_is_the_same_everywhere_is_for_the_bias_alone(norm):
-    """After the ReLU everything is positive; only with BN has the last convolution nothing constant to learn from."""
-    torch.manual_seed(0)
-    fusion = Fusion(channels=5, token_dim=8, norm=norm)
-    features, tokens, regions = torch.randn(2, 5, 8, 8), torch.randn(2, 3, 8), torch.rand(2, 3, 8, 8)
-    fusion(features, tokens, regions).sum().backward()  # a gradient that is the same everywhere
-    largest = fusion.out.weight.grad.abs().max().item()
-    assert (largest < 1e-3) == (norm == "BN")
-    assert fusion.out.bias.grad.tolist() == [2 * 8 * 8] * 5
+    assert not any(p.requires_grad for p in make(freeze=True).parameters())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

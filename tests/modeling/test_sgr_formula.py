@@ -27,16 +27,8 @@ def channel_norm(x, norm):
     return layer_norm(x.permute(0, 2, 3, 1), norm).permute(0, 3, 1, 2)
 
 
-def batch_norm(x, norm, dims):
-    """By mean and variance over ``dims``, with the weight and bias of ``norm`` in the remaining one."""
-    shape = [1 if dim in dims else -1 for dim in range(x.dim())]
-    deviation = x - x.mean(dims, keepdim=True)
-    variance = deviation.square().mean(dims, keepdim=True)
-    return deviation / (variance + norm.eps).sqrt() * norm.weight.view(shape) + norm.bias.view(shape)
-
-
 def encode(encoder, x, heads):
-    """The pre-norm transformer encoder, with ReLU and no norm at the end."""
+    """The pre-norm transformer encoder, with ReLU and a norm at the end."""
     for layer in encoder.layers:
         own, dim = layer.self_attn, x.shape[-1]
         q, k, v = F.linear(layer_norm(x, layer.norm1), own.in_proj_weight, own.in_proj_bias).chunk(3, dim=-1)
@@ -45,7 +37,7 @@ def encode(encoder, x, heads):
         x = x + F.linear(attended.transpose(1, 2).flatten(2), own.out_proj.weight, own.out_proj.bias)
         hidden = F.linear(layer_norm(x, layer.norm2), layer.linear1.weight, layer.linear1.bias).relu()
         x = x + F.linear(hidden, layer.linear2.weight, layer.linear2.bias)
-    return x
+    return layer_norm(x, encoder.norm)
 
 
 def sine_code(height, width, channels):
@@ -79,7 +71,7 @@ def test_the_whole_module_on_images_without_padding(layers):
     logits = F.conv2d(pixels, sgr.region_predictor.weight, sgr.region_predictor.bias)
     regions = logits.sigmoid()
     tokens = F.linear(project(pixels, regions), sgr.value.weight, sgr.value.bias)
-    tokens = batch_norm(encode(sgr.encoder, tokens, 2) if layers else tokens, sgr.norm, (0, 1))
+    tokens = encode(sgr.encoder, tokens, 2) if layers else tokens
     output = sgr(features, torch.tensor([[64, 96]] * 2))
     close = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(output.region_logits, logits, **close)
@@ -87,9 +79,8 @@ def test_the_whole_module_on_images_without_padding(layers):
     for name, fusion in sgr.fusion.items():
         own = F.adaptive_avg_pool2d(regions, features[name].shape[-2:])
         inner = reproject(F.linear(tokens, fusion.from_tokens.weight), own)
-        level = channel_norm(features[name], fusion.features_norm)
-        inner = inner + F.conv2d(level, fusion.from_features.weight, fusion.from_features.bias)
-        hidden = batch_norm(inner.relu(), fusion.norm, (0, 2, 3))
+        inner = inner + F.conv2d(features[name], fusion.from_features.weight, fusion.from_features.bias)
+        hidden = channel_norm(inner, fusion.norm).relu()
         expected = features[name] + F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
         torch.testing.assert_close(output.features[name], expected, **close)
 
@@ -98,7 +89,7 @@ def test_pooling_is_in_float32_under_autocast():
     """In 8 bits of mantissa the mean over many pixels would lose what tells the pixels apart."""
     torch.manual_seed(0)
     sgr = SGR(toy_shape("res2"), num_tokens=7, token_dim=16, num_heads=2, encoder_layers=0)
-    sgr.value = sgr.norm = nn.Identity()
+    sgr.value = nn.Identity()
     pixels = []
     sgr.region_predictor.register_forward_pre_hook(lambda _, args: pixels.append(args[0].float()))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -116,4 +107,4 @@ def test_reprojection_is_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         mixed = fusion.from_tokens(tokens).float()
         fusion(torch.randn(1, 5, 4, 6), tokens, regions)
-    torch.testing.assert_close(hidden[0], reproject(mixed, regions).relu(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(hidden[0], reproject(mixed, regions), rtol=1e-5, atol=1e-6)

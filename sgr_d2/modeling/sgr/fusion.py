@@ -1,4 +1,4 @@
-"""From tokens back to the levels: re-projection, and the block that adds it.
+"""From tokens back to the levels: re-projection, and the blocks that add it.
 
 Shapes: B batch, K tokens, D token channels, C and H x W channels and size of the level. Source: arXiv 2212.03338 for
 the data flow; the formulas are ours.
@@ -19,31 +19,27 @@ EPS = 1e-6
 
 
 class Fusion(nn.Module):
-    """F + conv(norm(ReLU(conv([LN(F), Y])))) with the last convolution starting at zero.
+    """F + conv(ReLU(norm(conv([F, Y])))) with the last convolution starting at zero.
 
     All convolutions are 1 x 1. The part of the first one that reads Y is applied to the tokens before they are
     re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
-
-    The norm is over images and places. After the ReLU all channels are positive, and what has the same sign everywhere
-    is what the last convolution learns first: without the norm, nine tenths of what it adds is a bias.
     """
 
-    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN"):
+    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: nn.Module | None = None):
         """
         Args:
             channels: C. token_dim: D.
             init: of the last convolution: "zero", or "normal", which gives up the start as the identity.
-            norm: "BN", "SyncBN" or "LN".
+            norm: of D channels; None: a LayerNorm over them.
 
         Raises:
             ValueError: for another ``init``.
         """
         check_choice("MODEL.SGR.FUSION_INIT", init, ("zero", "normal"))
         super().__init__()
-        self.features_norm = LayerNorm2d(channels)
         self.from_features = PointwiseConv2d(channels, token_dim)
         self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
-        self.norm = get_norm(norm, token_dim)
+        self.norm = norm or LayerNorm2d(token_dim)
         self.out = PointwiseConv2d(token_dim, channels)
         if init == "zero":
             nn.init.zeros_(self.out.weight)
@@ -51,6 +47,41 @@ class Fusion(nn.Module):
         else:
             nn.init.kaiming_normal_(self.out.weight)
             nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
+        """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
+        mixed = self.from_tokens(tokens)
+        pixels = self.from_features(features)  # (B, D, H, W)
+        if not torch.is_grad_enabled():
+            return features + self._correction(pixels, mixed, regions)
+        # Of the block only this map is kept for the gradient; the other D + D + K maps are made again: no convolution
+        # among them, since the last one needs its input and not its output.
+        correction = checkpoint(self._correction, pixels, mixed, regions, use_reentrant=False, preserve_rng_state=False)
+        return features + correction
+
+    def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
+        """(B, D, H, W) features, (B, K, D) tokens, both through the first convolution -> (B, C, H, W)."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            reprojected = reproject(mixed.float(), regions.float())
+        hidden = self.norm(pixels + reprojected)
+        return self.out(F.relu(hidden))
+
+
+class BatchNormFusion(Fusion):
+    """F + conv(norm(ReLU(conv([LN(F), Y])))), the norm over images and places.
+
+    After the ReLU all channels are positive, and what has one sign everywhere is what the last convolution learns
+    first: most of what `Fusion` adds is a bias. Here that is taken away before.
+    """
+
+    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN"):
+        """
+        Args:
+            channels: C. token_dim: D. init: see `Fusion`.
+            norm: "BN" or "SyncBN".
+        """
+        super().__init__(channels, token_dim, init, get_norm(norm, token_dim))
+        self.features_norm = LayerNorm2d(channels)
 
     def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
         """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
@@ -67,6 +98,13 @@ class Fusion(nn.Module):
         pixels = self.from_features(self.features_norm(features))
         with torch.autocast(pixels.device.type, enabled=False):
             return F.relu(pixels + reproject(mixed.float(), regions.float()))
+
+
+def build_fusion(channels: int, token_dim: int, init: str, norm: str) -> Fusion:
+    """The fusion block of MODEL.SGR.NORM."""
+    if norm == "LN":
+        return Fusion(channels, token_dim, init)
+    return BatchNormFusion(channels, token_dim, init, norm)
 
 
 def reproject(tokens: Tensor, regions: Tensor) -> Tensor:

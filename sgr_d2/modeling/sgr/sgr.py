@@ -6,16 +6,16 @@ Shapes: B batch, K tokens, D token channels, C_l and H_l x W_l channels and size
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec, get_norm
+from detectron2.layers import ShapeSpec
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from sgr_d2.modeling.checks import check_choice, check_features
 from sgr_d2.structures import SGROutput
 
-from .fusion import Fusion
+from .encoder import build_encoder
+from .fusion import build_fusion
 from .grid import enlarge_valid, shrink_valid, valid_cells
 from .pointwise import PointwiseConv2d
 from .position import add_sine_position
@@ -46,7 +46,7 @@ class SGR(nn.Module):
         regions: str = "sigmoid",
         region_layers: int = 0,
         fusion_init: str = "zero",
-        norm: str = "SyncBN",
+        norm: str = "LN",
     ):
         """
         Args:
@@ -61,15 +61,15 @@ class SGR(nn.Module):
             position: add the sine code of the place in the image to what regions and tokens are made of.
             regions, region_layers: kind and layers of `build_region_predictor`.
             fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
-            norm: of the tokens and in the fusion blocks: "BN", "SyncBN" (over all processes; as BN in a single one) or
-                "LN", which keeps what all tokens and places have in common.
+            norm: at the end of the encoder and in the fusion blocks: "LN", or "BN" and "SyncBN", which take away what
+                all tokens and all places have in common.
 
         Raises:
             ValueError: if a number does not fit; the message names the config key.
         """
         super().__init__()
         _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads)
-        check_choice("MODEL.SGR.NORM", norm, ("BN", "SyncBN", "LN"))
+        check_choice("MODEL.SGR.NORM", norm, ("LN", "BN", "SyncBN"))
         levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
         self.in_features = [name for name, _ in levels]
         self.strides = [spec.stride for _, spec in levels]
@@ -80,11 +80,10 @@ class SGR(nn.Module):
         self.position = position
         self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
-        self.encoder = build_encoder(token_dim, encoder_layers, num_heads)
-        self.norm = get_norm(norm, token_dim)
+        self.encoder = build_encoder(token_dim, encoder_layers, num_heads, norm)
         self.fusion = nn.ModuleDict(
             {
-                name: Fusion(s.channels, token_dim, fusion_init, norm)
+                name: build_fusion(s.channels, token_dim, fusion_init, norm)
                 for name, s in levels
                 if refined is None or name in refined
             }
@@ -101,6 +100,7 @@ class SGR(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], refined: list[str] | None = None) -> dict:
         names = list(cfg.MODEL.SGR.IN_FEATURES)
         check_features("MODEL.SGR.IN_FEATURES", names, input_shape, cfg.MODEL.BACKBONE.NAME)
+        norm = cfg.MODEL.SGR.NORM
         return {
             "input_shape": {name: input_shape[name] for name in names},
             "num_tokens": cfg.MODEL.SGR.NUM_TOKENS,
@@ -109,7 +109,7 @@ class SGR(nn.Module):
             "num_heads": cfg.MODEL.SGR.NUM_HEADS,
             "refined": refined,
             "freeze": cfg.MODEL.SGR.FREEZE,
-            "norm": cfg.MODEL.SGR.NORM,
+            "norm": "BN" if norm == "SyncBN" and cfg.MODEL.DEVICE == "cpu" else norm,  # SyncBN needs GPUs
             "position": cfg.MODEL.SGR.POSITION,
             "regions": cfg.MODEL.SGR.REGIONS,
             "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
@@ -142,7 +142,7 @@ class SGR(nn.Module):
         with torch.autocast(pixels.device.type, enabled=False):
             regions = torch.where(valid[finest], region_logits, -torch.inf).sigmoid()  # zero on the padding
             pooled = project(pixels.float(), regions)  # (B, K, D)
-        tokens = self._normalise(self.encoder(self.value(pooled)))
+        tokens = self.encoder(self.value(pooled))
         refined = {
             name: fuse(features[name], tokens, shrink_valid(regions, valid[finest], features[name].shape[-2:]))
             for name, fuse in self.fusion.items()
@@ -151,15 +151,6 @@ class SGR(nn.Module):
 
     def train(self, mode: bool = True) -> "SGR":
         return super().train(mode and not self.frozen)
-
-    def _normalise(self, tokens: Tensor) -> Tensor:
-        """(B, K, D) -> (B, K, D) float32, by the mean and variance of each channel over all tokens of the batch."""
-        if self.training and tokens.shape[:2].numel() == 1 and isinstance(self.norm, _BatchNorm):
-            raise ValueError(
-                "MODEL.SGR.NUM_TOKENS = 1 and one image a process: a token that is its own mean holds nothing. "
-                "Train on more images a process, or set MODEL.SGR.NORM LN."
-            )
-        return self.norm(tokens.float().transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
 
     def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
         """All levels in D channels, resized to the token grid and added: (B, D, H, W)."""
@@ -187,14 +178,6 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
     """
     weights = regions.flatten(2)  # (B, K, H*W)
     return torch.bmm(weights, pixels.flatten(2).transpose(1, 2)) / (weights.sum(-1, keepdim=True) + EPS)
-
-
-def build_encoder(dim: int, layers: int, num_heads: int) -> nn.Module:
-    """A pre-norm transformer encoder over (B, K, dim), without the norm at its end; the identity for no layers."""
-    if layers == 0:
-        return nn.Identity()
-    layer = nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
-    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
 def _check(input_shape, num_tokens: int, token_dim: int, encoder_layers: int, num_heads: int) -> None:

@@ -1,0 +1,47 @@
+"""The transformer encoder in which tokens reason with each other."""
+
+from detectron2.layers import get_norm
+from torch import Tensor, nn
+
+
+def build_encoder(dim: int, layers: int, num_heads: int, norm: str = "LN") -> nn.Module:
+    """A pre-norm transformer encoder over tokens (B, K, dim), with a norm at its end.
+
+    Args:
+        dim, layers, num_heads: as in `SGR`. Without layers there is no LayerNorm either.
+        norm: "LN", "BN" or "SyncBN".
+    """
+    if layers == 0:
+        return nn.Identity() if norm == "LN" else TokenBatchNorm(norm, dim)
+    layer = nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
+    last = nn.LayerNorm(dim) if norm == "LN" else TokenBatchNorm(norm, dim)
+    return nn.TransformerEncoder(layer, layers, norm=last, enable_nested_tensor=False)
+
+
+class TokenBatchNorm(nn.Module):
+    """BatchNorm over all tokens of a batch.
+
+    What all tokens of all images have in common gets a gradient of one sign, grows, and drowns what tells them apart;
+    LayerNorm, which looks at one token at a time, keeps it.
+    """
+
+    def __init__(self, norm: str, dim: int):
+        """
+        Args:
+            norm: "BN" or "SyncBN". dim: D.
+        """
+        super().__init__()
+        self.norm = get_norm(norm, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, K, D) -> (B, K, D) float32.
+
+        Raises:
+            ValueError: for a single token of a single image in training.
+        """
+        if self.training and tokens.shape[:2].numel() == 1:
+            raise ValueError(
+                "MODEL.SGR.NUM_TOKENS = 1 and one image a process: a token that is its own mean holds nothing. "
+                "Train on more images a process, or set MODEL.SGR.NORM LN."
+            )
+        return self.norm(tokens.float().transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
