@@ -29,10 +29,11 @@ def test_a_step_waits_for_its_matchings_alone(head, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_options_of_the_losses_add_no_wait(dtype):
+def test_options_add_no_wait(dtype):
     cfg = toy_cfg()
     sgr = cfg.MODEL.SGR
     sgr.CLASS_WEIGHT, sgr.AREA_POWER, sgr.UNION, sgr.REGIONS, sgr.REGION_LAYERS = 1.0, 0.5, "sum", "softmax", 1
+    sgr.NORM = "BN"
     assert train(build(cfg), dtype) == ["assign_tokens"]
 
 
