@@ -21,8 +21,8 @@ def build_encoder(dim: int, layers: int, num_heads: int, norm: str = "LN") -> nn
 class TokenBatchNorm(nn.Module):
     """BatchNorm over all tokens of a batch.
 
-    What all tokens of all images have in common gets a gradient of one sign, grows, and drowns what tells them apart;
-    LayerNorm, which looks at one token at a time, keeps it.
+    It takes away what all tokens of all images have in common, which in training can grow and drown what tells them
+    apart; LayerNorm, which looks at one token at a time, keeps it.
     """
 
     def __init__(self, norm: str, dim: int):
