@@ -13,7 +13,7 @@ import argparse
 import torch
 from detectron2.engine import default_argument_parser, launch
 
-from sgr_d2.engine import evaluate_checkpoint, keep_freed_memory, limit_threads, setup, train
+from sgr_d2.engine import evaluate_checkpoint, keep_freed_memory, limit_threads, run_process, setup, train
 
 
 def main(args: argparse.Namespace) -> dict | None:
@@ -33,10 +33,10 @@ if __name__ == "__main__":
     if available and args.num_gpus > available:
         parser.error(f"--num-gpus {args.num_gpus}: this machine has {available}.")
     launch(
-        main,
+        run_process,
         args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(args,),
+        args=(main, args),
     )

@@ -7,6 +7,7 @@ from .explore import ExploreSettings, NamedModel, explore
 from .model_card import read_card
 from .prediction import Prediction
 from .predictor import SGRPredictor
+from .processes import run_process
 from .setup import load_config, merge_options, setup
 from .trainer import Trainer, evaluate_checkpoint, limit_threads, train
 
@@ -25,6 +26,7 @@ __all__ = [
     "load_weights",
     "merge_options",
     "read_card",
+    "run_process",
     "setup",
     "train",
 ]

@@ -140,6 +140,7 @@ from detectron2.engine import launch
 from detectron2.structures import BoxMode
 import train_net
 from sgr_d2.data.datasets import register_things
+from sgr_d2.engine import run_process
 
 def main(folder):
     records = json.load(open(f"{folder}/records.json"))
@@ -150,7 +151,7 @@ def main(folder):
         register_things(name, lambda: records, owner="test", classes=["red", "green"], image_root=folder)
     opts = ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False", "OUTPUT_DIR", f"{folder}/two", "SOLVER.MAX_ITER", "3"]
     args = SimpleNamespace(config_file=f"{folder}/toy.yaml", opts=opts, eval_only=False, resume=False, num_gpus=0)
-    train_net.main(args)
+    run_process(train_net.main, args)
 
 if __name__ == "__main__":
     launch(main, 2, dist_url="auto", args=(sys.argv[1],))
