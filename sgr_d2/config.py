@@ -249,6 +249,11 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.BEST_METRIC = "sem_seg/mIoU"
     # Draw so many images of each test set after an evaluation (0: none) into OUTPUT_DIR/evaluation/<dataset>/pictures.
     cfg.TEST.NUM_PICTURES = 0
+    cfg.TEST.ERROR_KINDS = CN()
+    # Where the IoU is lost: segments, contours, classes from elsewhere or nowhere in the image; figures and a picture.
+    cfg.TEST.ERROR_KINDS.ENABLED = False
+    # The predicted class within so many pixels (of the label file): a contour that is not exact.
+    cfg.TEST.ERROR_KINDS.RADIUS = 3
     cfg.TEST.TOKEN_SEMANTICS = CN()
     # Tokens whose region covers less than this share of the image's pixels (labelled ones) are inactive.
     cfg.TEST.TOKEN_SEMANTICS.MIN_MASS = 1e-4

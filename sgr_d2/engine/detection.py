@@ -50,6 +50,14 @@ def _refuse_unknown_inputs(cfg: CfgNode) -> None:
             raise ValueError(f"{key} is True: this training makes boxes and masks alone. Set it to False.")
 
 
+def check_detection_evaluation(cfg: CfgNode, dataset_name: str) -> None:
+    """Raise ValueError for what is evaluated of segmentation alone."""
+    if cfg.TEST.ERROR_KINDS.ENABLED:
+        raise ValueError(
+            f"TEST.ERROR_KINDS is of semantic segmentation, and {dataset_name} is of detection: leave it off."
+        )
+
+
 def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     """The endless loader of DATASETS.TRAIN, of images with annotations alone if DATALOADER.FILTER_EMPTY_ANNOTATIONS.
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from sgr_d2.evaluation import metrics_path, write_metrics
+from sgr_d2.evaluation import KINDS, metrics_path, write_metrics
+from sgr_d2.visualization import draw_error_kinds
 
 from .protocol import with_protocol
 from .tasks import task_of
@@ -72,6 +73,9 @@ def evaluate(
         path.with_name("config.yaml").write_text(cfg.dump(), encoding="utf-8")
         task = task_of([dataset_name])
         classes = task.metadata_of([dataset_name]).classes
+        if errors := results.get("error_kinds"):
+            title = f"{dataset_name}: where the IoU is lost"
+            draw_error_kinds(errors, KINDS, classes, title, path.with_name("error_kinds.png"))
         logger.info("%s (%s):\n%s", dataset_name, path, task.format_table(results, classes))
     return results
 

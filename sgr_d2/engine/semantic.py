@@ -60,6 +60,8 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
             scores.
     """
     check_evaluator_type(dataset_name)
+    if cfg.TEST.ERROR_KINDS.RADIUS < 0:
+        raise ValueError(f"TEST.ERROR_KINDS.RADIUS = {cfg.TEST.ERROR_KINDS.RADIUS}: give 0 or more pixels.")
     bare = [record["file_name"] for record in get_dataset_records(dataset_name) if "sem_seg_file_name" not in record]
     if bare:
         raise ValueError(
@@ -77,7 +79,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
     """The evaluator of the data set's type, and the one that draws pictures."""
     first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1)
     records = get_dataset_records(dataset_name)
-    read = _label_reader(records, info)
+    read = label_reader(records, info)
+    segments_of = partial(label_components, ignore_label=info.ignore_label, min_area=0, max_components=2**31 - 1)
     components_of = partial(
         label_components,
         ignore_label=info.ignore_label,
@@ -90,6 +93,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
         components_of=lambda labels, instances=None: components_of(labels, instances=instances).ids,
         read_instances=partial(read_instances, first_id=first_id),
         min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
+        segments_of=(lambda labels: segments_of(labels).ids) if cfg.TEST.ERROR_KINDS.ENABLED else None,
+        error_radius=cfg.TEST.ERROR_KINDS.RADIUS,
         full_size=cfg.TEST.FULL_SIZE,
     )
     if not cfg.TEST.NUM_PICTURES:
@@ -108,7 +113,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
     return DatasetEvaluators([*evaluators, pictures])
 
 
-def _label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> Callable[[str], np.ndarray]:
+def label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> Callable[[str], np.ndarray]:
     """Label file -> (H, W) labels, by the ``label_map`` of its record, as in training."""
     label_maps = {record["sem_seg_file_name"]: record.get("label_map") for record in records}
     read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)

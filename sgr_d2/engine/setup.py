@@ -124,7 +124,7 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     try:
         cfg.merge_from_list(_with_floats(cfg, opts))
     except (AssertionError, KeyError, ValueError) as error:
-        raise _explained(error, cfg, f"command line {' '.join(opts)}") from error
+        raise _explained(error, cfg, f"command line {' '.join(map(str, opts))}") from error
 
 
 def _with_floats(cfg: CfgNode, opts: Sequence[str]) -> list:

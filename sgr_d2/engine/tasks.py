@@ -58,7 +58,7 @@ DETECTION = Task(
     use_classes=detection.use_thing_classes,
     build_train_loader=detection.build_detection_train_loader,
     build_test_loader=detection.build_detection_test_loader,
-    check_evaluation=lambda cfg, name: None,
+    check_evaluation=detection.check_detection_evaluation,
     build_evaluators=detection.build_detection_evaluators,
     format_table=format_detection_table,
 )

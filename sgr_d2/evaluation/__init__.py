@@ -3,6 +3,7 @@
 from sgr_d2.evaluation.build import EVALUATORS, build_sem_seg_evaluators, check_evaluator_type, evaluators_of
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
+from sgr_d2.evaluation.error_kinds import KINDS, ErrorKindsEvaluator, error_kinds
 from sgr_d2.evaluation.exact_sum import ExactSum
 from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
@@ -13,7 +14,9 @@ from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
 
 __all__ = [
     "EVALUATORS",
+    "KINDS",
     "CityscapesEvaluator",
+    "ErrorKindsEvaluator",
     "ExactSum",
     "LabelMasses",
     "LastFileCache",
@@ -23,6 +26,7 @@ __all__ = [
     "TokenSemanticsMeter",
     "build_sem_seg_evaluators",
     "check_evaluator_type",
+    "error_kinds",
     "evaluators_of",
     "format_detection_table",
     "format_table",

@@ -10,6 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
+from sgr_d2.evaluation.error_kinds import ErrorKindsEvaluator
 from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
@@ -24,6 +25,8 @@ def build_sem_seg_evaluators(
     components_of: Callable[..., np.ndarray],
     read_instances: Callable[[str], np.ndarray] | None = None,
     min_mass: float = 1e-4,
+    segments_of: Callable[[np.ndarray], np.ndarray] | None = None,
+    error_radius: int = 3,
     full_size: bool = True,
     distributed: bool = True,
 ) -> list[DatasetEvaluator]:
@@ -34,10 +37,15 @@ def build_sem_seg_evaluators(
         read_label: label file -> (H, W) integers.
         read_instances: instance file -> (H, W) instance ids, 0 for none, of inputs that have ``instance_file_name``;
             None measures connected components everywhere.
+        segments_of, error_radius: for `ErrorKindsEvaluator`; without ``segments_of`` it takes no part.
         components_of, min_mass, full_size, distributed: see the two evaluators.
     """
     read_once = LastFileCache(read_label)
-    sem_seg = StreamingSemSegEvaluator(dataset_name, read_label=read_once, full_size=full_size, distributed=distributed)
+    arguments = {"read_label": read_once, "full_size": full_size, "distributed": distributed}
+    if segments_of is None:
+        sem_seg = StreamingSemSegEvaluator(dataset_name, **arguments)
+    else:
+        sem_seg = ErrorKindsEvaluator(dataset_name, segments_of=segments_of, radius=error_radius, **arguments)
     metadata = MetadataCatalog.get(dataset_name)
 
     def maps_of(image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:

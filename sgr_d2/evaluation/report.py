@@ -10,12 +10,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from sgr_d2.evaluation.error_kinds import KINDS
 from sgr_d2.files import appearing_whole
 
 _SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
 _CITYSCAPES = ("IoU", "iIoU", "IoU_sup", "iIoU_sup")
 _TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
-_WITH_TABLE = ("sem_seg", "cityscapes", "token_semantics")
+_WITH_TABLE = ("sem_seg", "cityscapes", "token_semantics", "error_kinds")
 _CLASSES_PER_ROW = 3
 
 Results = Mapping[str, Mapping[str, float]]
@@ -41,7 +42,7 @@ def write_metrics(results: Results, path: str | os.PathLike) -> None:
 
 
 def format_table(results: Results, class_names: Sequence[str]) -> str:
-    """Return the results as text: segmentation summary, token semantics, IoU per class, figures of other evaluators.
+    """Return the results as text: segmentation summary, token semantics, IoU and errors per class, what others found.
 
     Args:
         results: what the evaluators return: "sem_seg" and "cityscapes" in percent, "token_semantics" in nats; what is
@@ -60,6 +61,8 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
         parts.append(_token_table(tokens))
     if sem_seg:
         parts.append(_class_table(sem_seg, class_names))
+    if errors := results.get("error_kinds"):
+        parts.append(_error_table(errors, class_names))
     if others := {task: metrics for task, metrics in results.items() if task not in _WITH_TABLE and metrics}:
         parts.append(_table_of_others(others))
     return "\n\n".join(parts)
@@ -79,6 +82,13 @@ def _class_table(sem_seg: Mapping[str, float], class_names: Sequence[str]) -> st
     entries = [[name, _number(sem_seg, f"IoU-{name}", 2)] for name in class_names]
     rows = [list(chain(*entries[first : first + columns])) for first in range(0, len(entries), max(1, columns))]
     return tabulate(rows, headers=["class", "IoU"] * columns, **_STYLE)
+
+
+def _error_table(errors: Mapping[str, float], class_names: Sequence[str]) -> str:
+    rows = [[name, *(_number(errors, f"{kind}-{name}", 2) for kind in KINDS)] for name in class_names]
+    rows.append(["mean", *(_number(errors, kind, 2) for kind in KINDS)])
+    rows.append(["% of pixels", *(_number(errors, f"pixels-{kind}", 2) for kind in KINDS)])
+    return tabulate(rows, headers=["IoU lost by", *KINDS], **_STYLE)
 
 
 def _table_of_others(results: Results) -> str:

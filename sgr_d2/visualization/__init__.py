@@ -3,6 +3,7 @@
 from sgr_d2.visualization.curves import plot_curves
 from sgr_d2.visualization.detection_pictures import DetectionPictureWriter, InstanceTruth
 from sgr_d2.visualization.detections import Detections, draw_detection_sheet
+from sgr_d2.visualization.error_kinds import draw_error_kinds
 from sgr_d2.visualization.pictures import PictureWriter
 from sgr_d2.visualization.sheet import Classes, draw_sheet
 
@@ -13,6 +14,7 @@ __all__ = [
     "InstanceTruth",
     "PictureWriter",
     "draw_detection_sheet",
+    "draw_error_kinds",
     "draw_sheet",
     "plot_curves",
 ]

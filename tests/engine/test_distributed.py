@@ -35,7 +35,7 @@ def metrics(output):
 def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     # SGD: Adam would blow rounding up where a gradient is zero but for it (the bias of attention keys)
-    solver = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.01)
+    solver = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.01, "TEST.ERROR_KINDS.ENABLED", True)
     train_net(config_file, one, *solver)
     log = train_net(config_file, two, *solver, processes=2)
     a, b = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (one, two))
@@ -43,9 +43,9 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
         error = (expected - b[key]).norm() / expected.norm().clamp(min=1e-12)
         assert error < 1e-5, f"{key}: relative difference {error:.2e} after 10 steps. {log[-500:]}"
     # the very same weights on one rank and on two, five images: bitwise the same figures
-    weights = ("MODEL.WEIGHTS", one / "model_final.pth")
+    weights = ("MODEL.WEIGHTS", one / "model_final.pth", "TEST.ERROR_KINDS.ENABLED", True)
     train_net(config_file, two, *weights, processes=2, flags=["--eval-only"])
-    assert metrics(one) == metrics(two)
+    assert metrics(one) == metrics(two) and "error_kinds" in metrics(two)
 
 
 @pytest.mark.gpu

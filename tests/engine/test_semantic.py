@@ -8,7 +8,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sgr_d2.data.components import label_components
 from sgr_d2.data.datasets import load_image_label_folder, metadata_of, register_semantic
-from sgr_d2.engine import load_config
+from sgr_d2.engine import Trainer, evaluate, load_config
+from sgr_d2.engine.evaluate import check_evaluation
 from sgr_d2.engine.semantic import build_evaluators
 from sgr_d2.evaluation import token_semantics
 from sgr_d2.structures import ImageTokens
@@ -61,3 +62,19 @@ def test_labels_are_mapped_by_their_records(config_file, tmp_path):
     evaluators.reset()
     evaluators.process(load(), [{"sem_seg": scores.float()}])
     assert evaluators.evaluate()["sem_seg"]["mIoU"] == 100
+
+
+def test_kinds_of_errors_are_figures_and_a_picture(config_file, tmp_path):
+    cfg = load_config(
+        str(config_file), ["TEST.ERROR_KINDS.ENABLED", "True", "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"]
+    )
+    results = evaluate(cfg, Trainer.build_model(cfg).eval(), "scenes_val")
+    lost = [results["error_kinds"][kind] for kind in ("segment", "boundary", "elsewhere", "absent")]
+    assert sum(lost) + results["sem_seg"]["mIoU"] == pytest.approx(100)
+    assert cv2.imread(str(tmp_path / "evaluation/scenes_val/error_kinds.png")) is not None
+
+
+def test_a_negative_radius_is_refused_before_training(config_file):
+    cfg = load_config(str(config_file), ["TEST.ERROR_KINDS.RADIUS", "-1", "MODEL.DEVICE", "cpu"])
+    with pytest.raises(ValueError, match=r"TEST\.ERROR_KINDS\.RADIUS = -1"):
+        check_evaluation(cfg, Trainer.build_model(cfg))

@@ -36,6 +36,16 @@ def test_table_shows_summary_tokens_and_classes():
     assert classes[3][:2] == ["car", "12.50"]
 
 
+def test_errors_by_class_have_a_table():
+    errors = {"segment": 1.5, "boundary": 2, "elsewhere": 3, "absent": 4, "pixels-absent": 0.25, "absent-sky": math.nan}
+    text = format_table({"sem_seg": SEM_SEG, "error_kinds": errors | {"boundary-road": 7.125}}, ["road", "sky"])
+    rows = [cells(line) for line in text.split("\n\n")[-1].splitlines()]
+    assert rows[0] == ["IoU lost by", "segment", "boundary", "elsewhere", "absent"]
+    assert rows[2] == ["road", "n/a", "7.12", "n/a", "n/a"] and rows[3] == ["sky", *["n/a"] * 4]
+    assert rows[4] == ["mean", "1.50", "2.00", "3.00", "4.00"]
+    assert rows[5] == ["% of pixels", "n/a", "n/a", "n/a", "0.25"]
+
+
 def test_table_of_a_baseline_has_no_token_block():
     text = format_table({"sem_seg": SEM_SEG}, ["road"])
     assert "S_C" not in text and "95.50" in text
