@@ -241,3 +241,18 @@ def test_weights_that_would_run_something_are_refused(zipped, tmp_path):
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match=r"TIMM.WEIGHTS = '.*cut.pth': damaged"):
         TimmBackbone("resnet10t", weights=str(tmp_path / "cut.pth"))
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "resnet10t"])
+@pytest.mark.parametrize("last", ["res1", "res3", "res4"])
+def test_what_comes_after_the_last_feature_is_not_there(name, last):
+    """Parameters without a gradient stop DistributedDataParallel."""
+    whole = TimmBackbone(name).eval()
+    backbone = TimmBackbone(name, out_features=[last]).eval()
+    assert not backbone.load_state_dict(whole.state_dict(), strict=False).missing_keys
+    images = torch.rand(1, 3, 64, 64)
+    features = backbone(images)
+    features[last].sum().backward()
+    assert not [key for key, parameter in backbone.named_parameters() if parameter.grad is None]
+    if last in whole.output_shape():
+        assert torch.equal(features[last], whole(images)[last])

@@ -11,6 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features, check_freeze_at
@@ -88,7 +90,7 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = dict(zip(out_features, model.feature_info.channels(), strict=True))
         self._out_feature_strides = dict(zip(out_features, model.feature_info.reduction(), strict=True))
         self._size_divisibility = size_divisibility or max(self._out_feature_strides.values())
-        self.model = NORMS[norm](model)
+        self.model = NORMS[norm](_without_later_stages(model))
 
     @property
     def size_divisibility(self) -> int:
@@ -148,6 +150,18 @@ def _create(name: str, **options) -> nn.Module:
         return timm.create_model(name, features_only=True, **options)
     except (TypeError, AssertionError) as error:
         _refuse_stride(name, options, error)
+
+
+def _without_later_stages(model: nn.Module) -> nn.Module:
+    """Drop what comes after the last feature that is returned, as timm does itself except in these two families.
+
+    It would cost time, and parameters without a gradient stop DistributedDataParallel.
+    """
+    if isinstance(model, EfficientNetFeatures | MobileNetV3Features):
+        stages = [name.split(".") for name in model.feature_info.module_name()]  # "blocks.4", or "bn1" of the stem
+        last = max((int(parts[1]) for parts in stages if parts[0] == "blocks"), default=-1)
+        model.blocks = model.blocks[: last + 1]
+    return model
 
 
 def _refuse_stride(name: str, options: dict, error: Exception) -> NoReturn:
