@@ -79,7 +79,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
     """The evaluator of the data set's type, and the one that draws pictures."""
     first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1)
     records = get_dataset_records(dataset_name)
-    read = label_reader(records, info)
+    read = _label_reader(records, info)
     segments_of = partial(label_components, ignore_label=info.ignore_label, min_area=0, max_components=2**31 - 1)
     components_of = partial(
         label_components,
@@ -113,7 +113,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
     return DatasetEvaluators([*evaluators, pictures])
 
 
-def label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> Callable[[str], np.ndarray]:
+def _label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> Callable[[str], np.ndarray]:
     """Label file -> (H, W) labels, by the ``label_map`` of its record, as in training."""
     label_maps = {record["sem_seg_file_name"]: record.get("label_map") for record in records}
     read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)

@@ -280,3 +280,10 @@ def test_it_learns_boxes_and_masks(config_file):
     assert results["bbox"]["AP50"] > 80
     assert results["segm"]["AP50"] > 80
     assert results["token_semantics"]["I_I"] > 0.1
+
+
+def test_kinds_of_errors_are_refused():
+    cfg = get_sgr_cfg()
+    cfg.TEST.ERROR_KINDS.ENABLED = True
+    with pytest.raises(ValueError, match=r"TEST\.ERROR_KINDS is of semantic segmentation, and toy_val"):
+        DETECTION.check_evaluation(cfg, "toy_val")
