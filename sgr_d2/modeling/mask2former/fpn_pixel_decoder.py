@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sgr_d2.modeling.checks import check_features
 
 from .pixel_decoder import GROUPS, PIXEL_DECODER_REGISTRY, add_resized, conv_norm
-from .structures import NUM_LEVELS, PixelFeatures
+from .structures import MAX_LEVELS, PixelFeatures
 
 
 @PIXEL_DECODER_REGISTRY.register()
@@ -45,12 +45,13 @@ class FPNPixelDecoder(nn.Module):
         read = {name: spec for name, spec in input_shape.items() if spec.stride >= common_stride}
         self.in_features = sorted(read, key=lambda name: -read[name].stride)
         strides = [read[name].stride for name in self.in_features]
-        if len(strides) < NUM_LEVELS or strides[-1] != common_stride:
+        if not strides or strides[-1] != common_stride:
             raise ValueError(
-                f"FPNPixelDecoder needs at least {NUM_LEVELS} features, the finest of stride "
-                f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE = {common_stride}; of MODEL.SEM_SEG_HEAD.IN_FEATURES it can use "
-                f"{self.in_features} of strides {strides}."
+                f"FPNPixelDecoder needs a feature of stride MODEL.SEM_SEG_HEAD.COMMON_STRIDE = {common_stride}; of "
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {list(input_shape)} it can use {self.in_features} "
+                f"of strides {strides}."
             )
+        self.num_levels = min(len(strides), MAX_LEVELS)
         self.lateral = nn.ModuleDict({name: conv_norm(read[name].channels, conv_dim, 1, norm) for name in read})
         self.output = nn.ModuleDict(
             {name: conv_norm(conv_dim, conv_dim, 3, norm, nn.ReLU(inplace=True)) for name in read}
@@ -76,4 +77,4 @@ class FPNPixelDecoder(nn.Module):
         for name in self.in_features:
             level = self.lateral[name](features[name])
             levels.append(self.output[name](add_resized(level, levels[-1]) if levels else level))
-        return PixelFeatures(self.mask_features(levels[-1]), levels[:NUM_LEVELS])
+        return PixelFeatures(self.mask_features(levels[-1]), levels[: self.num_levels])

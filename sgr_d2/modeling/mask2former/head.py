@@ -108,9 +108,10 @@ class MaskFormerHead(nn.Module):
         check_features("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, input_shape, cfg.MODEL.BACKBONE.NAME)
         check_num_classes(cfg)
         features = {name: input_shape[name] for name in head.IN_FEATURES}
+        pixel_decoder = PIXEL_DECODER_REGISTRY.get(head.PIXEL_DECODER_NAME)(cfg, features)
         return {
-            "pixel_decoder": PIXEL_DECODER_REGISTRY.get(head.PIXEL_DECODER_NAME)(cfg, features),
-            "predictor": MultiScaleMaskedTransformerDecoder(cfg),
+            "pixel_decoder": pixel_decoder,
+            "predictor": MultiScaleMaskedTransformerDecoder(cfg, num_levels=pixel_decoder.num_levels),
             "criterion": SetCriterion(cfg),
             "num_classes": head.NUM_CLASSES,
             "common_stride": head.COMMON_STRIDE,

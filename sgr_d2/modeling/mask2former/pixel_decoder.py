@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from sgr_d2.modeling.checks import check_features
 
 from .deformable_encoder import DeformableEncoder
-from .structures import NUM_LEVELS, PixelFeatures
+from .structures import MAX_LEVELS, PixelFeatures
 
 PIXEL_DECODER_REGISTRY = Registry("PIXEL_DECODER")
 PIXEL_DECODER_REGISTRY.__doc__ = (
-    "Pixel decoders: called with (cfg, {name: ShapeSpec}); forward(features) -> PixelFeatures."
+    "Pixel decoders: called with (cfg, {name: ShapeSpec}); forward(features) -> PixelFeatures of ``num_levels`` levels "
+    "(an attribute)."
 )
 
 GROUPS = 32  # of the norm after the input projections
@@ -60,6 +61,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         super().__init__()
         _check_sizes(conv_dim, num_heads, num_layers)
         self.encoder_features, self.fpn_features = _share_out(input_shape, encoder_features, common_stride)
+        self.num_levels = min(len(self.encoder_features) + len(self.fpn_features), MAX_LEVELS)
         self.input_proj = nn.ModuleList(
             _input_projection(input_shape[name].channels, conv_dim) for name in self.encoder_features
         )
@@ -111,7 +113,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for number, name in zip(range(len(self.fpn_features), 0, -1), self.fpn_features, strict=True):
             fine = getattr(self, f"adapter_{number}")(features[name])
             levels.append(getattr(self, f"layer_{number}")(add_resized(fine, levels[-1])))
-        return PixelFeatures(self.mask_features(levels[-1]), levels[:NUM_LEVELS])
+        return PixelFeatures(self.mask_features(levels[-1]), levels[: self.num_levels])
 
 
 def conv_norm(
@@ -154,13 +156,7 @@ def _share_out(
         "MODEL.SEM_SEG_HEAD.IN_FEATURES",
     )
     coarse_first = sorted(encoder_features, key=lambda name: -input_shape[name].stride)
-    fpn = _fpn_features(input_shape, input_shape[coarse_first[-1]].stride, common_stride)
-    if len(coarse_first) + len(fpn) < NUM_LEVELS:
-        raise ValueError(
-            f"A pixel decoder needs {NUM_LEVELS} levels; DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = "
-            f"{encoder_features} and COMMON_STRIDE = {common_stride} (MODEL.SEM_SEG_HEAD) give {coarse_first + fpn}."
-        )
-    return coarse_first, fpn
+    return coarse_first, _fpn_features(input_shape, input_shape[coarse_first[-1]].stride, common_stride)
 
 
 def _fpn_features(input_shape: dict[str, ShapeSpec], encoder_stride: int, common_stride: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NUM_LEVELS = 3  # of a pixel decoder, which the transformer decoder reads
+MAX_LEVELS = 3  # of a pixel decoder, which the transformer decoder reads
 
 
 class PixelFeatures(NamedTuple):
@@ -18,7 +18,7 @@ class PixelFeatures(NamedTuple):
 
     Attributes:
         mask_features: (B, M, h, w), which a query's mask embedding is multiplied with.
-        levels: NUM_LEVELS maps (B, C, h_l, w_l), lowest resolution first, which the queries attend to.
+        levels: at most MAX_LEVELS maps (B, C, h_l, w_l), lowest resolution first, which the queries attend to.
     """
 
     mask_features: Tensor

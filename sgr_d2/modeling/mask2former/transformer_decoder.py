@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .sine import sine_position
-from .structures import NUM_LEVELS, PixelFeatures, QueryPrediction
+from .structures import MAX_LEVELS, PixelFeatures, QueryPrediction
 from .transformer_layers import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
 
 
@@ -24,6 +24,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         *,
         in_channels: int,
         num_classes: int,
+        num_levels: int = MAX_LEVELS,
         hidden_dim: int = 256,
         num_queries: int = 100,
         num_heads: int = 8,
@@ -36,9 +37,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     ):
         """
         Args:
-            in_channels: C, of the levels. num_classes: K. hidden_dim: D. num_queries: Q. mask_dim: M.
+            in_channels: C, of the levels. num_classes: K. num_levels: of the pixel decoder.
+            hidden_dim: D. num_queries: Q. mask_dim: M.
             num_heads: must divide D. dim_feedforward: hidden units of the feed-forward layers.
-            num_layers: decoder layers; layer i attends to level i mod 3.
+            num_layers: decoder layers; layer i attends to level i mod ``num_levels``.
             pre_norm: LayerNorm before each branch, not after it.
             enforce_input_project: a 1x1 convolution on each level even where C = D.
             dropout: of attention weights and branches.
@@ -63,10 +65,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
-        self.level_embed = nn.Embedding(NUM_LEVELS, hidden_dim)
+        self.level_embed = nn.Embedding(num_levels, hidden_dim)
         project = in_channels != hidden_dim or enforce_input_project
         self.input_proj = nn.ModuleList(
-            _projection(in_channels, hidden_dim) if project else nn.Sequential() for _ in range(NUM_LEVELS)
+            _projection(in_channels, hidden_dim) if project else nn.Sequential() for _ in range(num_levels)
         )
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(in_dim=hidden_dim, hidden=hidden_dim, out_dim=mask_dim, num_layers=3)
@@ -90,7 +92,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     def forward(self, features: PixelFeatures) -> QueryPrediction:
         """Predictions of the raw queries and after every layer, the last one final."""
-        tokens = [self._tokens(level, features.levels[level]) for level in range(NUM_LEVELS)]
+        tokens = [self._tokens(level, level_features) for level, level_features in enumerate(features.levels)]
         sizes = [tuple(level.shape[-2:]) for level in features.levels]
         steering = _resized(features.mask_features, sizes[: len(self.transformer_ffn_layers)])
         position = self.query_embed.weight
@@ -100,7 +102,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         outputs = [self.decoder_norm(x)]
         embeddings = [self.mask_embed(outputs[0])]
         for i, ffn in enumerate(self.transformer_ffn_layers):
-            level = i % NUM_LEVELS
+            level = i % len(tokens)
             allowed = attention_mask(embeddings[-1], steering[level])
             x = self.transformer_cross_attention_layers[i](x, position, *tokens[level], allowed)
             x = self.transformer_self_attention_layers[i](x, position)

@@ -70,8 +70,7 @@ def test_built_from_the_config():
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (("res4", "res5"), {"common_stride": 16}, r"at least 3 features.*'res5', 'res4'.*\[32, 16\]"),
-        ((), {"common_stride": 16}, r"COMMON_STRIDE = 16"),
+        (("res2", "res3"), {"common_stride": 16}, r"COMMON_STRIDE = 16.*\['res2', 'res3'\] it can use \[\]"),
         (("res3", "res4", "res5"), {}, r"COMMON_STRIDE = 4.*\[32, 16, 8\]"),
         ((), {"conv_dim": 40}, r"CONVS_DIM = 40 must be a multiple of 32 for NORM GN"),
     ],

@@ -42,6 +42,24 @@ def test_training_gives_losses_and_gradients_for_everything():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 
+@pytest.mark.parametrize("name", ["MSDeformAttnPixelDecoder", "FPNPixelDecoder"])
+@pytest.mark.parametrize(("features", "stride"), [(["res2", "res3"], 4), (["res4"], 16)])
+def test_a_backbone_of_one_or_two_features(name, features, stride):
+    cfg = head_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = name
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = features
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = features[-1:]
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = stride
+    head = build(cfg)
+    assert len(head.predictor.level_embed.weight) == len(features)
+    read = {name: value for name, value in toy_features(2, 64, 96).items() if name in features}
+    _, losses = head(read, labels())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+    prediction, _ = head.eval()(read)
+    assert head.postprocess(prediction, 0, (64, 96), 64, 96)["sem_seg"].shape == (5, 64, 96)
+
+
 def test_without_a_labelled_pixel_every_parameter_still_has_a_gradient():
     head = build()
     _, losses = head(toy_features(2, 64, 96), torch.full((2, 64, 96), 255))
