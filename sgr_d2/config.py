@@ -86,9 +86,9 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.UNION = "noisy_or"
     # Last layer of the fusion blocks: "zero", so that SGR starts as the identity, or "normal".
     cfg.MODEL.SGR.FUSION_INIT = "zero"
-    # At the end of the encoder and in the fusion blocks: "LN"; or "BN" and "SyncBN" (over all GPUs), with which tokens
-    # that are alike are told apart and a fusion block learns no mere bias; see docs/method.md.
-    cfg.MODEL.SGR.NORM = "LN"
+    # At the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device, or
+    # "BN" over those of each, with which tokens decide what is added; or "LN", for single images; see docs/method.md.
+    cfg.MODEL.SGR.NORM = "SyncBN"
     # Keep SGR's parameters and running statistics fixed (to transfer its tokens).
     cfg.MODEL.SGR.FREEZE = False
 

@@ -162,7 +162,7 @@ def use_metadata(cfg: CfgNode) -> None:
 
 def use_machine(cfg: CfgNode, world_size: int, *, given: Collection[str] = ()) -> None:
     """Run on the CPU where there is no GPU, there without float16 unless it is asked for, and with plain BatchNorm
-    where SyncBN cannot work; say so in the log. ``given`` are the keys on the command line.
+    where torch's SyncBN cannot work; say so in the log. ``given`` are the keys on the command line.
     """
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU: MODEL.DEVICE becomes cpu.")
@@ -183,7 +183,7 @@ def _replace_norm(node: CfgNode, path: str, old: str, new: str) -> list[str]:
     for key, value in node.items():
         if isinstance(value, CfgNode):
             changed += _replace_norm(value, f"{path}.{key}", old, new)
-        elif key.endswith("NORM") and value == old:
+        elif key.endswith("NORM") and value == old and path != "MODEL.SGR":  # whose own works anywhere
             node[key] = new
             changed.append(f"{path}.{key}")
     return changed

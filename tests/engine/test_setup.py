@@ -176,6 +176,7 @@ def test_syncbn_becomes_bn_with_a_log_line(config_file, caplog, world, why):
     assert cfg.MODEL.SEM_SEG_HEAD.NORM == cfg.MODEL.TIMM.NORM == "BN"
     assert f"SyncBN becomes BN ({why}): " in caplog.text
     assert "MODEL.SEM_SEG_HEAD.NORM" in caplog.text
+    assert cfg.MODEL.SGR.NORM == "SyncBN" and "MODEL.SGR.NORM" not in caplog.text  # which works anywhere
 
 
 def test_the_machine_decides_the_device(config_file):

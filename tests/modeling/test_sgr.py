@@ -34,8 +34,9 @@ def test_a_fresh_module_changes_no_bit_of_the_features():
     assert all(torch.equal(output.features[name], features[name]) for name in features)
 
 
-def test_padding_has_no_say():
-    sgr = make(encoder_layers=1)
+@pytest.mark.parametrize(("norm", "training"), [("LN", True), ("BN", False)])
+def test_padding_has_no_say(norm, training):
+    sgr = make(encoder_layers=1, norm=norm).train(training)
     randomize_zeros(sgr)
     small = toy_features(1, 64, 32, *LEVELS)
     sizes = torch.tensor([[50, 27]])
@@ -60,8 +61,10 @@ def test_padding_has_no_say():
     torch.testing.assert_close(refined[:, :rows, :columns], expected[:, :rows, :columns], **close)
 
 
-def test_garbage_in_the_padding_of_the_same_tensor_has_no_say():
-    sgr = make()
+@pytest.mark.parametrize("norm", ["LN", "BN"])
+@pytest.mark.parametrize("training", [True, False])
+def test_garbage_in_the_padding_of_the_same_tensor_has_no_say(norm, training):
+    sgr = make(norm=norm).train(training)
     randomize_zeros(sgr)
     features = toy_features(1, 64, 64, *LEVELS)
     sizes = torch.tensor([[32, 32]])
@@ -176,7 +179,7 @@ def test_position_depends_on_the_place_in_the_image_and_on_nothing_else():
 def test_every_parameter_gets_a_gradient(options):
     sgr = make(**options)
     randomize_zeros(sgr)
-    output = sgr(toy_features(1, 64, 64, *LEVELS), torch.tensor([[64, 64]]))
+    output = sgr(toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64]] * 2))
     sum(f.square().sum() for f in output.features.values()).backward()
     without = [name for name, p in sgr.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

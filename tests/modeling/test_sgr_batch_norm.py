@@ -1,13 +1,19 @@
 """MODEL.SGR.NORM BN: at the end of the encoder and in the fusion blocks."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from detectron2.modeling import build_model
+from fvcore.nn.precise_bn import update_bn_stats
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
+from toys import randomize_zeros, toy_features, toy_shape
 
 from sgr_d2.modeling.sgr import SGR
+from sgr_d2.modeling.sgr.batch_norm import BatchNorm
 from sgr_d2.modeling.sgr.encoder import build_encoder
 from sgr_d2.modeling.sgr.fusion import BatchNormFusion, Fusion, reproject
 
@@ -79,6 +85,39 @@ def test_fusion_and_its_gradients_equal_the_definition(memory_format):
         assert torch.equal(fusion(inputs[0].to(memory_format=memory_format), *inputs[1:]), actual)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(3, 8, 5, 7), (1, 8, 1, 3)])
+def test_a_folded_norm_is_torch_s_norm_before_the_convolution(training, shape):
+    torch.manual_seed(0)
+    norm, conv = torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 5, 1)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    randomize_statistics(norm)
+    folded = BatchNorm(8)
+    folded.load_state_dict(norm.state_dict())
+    norm.train(training), folded.train(training)
+    maps = (3 + torch.randn(shape)).requires_grad_()
+    sources, weights = [maps, *conv.parameters()], torch.randn(shape[0], 5, *shape[2:])
+    expected, actual = conv(norm(maps)), folded(maps, weight=conv.weight, bias=conv.bias)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(actual, expected, **close)
+    torch.testing.assert_close(folded.state_dict(), norm.state_dict(), **close)
+    expected = torch.autograd.grad((expected * weights).sum(), [*sources, *norm.parameters()])
+    actual = torch.autograd.grad((actual * weights).sum(), [*sources, *folded.parameters()])
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_precise_statistics_find_the_norms():
+    """fvcore's, which TEST.PRECISE_BN runs, take the momentum and read what a forward pass leaves behind."""
+    sgr = make()
+    norm, hidden, passes = sgr.fusion["res2"].norm, [], []
+    sgr.register_forward_pre_hook(lambda _, args: passes.append(1) or (*args, sizes()))
+    norm.register_forward_pre_hook(lambda _, args: hidden.append(args[0]))
+    update_bn_stats(sgr, [toy_features(2, 64, 64, *LEVELS) for _ in range(3)], num_iters=3)
+    assert len(passes) == 3 and norm.momentum == 0.1
+    torch.testing.assert_close(norm.running_mean, torch.cat(hidden).mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, torch.cat(hidden).var((0, 2, 3)), rtol=0.01, atol=1e-4)
+
+
 @pytest.mark.parametrize("build", [Fusion, BatchNormFusion])
 def test_what_is_the_same_everywhere_is_for_the_bias_alone(build):
     """After the ReLU everything is positive; only with BN has the last convolution nothing constant to learn from."""
@@ -90,29 +129,34 @@ def test_what_is_the_same_everywhere_is_for_the_bias_alone(build):
     assert fusion.out.bias.grad.tolist() == [2 * 8 * 8] * 5
 
 
-def test_padding_has_no_say_in_tokens_and_their_statistics():
+def test_padding_has_no_say_in_statistics():
     sgr, features = make(), toy_features(2, 64, 64, *LEVELS)
-    found = []
+    norms, found = [module for module in sgr.modules() if isinstance(module, BatchNorm)], []
     for garbage in (0.0, 1e3):
         for f in features.values():
             f[..., f.shape[-2] // 2 :, :] = garbage
-        norm = sgr.encoder.norm.norm
-        norm.reset_running_stats()
+        for norm in norms:
+            norm.reset_running_stats()
         tokens = sgr(features, torch.tensor([[32, 32], [30, 25]])).tokens
-        found.append([tokens, norm.running_mean.clone(), norm.running_var.clone()])
-    torch.testing.assert_close(*found)
+        found.append([tokens, *(buffer.clone() for norm in norms for buffer in norm.buffers())])
+    assert len(norms) == 1 + len(LEVELS)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
-def test_padding_has_no_say_in_inference():
-    sgr, features = make().eval(), toy_features(1, 64, 64, *LEVELS)
-    randomize_zeros(sgr)
-    randomize_statistics(sgr)
-    before = sgr(features, torch.tensor([[32, 32]])).features["res2"][..., :8, :8]
-    for f in features.values():
-        f[..., f.shape[-2] // 2 :, :] = -1e3
-        f[..., :, f.shape[-1] // 2 :] = 1e3
-    after = sgr(features, torch.tensor([[32, 32]])).features["res2"][..., :8, :8]
-    torch.testing.assert_close(before, after)
+def test_statistics_of_the_cells_that_count_against_a_norm_of_these_alone():
+    torch.manual_seed(0)
+    norm, expected = BatchNorm(5), torch.nn.BatchNorm1d(5)
+    valid = torch.rand(3, 1, 6, 4) > 0.4
+    cells = (2 + torch.randn(int(valid.sum()), 5)).requires_grad_()
+    maps = torch.zeros(3, 6, 4, 5).masked_scatter(valid.movedim(1, -1), cells).movedim(-1, 1)
+    result, weights = norm(maps, valid=valid), torch.randn(len(cells), 5)
+    chosen = result.movedim(1, -1)[valid[:, 0]]
+    torch.testing.assert_close(chosen, expected(cells), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
+    actual = torch.autograd.grad((chosen * weights).sum(), cells)
+    torch.testing.assert_close(
+        actual, torch.autograd.grad((expected(cells) * weights).sum(), cells), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"num_tokens": 1}, {"encoder_layers": 0}, {"regions": "softmax"}])
@@ -153,11 +197,55 @@ def test_autocast_gives_finite_float32_tokens(dtype):
     assert all(f.isfinite().all() for f in output.features.values())
 
 
-def test_sync_bn_is_bn_on_a_cpu():
-    """Whose processes cannot exchange statistics; so a config for GPUs runs there, too."""
-    for norm in ("BN", "SyncBN"):
-        cfg = toy_cfg()
-        cfg.MODEL.SGR.NORM = norm
-        model = build_model(cfg)
-        kinds = {type(module) for module in model.sgr.modules() if isinstance(module, _BatchNorm)}
-        assert torch.nn.SyncBatchNorm not in kinds and len(kinds) == 1
+def test_converted_norms_work():
+    """`nn.SyncBatchNorm.convert_sync_batchnorm`, as other trainers call it, puts torch's own modules in their place."""
+    sgr, features = make(), toy_features(2, 64, 64, *LEVELS)
+    randomize_zeros(sgr)
+    randomize_statistics(sgr)
+    expected = sgr.eval()(features, sizes())
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(sgr).eval()
+    assert not any(isinstance(module, BatchNorm) for module in converted.modules())
+    torch.testing.assert_close(converted(features, sizes()).features, expected.features, rtol=1e-4, atol=1e-4)
+
+
+TWO_PROCESSES = """
+import sys, torch
+from detectron2.engine import launch
+from sgr_d2.engine import run_process
+from sgr_d2.modeling.sgr.batch_norm import BatchNorm
+
+def main(folder):
+    rank = torch.distributed.get_rank()
+    norm, maps, weights = torch.load(folder + "/given.pth", weights_only=False)
+    parts = ([0, 1, 2], [3])[rank]  # batches of three images and of one
+    own = maps[parts].requires_grad_()
+    result = norm(own)
+    (result * weights[parts]).sum().backward()
+    torch.save([result.detach(), own.grad, norm.weight.grad, norm.state_dict()], f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
+"""
+
+
+def test_statistics_over_two_processes_are_those_of_one(tmp_path):
+    """Results and gradients, with batches of different sizes."""
+    torch.manual_seed(0)
+    norm, maps, weights = BatchNorm(5, sync=True), 7 + torch.randn(4, 5, 6, 3), torch.randn(4, 5, 6, 3)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    torch.save([norm, maps, weights], tmp_path / "given.pth")
+    (tmp_path / "main.py").write_text(TWO_PROCESSES)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    maps.requires_grad_()
+    result = norm(maps)
+    (result * weights).sum().backward()
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(torch.cat([first[0], second[0]]), result, **close)
+    torch.testing.assert_close(torch.cat([first[1], second[1]]), maps.grad, **close)
+    torch.testing.assert_close(first[2] + second[2], norm.weight.grad, **close)
+    for state in (first[3], second[3]):
+        torch.testing.assert_close(state, norm.state_dict(), **close)

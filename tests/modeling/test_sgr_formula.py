@@ -1,4 +1,4 @@
-"""SGR against its formula, every step written out with torch's own functions; precision under autocast."""
+"""SGR with MODEL.SGR.NORM LN against its formula, every step with torch's own functions; precision under autocast."""
 
 import math
 
@@ -60,7 +60,7 @@ def test_the_position_code():
 @pytest.mark.parametrize("layers", [0, 2])
 def test_the_whole_module_on_images_without_padding(layers):
     torch.manual_seed(0)
-    sgr = SGR(toy_shape(*LEVELS), num_tokens=7, token_dim=16, num_heads=2, encoder_layers=layers)
+    sgr = SGR(toy_shape(*LEVELS), num_tokens=7, token_dim=16, num_heads=2, encoder_layers=layers, norm="LN")
     randomize_zeros(sgr)
     features = toy_features(2, 64, 96, *LEVELS)
     pixels = sine_code(16, 24, 16)
@@ -88,7 +88,7 @@ def test_the_whole_module_on_images_without_padding(layers):
 def test_pooling_is_in_float32_under_autocast():
     """In 8 bits of mantissa the mean over many pixels would lose what tells the pixels apart."""
     torch.manual_seed(0)
-    sgr = SGR(toy_shape("res2"), num_tokens=7, token_dim=16, num_heads=2, encoder_layers=0)
+    sgr = SGR(toy_shape("res2"), num_tokens=7, token_dim=16, num_heads=2, encoder_layers=0, norm="LN")
     sgr.value = nn.Identity()
     pixels = []
     sgr.region_predictor.register_forward_pre_hook(lambda _, args: pixels.append(args[0].float()))

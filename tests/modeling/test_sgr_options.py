@@ -32,6 +32,7 @@ def run(*args, **options):
         ("REGIONS", "softmax"),
         ("REGION_LAYERS", 2),
         ("FUSION_INIT", "normal"),
+        ("NORM", "LN"),
         ("NORM", "BN"),
         ("FREEZE", True),
     ],

@@ -1,7 +1,9 @@
 """The transformer encoder in which tokens reason with each other."""
 
-from detectron2.layers import get_norm
+from detectron2.utils import comm
 from torch import Tensor, nn
+
+from .batch_norm import BatchNorm
 
 
 def build_encoder(dim: int, layers: int, num_heads: int, norm: str = "LN") -> nn.Module:
@@ -31,7 +33,8 @@ class TokenBatchNorm(nn.Module):
             norm: "BN" or "SyncBN". dim: D.
         """
         super().__init__()
-        self.norm = get_norm(norm, dim)
+        self.sync = norm == "SyncBN"
+        self.norm = BatchNorm(dim, sync=self.sync)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, K, D) -> (B, K, D) float32.
@@ -39,9 +42,10 @@ class TokenBatchNorm(nn.Module):
         Raises:
             ValueError: for a single token of a single image in training.
         """
-        if self.training and tokens.shape[:2].numel() == 1:
+        processes = comm.get_world_size() if self.sync else 1
+        if self.training and processes * tokens.shape[:2].numel() == 1:
             raise ValueError(
-                "MODEL.SGR.NUM_TOKENS = 1 and one image a process: a token that is its own mean holds nothing. "
-                "Train on more images a process, or set MODEL.SGR.NORM LN."
+                "MODEL.SGR.NUM_TOKENS = 1 and one image at a time: a token that is its own mean holds nothing. "
+                "Train on more images at a time, or set MODEL.SGR.NORM LN."
             )
         return self.norm(tokens.float().transpose(1, 2)[..., None])[..., 0].transpose(1, 2)

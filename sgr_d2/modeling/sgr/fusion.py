@@ -5,7 +5,6 @@ the data flow; the formulas are ours.
 """
 
 import torch
-from detectron2.layers import get_norm
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sgr_d2.modeling.checks import check_choice
 
+from .batch_norm import BatchNorm
 from .pointwise import PointwiseConv2d
 
 EPS = 1e-6
@@ -48,8 +48,8 @@ class Fusion(nn.Module):
             nn.init.kaiming_normal_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B, K, D), (B, K, H, W), cells without padding (B, 1, H, W) -> (B, C, H, W)."""
         mixed = self.from_tokens(tokens)
         pixels = self.from_features(features)  # (B, D, H, W)
         if not torch.is_grad_enabled():
@@ -80,24 +80,28 @@ class BatchNormFusion(Fusion):
             channels: C. token_dim: D. init: see `Fusion`.
             norm: "BN" or "SyncBN".
         """
-        super().__init__(channels, token_dim, init, get_norm(norm, token_dim))
+        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"))
         self.features_norm = LayerNorm2d(channels)
 
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W) -> (B, C, H, W)."""
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B, K, D), (B, K, H, W), cells without padding (B, 1, H, W) -> (B, C, H, W)."""
         mixed = self.from_tokens(tokens)
         if torch.is_grad_enabled():
-            # Kept for the gradient are the map that is normalised and the result; the other maps are made again.
-            hidden = checkpoint(self._hidden, features, mixed, regions, use_reentrant=False, preserve_rng_state=False)
+            # Of the block only the map that is normalised is kept for the gradient; the others are made again.
+            options = {"use_reentrant": False, "preserve_rng_state": False}
+            hidden = checkpoint(self._hidden, features, mixed, regions, valid, **options)
         else:
-            hidden = self._hidden(features, mixed, regions)
-        return features + self.out(self.norm(hidden))
+            hidden = self._hidden(features, mixed, regions, valid)
+        if not isinstance(self.norm, BatchNorm):  # after nn.SyncBatchNorm.convert_sync_batchnorm
+            return features + self.out(self.norm(hidden))
+        return features + self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
 
-    def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
-        """(B, C, H, W) features, (B, K, D) tokens through the first convolution -> (B, D, H, W)."""
+    def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor, valid: Tensor | None) -> Tensor:
+        """(B, C, H, W) features, (B, K, D) tokens through the first convolution -> (B, D, H, W), 0 on the padding."""
         pixels = self.from_features(self.features_norm(features))
         with torch.autocast(pixels.device.type, enabled=False):
-            return F.relu(pixels + reproject(mixed.float(), regions.float()))
+            hidden = F.relu(pixels + reproject(mixed.float(), regions.float()))
+            return hidden if valid is None else hidden.masked_fill(~valid, 0)
 
 
 def build_fusion(channels: int, token_dim: int, init: str, norm: str) -> Fusion:

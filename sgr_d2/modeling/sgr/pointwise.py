@@ -16,7 +16,11 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H, W), in the memory order of ``maps``."""
-        if not maps.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(maps)  # the product would keep a copy of the maps for its gradient
-        pixels = F.linear(maps.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)  # (B, H, W, C_out)
-        return pixels.permute(0, 3, 1, 2)
+        return pointwise(maps, self.weight, self.bias)
+
+
+def pointwise(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The 1 x 1 convolution of ``maps`` (B, C_in, H, W) with ``weight`` (C_out, C_in, 1, 1) and ``bias`` (C_out,)."""
+    if not maps.is_contiguous(memory_format=torch.channels_last):
+        return F.conv2d(maps, weight, bias)  # the product would keep a copy of the maps for its gradient
+    return F.linear(maps.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)

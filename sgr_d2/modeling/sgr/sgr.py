@@ -46,7 +46,7 @@ class SGR(nn.Module):
         regions: str = "sigmoid",
         region_layers: int = 0,
         fusion_init: str = "zero",
-        norm: str = "LN",
+        norm: str = "SyncBN",
     ):
         """
         Args:
@@ -61,8 +61,8 @@ class SGR(nn.Module):
             position: add the sine code of the place in the image to what regions and tokens are made of.
             regions, region_layers: kind and layers of `build_region_predictor`.
             fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
-            norm: at the end of the encoder and in the fusion blocks: "LN", or "BN" and "SyncBN", which take away what
-                all tokens and all places have in common.
+            norm: at the end of the encoder and in the fusion blocks: "SyncBN" over the batches of all processes, on any
+                device, or "BN", which take away what all tokens and all places have in common; or "LN".
 
         Raises:
             ValueError: if a number does not fit; the message names the config key.
@@ -100,7 +100,6 @@ class SGR(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], refined: list[str] | None = None) -> dict:
         names = list(cfg.MODEL.SGR.IN_FEATURES)
         check_features("MODEL.SGR.IN_FEATURES", names, input_shape, cfg.MODEL.BACKBONE.NAME)
-        norm = cfg.MODEL.SGR.NORM
         return {
             "input_shape": {name: input_shape[name] for name in names},
             "num_tokens": cfg.MODEL.SGR.NUM_TOKENS,
@@ -109,7 +108,7 @@ class SGR(nn.Module):
             "num_heads": cfg.MODEL.SGR.NUM_HEADS,
             "refined": refined,
             "freeze": cfg.MODEL.SGR.FREEZE,
-            "norm": "BN" if norm == "SyncBN" and cfg.MODEL.DEVICE == "cpu" else norm,  # SyncBN needs GPUs
+            "norm": cfg.MODEL.SGR.NORM,
             "position": cfg.MODEL.SGR.POSITION,
             "regions": cfg.MODEL.SGR.REGIONS,
             "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
@@ -144,7 +143,9 @@ class SGR(nn.Module):
             pooled = project(pixels.float(), regions)  # (B, K, D)
         tokens = self.encoder(self.value(pooled))
         refined = {
-            name: fuse(features[name], tokens, shrink_valid(regions, valid[finest], features[name].shape[-2:]))
+            name: fuse(
+                features[name], tokens, shrink_valid(regions, valid[finest], features[name].shape[-2:]), valid[name]
+            )
             for name, fuse in self.fusion.items()
         }
         return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[0])

@@ -1,0 +1,69 @@
+"""BatchNorm over one process or all of them, on its own or within the 1 x 1 convolution after it."""
+
+import torch
+from fvcore.nn.distributed import differentiable_all_gather
+from torch import Tensor, nn
+
+from .pointwise import pointwise
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """``nn.BatchNorm2d``, its parameters, statistics and names, that can go into the weights of the next convolution.
+
+    A norm is a factor and a summand for each channel: applied to the weights and the bias of what follows they give
+    the same, without a map to write and to keep for the gradient.
+    """
+
+    def __init__(self, channels: int, *, sync: bool = False):
+        """
+        Args:
+            channels: C.
+            sync: take the statistics over the batches of all processes, on any device; all have to call it alike.
+        """
+        super().__init__(channels)
+        self.sync = sync
+
+    def forward(
+        self, maps: Tensor, *, weight: Tensor | None = None, bias: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            maps: (B, C, H, W) to normalise; alone in its place, as hooks on norms (fvcore's precise statistics) expect.
+            weight: (C_out, C, 1, 1). bias: (C_out,). Of the convolution; without one the norm alone is applied.
+            valid: (B, 1, H, W) bool, the cells that count, None for all; ``maps`` are zero elsewhere.
+
+        Returns:
+            (B, C_out, H, W), or (B, C, H, W) float32.
+        """
+        with torch.autocast(maps.device.type, enabled=False):
+            mean, variance = self.running_mean, self.running_var
+            if self.training:
+                mean, variance = self._batch_statistics(maps, valid)
+            factor = self.weight * (variance + self.eps).rsqrt()
+            summand = self.bias - mean * factor
+            if weight is None:
+                return maps * factor[:, None, None] + summand[:, None, None]
+            bias = bias + weight.flatten(1) @ summand
+            weight = weight * factor[:, None, None]
+        return pointwise(maps, weight, bias)
+
+    def _batch_statistics(self, maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and variance (C,) of the batch, which go into the running ones."""
+        variance, mean = torch.var_mean(maps.float(), (0, 2, 3), correction=0)
+        count = mean.new_full((1,), maps.numel() // maps.shape[1])
+        if valid is not None:  # the zeros of the other cells are in the sums and not in the count
+            share = count / valid.sum()
+            square = share * (variance + mean.square())
+            count, mean = count / share, share * mean
+            variance = (square - mean.square()).clamp(min=0)
+        if self.sync:
+            parts = torch.stack(differentiable_all_gather(torch.cat([mean, variance, count])))  # (processes, 2 C + 1)
+            means, variances, counts = parts.split([len(mean), len(mean), 1], dim=1)
+            count = counts.sum(0)
+            mean = (counts * means).sum(0) / count
+            variance = (counts * (variances + (means - mean).square())).sum(0) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), self.momentum)
+        return mean, variance
