@@ -41,7 +41,7 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path):
     a, b = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (one, two))
     for key, expected in a.items():
         # by rounding 3e-4 in SGR's last weights; biases that a norm takes away again (1e-6) are rounding altogether
-        error = (expected - b[key]).norm() / expected.norm().clamp(min=1e-4)
+        error = (expected - b[key]).float().norm() / expected.float().norm().clamp(min=1e-4)
         limit = 1e-4 if "running" in key else 1e-3
         assert error < limit, f"{key}: relative difference {error:.2e} after 10 steps. {log[-500:]}"
     # the very same weights on one rank and on two, five images: bitwise the same figures
