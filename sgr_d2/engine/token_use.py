@@ -100,9 +100,9 @@ class _ChangeMeter:
         self.features = self.changes = self.differences = self.sum = 0.0
         self.places = 0
 
-    def __call__(self, block: Fusion, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        features, tokens, regions = inputs
-        other = block.forward(features, self.mean_token.to(tokens).expand_as(tokens), regions)  # not through this hook
+    def __call__(self, block: Fusion, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        features, tokens, *more = inputs
+        other = block.forward(features, self.mean_token.to(tokens).expand_as(tokens), *more)  # not through this hook
         change = (output - features).double()
         self.features += features.double().square().sum()
         self.changes += change.square().sum()

@@ -6,6 +6,7 @@ from toy_detectors import detector_cfg, detector_input
 from toys import randomize_zeros, toy_cfg, toy_input
 
 from sgr_d2.engine.token_use import Change, token_parts, token_use
+from sgr_d2.modeling.sgr.fusion import Fusion
 
 
 class Blocks(nn.Module):
@@ -24,7 +25,6 @@ class Blocks(nn.Module):
 
 def fusion_block(weight, bias):
     """F + bias + weight * (first channel of Y)."""
-    from sgr_d2.modeling.sgr.fusion import Fusion
 
     class Plain(Fusion):
         def forward(self, features, tokens, regions):
@@ -69,7 +69,7 @@ def test_a_real_model(of):
     assert sum(use.tokens) == pytest.approx(1) and min(use.tokens) > 0
     for change in use.changes.values():
         assert change.size > 0 and 0 < change.constant < 1 and change.of_tokens > 0
-    block = next(module for module in model.modules() if type(module).__name__ == "Fusion")
+    block = next(module for module in model.modules() if isinstance(module, Fusion))
     assert not block._forward_hooks and not block._forward_pre_hooks
 
 

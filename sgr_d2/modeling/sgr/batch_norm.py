@@ -43,7 +43,7 @@ class BatchNorm(nn.BatchNorm2d):
             summand = self.bias - mean * factor
             if weight is None:
                 return maps * factor[:, None, None] + summand[:, None, None]
-            bias = bias + weight.flatten(1) @ summand
+            bias = bias + (weight.flatten(1) * summand).sum(1)
             weight = weight * factor[:, None, None]
         return pointwise(maps, weight, bias)
 
