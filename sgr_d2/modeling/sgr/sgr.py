@@ -81,17 +81,14 @@ class SGR(nn.Module):
         self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads, norm)
-        self.fusion = nn.ModuleDict(
-            {
-                name: build_fusion(s.channels, token_dim, fusion_init, norm)
-                for name, s in levels
-                if refined is None or name in refined
-            }
-        )
-        if not self.fusion:
+        changed = {name: s for name, s in levels if refined is None or name in refined}
+        if not changed:
             raise ValueError(
                 f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
+        self.fusion = nn.ModuleDict(
+            {name: build_fusion(s.channels, token_dim, fusion_init, norm) for name, s in changed.items()}
+        )
         self.frozen = freeze
         if freeze:
             self.requires_grad_(False)
