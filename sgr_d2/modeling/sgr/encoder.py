@@ -33,8 +33,7 @@ class TokenBatchNorm(nn.Module):
             norm: "BN" or "SyncBN". dim: D.
         """
         super().__init__()
-        self.sync = norm == "SyncBN"
-        self.norm = BatchNorm(dim, sync=self.sync)
+        self.norm = BatchNorm(dim, sync=norm == "SyncBN")
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, K, D) -> (B, K, D) float32.
@@ -42,7 +41,8 @@ class TokenBatchNorm(nn.Module):
         Raises:
             ValueError: for a single token of a single image in training.
         """
-        processes = comm.get_world_size() if self.sync else 1
+        synchronized = getattr(self.norm, "sync", True)  # torch's own, after convert_sync_batchnorm, has no such name
+        processes = comm.get_world_size() if synchronized else 1
         if self.training and processes * tokens.shape[:2].numel() == 1:
             raise ValueError(
                 "MODEL.SGR.NUM_TOKENS = 1 and one image at a time: a token that is its own mean holds nothing. "
