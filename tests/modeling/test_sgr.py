@@ -189,6 +189,43 @@ def test_freeze():
     assert not any(p.requires_grad for p in make(freeze=True).parameters())
 
 
+def gradients_of(what: str, **options) -> dict[str, torch.Tensor]:
+    """Of the logits, or of the features, by parameter and (as "res2", ...) by level."""
+    sgr = make(**options)
+    randomize_zeros(sgr)
+    features = {name: f.requires_grad_() for name, f in toy_features(2, 64, 64, *LEVELS).items()}
+    output = sgr(features, torch.tensor([[64, 64], [64, 40]]))
+    source = output.region_logits if what == "logits" else output.features["res2"]
+    tensors = dict(sgr.named_parameters()) | features
+    gradients = torch.autograd.grad(source.square().sum(), list(tensors.values()), allow_unused=True)
+    return {name: g for name, g in zip(tensors, gradients, strict=True) if g is not None and g.any()}
+
+
+@pytest.mark.parametrize("options", [{}, {"region_layers": 1}, {"regions": "softmax", "position": False}])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_share_of_the_gradient_of_the_regions_reaches_the_features(options, share):
+    plain, shared = gradients_of("logits", **options), gradients_of("logits", **options, loss_gradient=share)
+    assert {"res2", "res3", "res5"} < set(plain)
+    for name, gradient in plain.items():
+        if name.startswith("region_predictor"):
+            torch.testing.assert_close(shared[name], gradient)
+        elif share:
+            torch.testing.assert_close(shared[name], share * gradient, rtol=1e-3, atol=1e-4)
+        else:
+            assert name not in shared
+
+
+def test_the_share_of_the_gradient_changes_nothing_else():
+    plain, shared = gradients_of("features"), gradients_of("features", loss_gradient=0.0)
+    torch.testing.assert_close(shared, plain, rtol=0, atol=0)
+    features, sizes = toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64], [64, 40]])
+    for share in (0.0, 0.3):
+        expected, output = make()(features, sizes), make(loss_gradient=share)(features, sizes)
+        assert torch.equal(output.region_logits, expected.region_logits)
+        with torch.no_grad():
+            assert torch.equal(make(loss_gradient=share)(features, sizes).region_logits, expected.region_logits)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_gives_finite_float32_regions_and_tokens(dtype):
     sgr = make()
@@ -211,6 +248,8 @@ def test_autocast_gives_finite_float32_regions_and_tokens(dtype):
         ({"token_dim": 18}, "TOKEN_DIM = 18"),
         ({"token_dim": 16, "num_heads": 3}, "NUM_HEADS = 3"),
         ({"encoder_layers": -1}, "ENCODER_LAYERS = -1"),
+        ({"loss_gradient": -0.1}, "LOSS_GRADIENT = -0.1.*from 0"),
+        ({"loss_gradient": 1.5}, "LOSS_GRADIENT = 1.5.*from 0"),
     ],
 )
 def test_bad_numbers_name_their_key(options, key):

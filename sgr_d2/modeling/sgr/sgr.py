@@ -47,6 +47,7 @@ class SGR(nn.Module):
         region_layers: int = 0,
         fusion_init: str = "zero",
         norm: str = "SyncBN",
+        loss_gradient: float = 1.0,
     ):
         """
         Args:
@@ -63,12 +64,14 @@ class SGR(nn.Module):
             fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
             norm: at the end of the encoder and in the fusion blocks: "SyncBN" over the batches of all processes, on any
                 device, or "BN", which take away what all tokens and all places have in common; or "LN".
+            loss_gradient: share of the gradient of ``region_logits`` that the output carries on into the features; the
+                region predictor gets all of it. What the regions do to ``features`` and ``tokens`` is not touched.
 
         Raises:
             ValueError: if a number does not fit; the message names the config key.
         """
         super().__init__()
-        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads)
+        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, loss_gradient)
         check_choice("MODEL.SGR.NORM", norm, ("LN", "BN", "SyncBN"))
         levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
         self.in_features = [name for name, _ in levels]
@@ -89,6 +92,7 @@ class SGR(nn.Module):
         self.fusion = nn.ModuleDict(
             {name: build_fusion(s.channels, token_dim, fusion_init, norm) for name, s in changed.items()}
         )
+        self.loss_gradient = loss_gradient
         self.frozen = freeze
         if freeze:
             self.requires_grad_(False)
@@ -106,6 +110,7 @@ class SGR(nn.Module):
             "refined": refined,
             "freeze": cfg.MODEL.SGR.FREEZE,
             "norm": cfg.MODEL.SGR.NORM,
+            "loss_gradient": cfg.MODEL.SGR.LOSS_GRADIENT,
             "position": cfg.MODEL.SGR.POSITION,
             "regions": cfg.MODEL.SGR.REGIONS,
             "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
@@ -145,6 +150,8 @@ class SGR(nn.Module):
             )
             for name, fuse in self.fusion.items()
         }
+        if self.loss_gradient < 1 and torch.is_grad_enabled():
+            region_logits = self.region_predictor(share_gradient(pixels, self.loss_gradient), valid[finest], extents)
         return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[0])
 
     def train(self, mode: bool = True) -> "SGR":
@@ -178,7 +185,16 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
     return torch.bmm(weights, pixels.flatten(2).transpose(1, 2)) / (weights.sum(-1, keepdim=True) + EPS)
 
 
-def _check(input_shape, num_tokens: int, token_dim: int, encoder_layers: int, num_heads: int) -> None:
+def share_gradient(pixels: Tensor, share: float) -> Tensor:
+    """The same values, to the last bit, that give ``share`` of their gradient back; from 0, none and no graph, to 1."""
+    if share == 1:
+        return pixels
+    return torch.lerp(pixels.detach(), pixels, share) if share else pixels.detach()
+
+
+def _check(
+    input_shape, num_tokens: int, token_dim: int, encoder_layers: int, num_heads: int, loss_gradient: float
+) -> None:
     if not input_shape:
         raise ValueError("SGR needs at least one level; MODEL.SGR.IN_FEATURES is empty.")
     if num_tokens < 1:
@@ -189,4 +205,9 @@ def _check(input_shape, num_tokens: int, token_dim: int, encoder_layers: int, nu
         raise ValueError(
             f"MODEL.SGR.TOKEN_DIM = {token_dim} must be a positive multiple of 4 (position code) and of "
             f"MODEL.SGR.NUM_HEADS = {num_heads}."
+        )
+    if not 0 <= loss_gradient <= 1:
+        raise ValueError(
+            f"MODEL.SGR.LOSS_GRADIENT = {loss_gradient}: give a share from 0 (the losses on the regions train the "
+            "region predictor alone) to 1 (the features as well)."
         )
