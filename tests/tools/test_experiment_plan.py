@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from experiments.plan import ROOT, read_plan
-from experiments.resolved import NOT_COMPARED, differences, hash_of, resolve
+from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, differences, hash_of, resolve
 
 CONFIG = "configs/shapes/fpn.yaml"
 PLANS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -122,12 +122,27 @@ def test_differences_name_key_and_both_values(write):
 
 
 def test_a_key_that_came_later_counts_only_where_it_is_used(write):
-    now = resolve(read_plan(write()).runs()[0])
+    now = resolve(read_plan(write()).runs()[0]) | {"MODEL.SGR.ENABLED": True}
     made = {key: value for key, value in now.items() if key != "MODEL.SGR.NUM_TOKENS"}
     default = now["MODEL.SGR.NUM_TOKENS"]
     assert differences(made, now) == []
     assert differences(made, now | {"MODEL.SGR.NUM_TOKENS": 5}) == [f"MODEL.SGR.NUM_TOKENS: {default} -> 5"]
     assert differences(made | {"MODEL.OLD": 1}, now) == ["MODEL.OLD: 1 -> (no such key)"]
+
+
+def test_a_key_that_came_later_with_another_default_stands_for_what_was_done_before(write):
+    now = resolve(read_plan(write()).runs()[0]) | {"MODEL.SGR.ENABLED": True}
+    made = {key: value for key, value in now.items() if key not in BEFORE_THE_KEY}
+    assert differences(made, now | BEFORE_THE_KEY) == []
+    assert differences(made, now | BEFORE_THE_KEY | {"MODEL.SGR.NORM": "BN"}) == ["MODEL.SGR.NORM: LN -> BN"]
+
+
+def test_keys_of_sgr_do_not_count_between_models_without_it(write):
+    made = resolve(read_plan(write()).runs()[0]) | {"MODEL.SGR.ENABLED": False}
+    assert differences(made, made | {"MODEL.SGR.NUM_TOKENS": 5}) == []
+    wanted = made | {"MODEL.SGR.ENABLED": True}
+    assert differences(made, wanted | {"MODEL.SGR.TOKEN_DIM": 4})[0] == "MODEL.SGR.ENABLED: False -> True"
+    assert len(differences(wanted, wanted | {"MODEL.SGR.NUM_TOKENS": 5})) == 1
 
 
 def test_a_config_that_cannot_be_read_is_named_with_its_run(write, tmp_path):

@@ -22,6 +22,9 @@ NOT_COMPARED = {
     "VIS_PERIOD",
 }
 
+# What code of before a key did, where the key's default is something else.
+BEFORE_THE_KEY = {"MODEL.SGR.NORM": "LN", "MODEL.SGR.LOSS_GRADIENT": 1.0}
+
 
 def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
     """{"A.B.C": value} of a config; tuples become lists, as JSON has them."""
@@ -72,11 +75,15 @@ def hash_of(config: dict[str, Any]) -> str:
 def differences(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between the settings that a run was made with and those wanted, one "KEY: old -> new" a key.
 
-    A key that did not exist when the run was made counts only where it is wanted at another value than its default.
+    A key that did not exist when the run was made counts only where it is wanted at another value than what was done
+    before: `BEFORE_THE_KEY`, or its default. Keys of SGR do not count between two models without SGR.
     """
-    usual, ours = detectron2_defaults(), flat(get_sgr_cfg())
+    usual, ours = detectron2_defaults(), flat(get_sgr_cfg()) | BEFORE_THE_KEY
+    without = not made.get("MODEL.SGR.ENABLED") and not wanted.get("MODEL.SGR.ENABLED")
     found = []
     for key in sorted(made.keys() | wanted.keys()):
+        if without and key.startswith("MODEL.SGR."):
+            continue
         old = made.get(key, usual.get(key, ours.get(key)))
         new = wanted.get(key, usual.get(key, "(no such key)"))
         if json.dumps(old) != json.dumps(new):
