@@ -186,10 +186,13 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
 
 
 def share_gradient(pixels: Tensor, share: float) -> Tensor:
-    """The same values, to the last bit, that give ``share`` of their gradient back; from 0, none and no graph, to 1."""
-    if share == 1:
-        return pixels
-    return torch.lerp(pixels.detach(), pixels, share) if share else pixels.detach()
+    """The same values, not copied, that give ``share`` of their gradient back; from 0, none and no graph, to 1."""
+    if share == 0:
+        return pixels.detach()
+    shared = pixels.view_as(pixels)
+    if shared.requires_grad and share < 1:
+        shared.register_hook(lambda gradient: share * gradient)
+    return shared
 
 
 def _check(
