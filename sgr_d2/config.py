@@ -74,9 +74,9 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.CLASS_WEIGHT = 0.0
     # Share of the losses of SGR that is taken away, linearly, by the end of training: 0 keeps them constant.
     cfg.MODEL.SGR.LOSS_DECAY = 0.0
-    # Share of the gradient of the losses on the regions that goes on into the features, from 0: they train the region
-    # predictor alone, and the features are the head's.
-    cfg.MODEL.SGR.LOSS_GRADIENT = 1.0
+    # Share of the gradient of the losses on the regions that goes on into the features. At 0 they train the region
+    # predictor alone, at 1 they pull at the features as hard as the head does; see docs/results.md.
+    cfg.MODEL.SGR.LOSS_GRADIENT = 0.2
     # Add the sine code of the place in the image to what regions and tokens are made of.
     cfg.MODEL.SGR.POSITION = True
     # "sigmoid" regions; "softmax" over the tokens; "fixed" random functions of the place, a control without losses.

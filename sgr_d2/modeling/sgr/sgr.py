@@ -47,7 +47,7 @@ class SGR(nn.Module):
         region_layers: int = 0,
         fusion_init: str = "zero",
         norm: str = "SyncBN",
-        loss_gradient: float = 1.0,
+        loss_gradient: float = 0.2,
     ):
         """
         Args:
