@@ -4,7 +4,7 @@ from torch.nn import functional as F
 from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
 
 from sgr_d2.modeling.sgr import SGR
-from sgr_d2.modeling.sgr.fusion import Fusion, reproject
+from sgr_d2.modeling.sgr.fusion import Fusion, build_fusion, reproject, size_of
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 from sgr_d2.modeling.sgr.position import add_sine_position
 from sgr_d2.modeling.sgr.sgr import project
@@ -103,9 +103,50 @@ def fuse_by_definition(fusion, features, tokens, regions):
     return features + F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
 
 
-def fusion_and_inputs(dtype=torch.float32):
+@pytest.mark.parametrize("norm", ["LN", "BN"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_relative_fusion_multiplies_with_the_size_of_the_features(norm, memory_format):
     torch.manual_seed(0)
-    fusion = Fusion(channels=5, token_dim=8).to(dtype)
+    plain, relative = (build_fusion(5, 8, "normal", norm, relative) for relative in (False, True))
+    relative.load_state_dict(plain.state_dict())
+    shapes = ((2, 5, 4, 6), (2, 3, 8), (2, 3, 4, 6))
+    features, tokens, regions = (torch.rand(shape, requires_grad=True) for shape in shapes)
+    valid = torch.ones(2, 1, 4, 6, dtype=torch.bool)
+    valid[1, :, 3:], valid[1, :, :, 2:] = False, False
+    inputs = (features.to(memory_format=memory_format), tokens, regions, valid)
+    sizes = torch.stack([features[0].square().mean().sqrt(), features[1, :, :3, :2].square().mean().sqrt()]).detach()
+    torch.testing.assert_close(size_of(features, valid).flatten(), sizes)
+    torch.testing.assert_close(size_of(features).flatten(), features.square().mean((1, 2, 3)).sqrt())
+    expected = features + sizes[:, None, None, None] * (plain(*inputs) - inputs[0])
+    actual = relative(*inputs)
+    torch.testing.assert_close(actual, expected)
+    gradients, wanted = (
+        torch.autograd.grad(result.square().sum(), [features, tokens, regions, *fusion.parameters()])
+        for result, fusion in ((actual, relative), (expected, plain))
+    )
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_relative_fusion_of_empty_images_is_finite():
+    fusion = build_fusion(5, 8, "normal", "LN", relative=True)
+    nothing, valid = torch.zeros(1, 5, 4, 6, requires_grad=True), torch.zeros(1, 1, 4, 6, dtype=torch.bool)
+    output = fusion(nothing, torch.rand(1, 3, 8), torch.zeros(1, 3, 4, 6), valid)
+    output.sum().backward()
+    assert not output.any() and nothing.grad.isfinite().all()
+
+
+def test_features_times_ten_are_changed_ten_times_as_much():
+    """Of a BN fusion: LN(F) takes the factor away, relative brings it back."""
+    torch.manual_seed(0)
+    fusion = build_fusion(5, 8, "normal", "BN", relative=True).eval()
+    features, tokens, regions = torch.randn(2, 5, 4, 6), torch.rand(2, 3, 8), torch.rand(2, 3, 4, 6)
+    once, tenfold = (fusion(f, tokens, regions) for f in (features, 10 * features))
+    torch.testing.assert_close(tenfold, 10 * once, rtol=1e-3, atol=1e-3)
+
+
+def fusion_and_inputs(dtype=torch.float32, relative=False):
+    torch.manual_seed(0)
+    fusion = Fusion(channels=5, token_dim=8, relative=relative).to(dtype)
     randomize_zeros(fusion)
     shapes = ((2, 5, 4, 6), (2, 3, 8), (2, 3, 4, 6))
     return fusion, [torch.rand(shape, dtype=dtype, requires_grad=True) for shape in shapes]
@@ -125,15 +166,17 @@ def test_fusion_and_its_gradients_equal_the_definition(memory_format):
         assert torch.equal(fusion(features.to(memory_format=memory_format), tokens, regions), actual)
 
 
-def test_fusion_keeps_one_map_of_token_channels():
-    fusion, inputs = fusion_and_inputs()
+@pytest.mark.parametrize("relative", [False, True])
+def test_fusion_keeps_one_map_of_token_channels(relative):
+    fusion, inputs = fusion_and_inputs(relative=relative)
     inputs[0] = inputs[0].detach().to(memory_format=torch.channels_last).requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         fusion(*inputs)
     own = {t.untyped_storage().data_ptr() for t in [*inputs, *fusion.parameters()]}
     made = {t.untyped_storage().data_ptr(): t.numel() for t in kept if t.untyped_storage().data_ptr() not in own}
-    assert sorted(made.values()) == [2 * 3 * 8, 2 * 8 * 4 * 6]  # the tokens and the first convolution
+    wanted = [2 * 3 * 8, 2 * 8 * 4 * 6]  # the tokens and the first convolution
+    assert sorted(made.values()) == [2] * relative + wanted  # and two sizes of images
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -204,7 +247,7 @@ def gradients_of(what: str, **options) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("options", [{}, {"region_layers": 1}, {"regions": "softmax", "position": False}])
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_a_share_of_the_gradient_of_the_regions_reaches_the_features(options, share):
-    plain, shared = gradients_of("logits", **options), gradients_of("logits", **options, loss_gradient=share)
+    plain, shared = (gradients_of("logits", **options, loss_gradient=number) for number in (1.0, share))
     assert {"res2", "res3", "res5"} < set(plain)
     for name, gradient in plain.items():
         if name.startswith("region_predictor"):
@@ -216,11 +259,11 @@ def test_a_share_of_the_gradient_of_the_regions_reaches_the_features(options, sh
 
 
 def test_the_share_of_the_gradient_changes_nothing_else():
-    plain, shared = gradients_of("features"), gradients_of("features", loss_gradient=0.0)
+    plain, shared = (gradients_of("features", loss_gradient=number) for number in (1.0, 0.0))
     torch.testing.assert_close(shared, plain, rtol=0, atol=0)
     features, sizes = toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64], [64, 40]])
     for share in (0.0, 0.3):
-        expected, output = make()(features, sizes), make(loss_gradient=share)(features, sizes)
+        expected, output = (make(loss_gradient=number)(features, sizes) for number in (1.0, share))
         assert torch.equal(output.region_logits, expected.region_logits)
         with torch.no_grad():
             assert torch.equal(make(loss_gradient=share)(features, sizes).region_logits, expected.region_logits)

@@ -23,7 +23,7 @@ NOT_COMPARED = {
 }
 
 # What code of before a key did, where the key's default is something else.
-BEFORE_THE_KEY = {"MODEL.SGR.NORM": "LN", "MODEL.SGR.LOSS_GRADIENT": 1.0}
+BEFORE_THE_KEY = {"MODEL.SGR.NORM": "LN", "MODEL.SGR.LOSS_GRADIENT": 1.0, "MODEL.SGR.FUSION_RELATIVE": False}
 
 
 def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:

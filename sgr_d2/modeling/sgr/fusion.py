@@ -25,18 +25,23 @@ class Fusion(nn.Module):
     re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
     """
 
-    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: nn.Module | None = None):
+    def __init__(
+        self, channels: int, token_dim: int, init: str = "zero", norm: nn.Module | None = None, relative: bool = False
+    ):
         """
         Args:
             channels: C. token_dim: D.
             init: of the last convolution: "zero", or "normal", which gives up the start as the identity.
             norm: of D channels; None: a LayerNorm over them.
+            relative: multiply what is added with the `size_of` the image's features, so that features of any size, of
+                a pyramid or straight from a backbone, are changed alike.
 
         Raises:
             ValueError: for another ``init``.
         """
         check_choice("MODEL.SGR.FUSION_INIT", init, ("zero", "normal"))
         super().__init__()
+        self.relative = relative
         self.from_features = PointwiseConv2d(channels, token_dim)
         self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
         self.norm = norm or LayerNorm2d(token_dim)
@@ -53,11 +58,17 @@ class Fusion(nn.Module):
         mixed = self.from_tokens(tokens)
         pixels = self.from_features(features)  # (B, D, H, W)
         if not torch.is_grad_enabled():
-            return features + self._correction(pixels, mixed, regions)
+            return self._add(features, self._correction(pixels, mixed, regions), valid)
         # Of the block only this map is kept for the gradient; the other D + D + K maps are made again: no convolution
         # among them, since the last one needs its input and not its output.
         correction = checkpoint(self._correction, pixels, mixed, regions, use_reentrant=False, preserve_rng_state=False)
-        return features + correction
+        return self._add(features, correction, valid)
+
+    def _add(self, features: Tensor, correction: Tensor, valid: Tensor | None) -> Tensor:
+        """F + correction, the latter times the size of F if ``relative``."""
+        if not self.relative:
+            return features + correction
+        return torch.addcmul(features, size_of(features, valid).to(features.dtype), correction.to(features.dtype))
 
     def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
         """(B, D, H, W) features, (B, K, D) tokens, both through the first convolution -> (B, C, H, W)."""
@@ -74,13 +85,13 @@ class BatchNormFusion(Fusion):
     first: most of what `Fusion` adds is a bias. Here that is taken away before.
     """
 
-    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN"):
+    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN", relative: bool = False):
         """
         Args:
-            channels: C. token_dim: D. init: see `Fusion`.
+            channels: C. token_dim: D. init, relative: see `Fusion`.
             norm: "BN" or "SyncBN".
         """
-        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"))
+        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"), relative)
         self.features_norm = LayerNorm2d(channels)
 
     def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -93,8 +104,9 @@ class BatchNormFusion(Fusion):
         else:
             hidden = self._hidden(features, mixed, regions, valid)
         if not isinstance(self.norm, BatchNorm):  # after nn.SyncBatchNorm.convert_sync_batchnorm
-            return features + self.out(self.norm(hidden))
-        return features + self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
+            return self._add(features, self.out(self.norm(hidden)), valid)
+        correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
+        return self._add(features, correction, valid)
 
     def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor, valid: Tensor | None) -> Tensor:
         """(B, C, H, W) features, (B, K, D) tokens through the first convolution -> (B, D, H, W), 0 on the padding."""
@@ -104,11 +116,27 @@ class BatchNormFusion(Fusion):
             return hidden if valid is None else hidden.masked_fill(~valid, 0)
 
 
-def build_fusion(channels: int, token_dim: int, init: str, norm: str) -> Fusion:
+def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool) -> Fusion:
     """The fusion block of MODEL.SGR.NORM."""
     if norm == "LN":
-        return Fusion(channels, token_dim, init)
-    return BatchNormFusion(channels, token_dim, init, norm)
+        return Fusion(channels, token_dim, init, relative=relative)
+    return BatchNormFusion(channels, token_dim, init, norm, relative)
+
+
+def size_of(features: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The root mean square of each image's features, without gradient.
+
+    Args:
+        features: (B, C, H, W). valid: (B, 1, H, W), False on the cells that do not count; None: all count.
+
+    Returns:
+        (B, 1, 1, 1) float32.
+    """
+    squares = torch.linalg.vector_norm(features.detach(), dim=1, keepdim=True, dtype=torch.float32).square()
+    if valid is None:
+        return squares.mean((2, 3), keepdim=True).div(features.shape[1]).sqrt()
+    cells = valid.sum((2, 3), keepdim=True).clamp(min=1)
+    return (torch.where(valid, squares, 0).sum((2, 3), keepdim=True) / (cells * features.shape[1])).sqrt()
 
 
 def reproject(tokens: Tensor, regions: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class SGR(nn.Module):
         regions: str = "sigmoid",
         region_layers: int = 0,
         fusion_init: str = "zero",
+        fusion_relative: bool = False,
         norm: str = "SyncBN",
         loss_gradient: float = 0.2,
     ):
@@ -62,6 +63,7 @@ class SGR(nn.Module):
             position: add the sine code of the place in the image to what regions and tokens are made of.
             regions, region_layers: kind and layers of `build_region_predictor`.
             fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
+            fusion_relative: measure what is added in units of the features' size, see `Fusion`.
             norm: at the end of the encoder and in the fusion blocks: "SyncBN" over the batches of all processes, on any
                 device, or "BN", which take away what all tokens and all places have in common; or "LN".
             loss_gradient: share of the gradient of ``region_logits`` that the output carries on into the features; the
@@ -90,7 +92,10 @@ class SGR(nn.Module):
                 f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
         self.fusion = nn.ModuleDict(
-            {name: build_fusion(s.channels, token_dim, fusion_init, norm) for name, s in changed.items()}
+            {
+                name: build_fusion(s.channels, token_dim, fusion_init, norm, fusion_relative)
+                for name, s in changed.items()
+            }
         )
         self.loss_gradient = loss_gradient
         self.frozen = freeze
@@ -115,6 +120,7 @@ class SGR(nn.Module):
             "regions": cfg.MODEL.SGR.REGIONS,
             "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
             "fusion_init": cfg.MODEL.SGR.FUSION_INIT,
+            "fusion_relative": cfg.MODEL.SGR.FUSION_RELATIVE,
         }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
