@@ -89,8 +89,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.UNION = "noisy_or"
     # Last layer of the fusion blocks: "zero", so that SGR starts as the identity, or "normal".
     cfg.MODEL.SGR.FUSION_INIT = "zero"
-    # Multiply what SGR adds with the size of the image's features (their root mean square): those of a backbone are ten
-    # times those of a pyramid.
+    # Multiply what SGR adds with the size of the image's features (their root mean square): those of a backbone can be
+    # eight times those of a pyramid.
     cfg.MODEL.SGR.FUSION_RELATIVE = False
     # At the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device, or
     # "BN" over those of each, with which tokens decide what is added; or "LN", for single images; see docs/method.md.
