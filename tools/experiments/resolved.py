@@ -22,8 +22,8 @@ NOT_COMPARED = {
     "VIS_PERIOD",
 }
 
-# What code of before a key did, where the key's default is something else.
-BEFORE_THE_KEY = {"MODEL.SGR.NORM": "LN", "MODEL.SGR.LOSS_GRADIENT": 1.0, "MODEL.SGR.FUSION_RELATIVE": False}
+# What code of before a key did, where the key's default is something else. A key whose default changes belongs here.
+BEFORE_THE_KEY = {"MODEL.SGR.NORM": "LN", "MODEL.SGR.LOSS_GRADIENT": 1.0}
 
 
 def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:

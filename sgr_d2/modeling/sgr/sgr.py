@@ -196,7 +196,7 @@ def share_gradient(pixels: Tensor, share: float) -> Tensor:
     if share == 0:
         return pixels.detach()
     shared = pixels.view_as(pixels)
-    if shared.requires_grad and share < 1:
+    if shared.requires_grad:
         shared.register_hook(lambda gradient: share * gradient)
     return shared
 
