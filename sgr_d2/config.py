@@ -81,7 +81,7 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.POSITION = True
     # "sigmoid" regions; "softmax" over the tokens; "fixed" random functions of the place, a control without losses.
     cfg.MODEL.SGR.REGIONS = "sigmoid"
-    # 3 x 3 convolutions before the regions are predicted.
+    # Depthwise separable 3 x 3 convolutions before the regions are predicted.
     cfg.MODEL.SGR.REGION_LAYERS = 0
     # "hungarian_then_best": each component gets a token, the others join their best component; or one of the two alone.
     cfg.MODEL.SGR.ASSIGNMENT = "hungarian_then_best"

@@ -24,7 +24,7 @@ def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: i
     Args:
         kind: "sigmoid", K maps of their own; "softmax", maps that add up to 1 at every pixel; "fixed", `FixedRegions`.
         token_dim: D. num_tokens: K.
-        layers: 3 x 3 convolutions with norm and ReLU before the prediction.
+        layers: depthwise separable 3 x 3 convolutions with norm and ReLU before the prediction.
 
     Returns:
         A module of pixels (B, D, H, W), valid (B, 1, H, W) and the images' extents (B, 2), rows and columns in cells.
@@ -42,7 +42,7 @@ def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: i
 
 
 class RegionPredictor(PointwiseConv2d):
-    """A 1 x 1 convolution, after any number of 3 x 3 ones."""
+    """A 1 x 1 convolution, after any number of depthwise separable 3 x 3 ones."""
 
     def __init__(self, token_dim: int, num_tokens: int, layers: int = 0, softmax: bool = False):
         super().__init__(token_dim, num_tokens)
@@ -76,4 +76,10 @@ class FixedRegions(nn.Module):
 
 
 def _layer(channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), LayerNorm2d(channels), nn.ReLU())
+    """A depthwise separable 3 x 3 convolution: an eighth of the operations of a full one."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        PointwiseConv2d(channels, channels),
+        LayerNorm2d(channels),
+        nn.ReLU(),
+    )
