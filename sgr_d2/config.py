@@ -81,8 +81,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.POSITION = True
     # "sigmoid" regions; "softmax" over the tokens; "fixed" random functions of the place, a control without losses.
     cfg.MODEL.SGR.REGIONS = "sigmoid"
-    # Depthwise separable 3 x 3 convolutions before the regions are predicted.
-    cfg.MODEL.SGR.REGION_LAYERS = 0
+    # Depthwise separable 3 x 3 convolutions before the regions are predicted; fixed ones have none.
+    cfg.MODEL.SGR.REGION_LAYERS = 1
     # "hungarian_then_best": each component gets a token, the others join their best component; or one of the two alone.
     cfg.MODEL.SGR.ASSIGNMENT = "hungarian_then_best"
     # Union of regions: "noisy_or" or the clamped "sum".
@@ -91,7 +91,7 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.FUSION_INIT = "zero"
     # Multiply what SGR adds with the size of the image's features (their root mean square): those of a backbone can be
     # eight times those of a pyramid.
-    cfg.MODEL.SGR.FUSION_RELATIVE = False
+    cfg.MODEL.SGR.FUSION_RELATIVE = True
     # At the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device, or
     # "BN" over those of each, with which tokens decide what is added; or "LN", for single images; see docs/method.md.
     cfg.MODEL.SGR.NORM = "SyncBN"

@@ -163,8 +163,8 @@ def test_the_share_of_the_gradient_changes_nothing_else():
             assert torch.equal(make(loss_gradient=share)(features, sizes).region_logits, expected.region_logits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_gives_finite_float32_regions_and_tokens(dtype):
+@pytest.mark.parametrize(("dtype", "difference"), [(torch.float16, 0.1), (torch.bfloat16, 0.3)])
+def test_autocast_gives_finite_float32_regions_and_tokens(dtype, difference):
     sgr = make()
     randomize_zeros(sgr)
     features = toy_features(1, 64, 64, *LEVELS)
@@ -172,7 +172,7 @@ def test_autocast_gives_finite_float32_regions_and_tokens(dtype):
     with torch.autocast("cpu", dtype=dtype):
         output = sgr(features, torch.tensor([[64, 64]]))
     assert output.region_logits.dtype == output.tokens.dtype == torch.float32
-    torch.testing.assert_close(output.tokens, exact.tokens, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(output.tokens, exact.tokens, rtol=0.1, atol=difference)
     (exact_gradient,) = torch.autograd.grad(exact.features["res3"].sum(), sgr.fusion["res3"].out.weight)
     (gradient,) = torch.autograd.grad(output.features["res3"].sum(), sgr.fusion["res3"].out.weight)
     torch.testing.assert_close(gradient, exact_gradient, rtol=0.1, atol=1.0)
@@ -245,7 +245,7 @@ def test_without_position_pixels_of_equal_features_are_equal():
 
     def spread(**options):
         torch.manual_seed(0)
-        sgr = SGR(toy_shape("res2"), num_tokens=7, token_dim=16, num_heads=2, **options)
+        sgr = SGR(toy_shape("res2"), num_tokens=7, token_dim=16, num_heads=2, region_layers=0, **options)
         return sgr(features, sizes).region_logits.std(dim=(2, 3)).max().item()
 
     assert spread(position=False) < 1e-6 < 1e-2 < spread(position=True)
@@ -262,7 +262,6 @@ def test_normal_fusion_gives_up_the_identity():
     [
         ({"regions": "hard"}, r"MODEL.SGR.REGIONS = 'hard'.*softmax"),
         ({"region_layers": -1}, "MODEL.SGR.REGION_LAYERS = -1"),
-        ({"regions": "fixed", "region_layers": 1}, "MODEL.SGR.REGION_LAYERS = 1"),
         ({"fusion_init": "one"}, r"MODEL.SGR.FUSION_INIT = 'one'.*normal"),
     ],
 )

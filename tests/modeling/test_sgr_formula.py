@@ -57,10 +57,31 @@ def test_the_position_code():
     torch.testing.assert_close(code[0], sine_code(5, 7, 16), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("layers", [0, 2])
-def test_the_whole_module_on_images_without_padding(layers):
+def region_layer(pixels, layer):
+    """A 3 x 3 convolution of every channel apart, then one across channels, a norm and ReLU."""
+    depthwise, pointwise, norm, _ = layer
+    padded = F.pad(pixels, (1, 1, 1, 1))
+    height, width = pixels.shape[-2:]
+    taps = [(y, x) for y in range(3) for x in range(3)]
+    seen = sum(padded[..., y : y + height, x : x + width] * depthwise.weight[:, 0, y, x, None, None] for y, x in taps)
+    mixed = torch.einsum("bchw,dc->bdhw", seen, pointwise.weight[..., 0, 0]) + pointwise.bias[:, None, None]
+    return channel_norm(mixed, norm).relu()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize(("layers", "region_layers"), [(0, 0), (2, 1), (1, 2)])
+def test_the_whole_module_on_images_without_padding(layers, region_layers, relative):
     torch.manual_seed(0)
-    sgr = SGR(toy_shape(*LEVELS), num_tokens=7, token_dim=16, num_heads=2, encoder_layers=layers, norm="LN")
+    sgr = SGR(
+        toy_shape(*LEVELS),
+        num_tokens=7,
+        token_dim=16,
+        num_heads=2,
+        encoder_layers=layers,
+        region_layers=region_layers,
+        fusion_relative=relative,
+        norm="LN",
+    )
     randomize_zeros(sgr)
     features = toy_features(2, 64, 96, *LEVELS)
     pixels = sine_code(16, 24, 16)
@@ -68,7 +89,10 @@ def test_the_whole_module_on_images_without_padding(layers):
         conv, norm = sgr.reduce[name]
         level = channel_norm(F.conv2d(features[name], conv.weight, conv.bias), norm)
         pixels = pixels + F.interpolate(level, size=(16, 24), mode="bilinear", align_corners=False)
-    logits = F.conv2d(pixels, sgr.region_predictor.weight, sgr.region_predictor.bias)
+    seen = pixels
+    for layer in sgr.region_predictor.layers:
+        seen = region_layer(seen, layer)
+    logits = F.conv2d(seen, sgr.region_predictor.weight, sgr.region_predictor.bias)
     regions = logits.sigmoid()
     tokens = F.linear(project(pixels, regions), sgr.value.weight, sgr.value.bias)
     tokens = encode(sgr.encoder, tokens, 2) if layers else tokens
@@ -81,7 +105,9 @@ def test_the_whole_module_on_images_without_padding(layers):
         inner = reproject(F.linear(tokens, fusion.from_tokens.weight), own)
         inner = inner + F.conv2d(features[name], fusion.from_features.weight, fusion.from_features.bias)
         hidden = channel_norm(inner, fusion.norm).relu()
-        expected = features[name] + F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
+        correction = F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
+        size = features[name].square().mean((1, 2, 3), keepdim=True).sqrt() if relative else 1
+        expected = features[name] + size * correction
         torch.testing.assert_close(output.features[name], expected, **close)
 
 

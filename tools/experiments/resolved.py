@@ -23,7 +23,12 @@ NOT_COMPARED = {
 }
 
 # What code of before a key did, where the key's default is something else. A key whose default changes belongs here.
-BEFORE_THE_KEY = {"MODEL.SGR.NORM": "LN", "MODEL.SGR.LOSS_GRADIENT": 1.0}
+BEFORE_THE_KEY = {
+    "MODEL.SGR.NORM": "LN",
+    "MODEL.SGR.LOSS_GRADIENT": 1.0,
+    "MODEL.SGR.REGION_LAYERS": 0,
+    "MODEL.SGR.FUSION_RELATIVE": False,
+}
 
 
 def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:

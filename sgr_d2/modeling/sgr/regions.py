@@ -18,24 +18,24 @@ REGION_BIAS = -2.0
 EPS = 1e-6
 
 
-def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: int = 0) -> nn.Module:
+def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: int = 1) -> nn.Module:
     """What makes (B, K, H, W) float32 logits, the sigmoid of which gives the regions.
 
     Args:
         kind: "sigmoid", K maps of their own; "softmax", maps that add up to 1 at every pixel; "fixed", `FixedRegions`.
         token_dim: D. num_tokens: K.
-        layers: depthwise separable 3 x 3 convolutions with norm and ReLU before the prediction.
+        layers: depthwise separable 3 x 3 convolutions with norm and ReLU before the prediction; none if fixed.
 
     Returns:
         A module of pixels (B, D, H, W), valid (B, 1, H, W) and the images' extents (B, 2), rows and columns in cells.
         Its output on the padding has no meaning.
 
     Raises:
-        ValueError: for another kind, or a number of layers that does not fit.
+        ValueError: for another kind, or a negative number of layers.
     """
     check_choice("MODEL.SGR.REGIONS", kind, KINDS)
-    if layers < 0 or (layers and kind == "fixed"):
-        raise ValueError(f"MODEL.SGR.REGION_LAYERS = {layers}: give 0 for none, or a positive number; 0 if fixed.")
+    if layers < 0:
+        raise ValueError(f"MODEL.SGR.REGION_LAYERS = {layers}: give 0 for none, or a positive number.")
     if kind == "fixed":
         return FixedRegions(num_tokens)
     return RegionPredictor(token_dim, num_tokens, layers, softmax=kind == "softmax")
@@ -44,7 +44,7 @@ def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: i
 class RegionPredictor(PointwiseConv2d):
     """A 1 x 1 convolution, after any number of depthwise separable 3 x 3 ones."""
 
-    def __init__(self, token_dim: int, num_tokens: int, layers: int = 0, softmax: bool = False):
+    def __init__(self, token_dim: int, num_tokens: int, layers: int = 1, softmax: bool = False):
         super().__init__(token_dim, num_tokens)
         self.softmax = softmax
         self.layers = nn.ModuleList(_layer(token_dim) for _ in range(layers))

@@ -44,9 +44,9 @@ class SGR(nn.Module):
         freeze: bool = False,
         position: bool = True,
         regions: str = "sigmoid",
-        region_layers: int = 0,
+        region_layers: int = 1,
         fusion_init: str = "zero",
-        fusion_relative: bool = False,
+        fusion_relative: bool = True,
         norm: str = "SyncBN",
         loss_gradient: float = 0.2,
     ):
