@@ -8,7 +8,7 @@ import pytest
 import run_experiment
 import yaml
 from experiments.plan import read_plan
-from experiments.plots import draw
+from experiments.plots import draw, lines_of
 from experiments.records import Folders, write_json
 from experiments.resolved import resolve
 from experiments.summary import collect, to_markdown
@@ -117,6 +117,20 @@ def test_pictures_are_drawn_of_what_is_there(plan, folders, write, tmp_path):
     empty = collect(plan, Folders(tmp_path / "none", tmp_path / "none"), write)
     assert draw(empty, tmp_path / "empty") == []
     assert "0 of 10 runs are done" in to_markdown(empty)
+
+
+def test_profile_shows_the_variants_that_it_names_and_that_have_results(tmp_path, folders, write):
+    def lines(**extra) -> dict[str, str]:
+        path = tmp_path / "profile.yaml"
+        path.write_text(yaml.safe_dump(dict(PLAN, profiles={"p": PLAN["profiles"]["p"] | extra})))
+        return lines_of(collect(read_plan(path), folders, write), read_plan(path).profiles[0])
+
+    assert lines() == {"base": "base", "better": "better"}
+    assert lines(variants={"better": "the new one", "absent": "never run"}) == {"better": "the new one"}
+    with pytest.raises(ValueError, match="profile p: there is no variant 'beter'"):
+        lines(variants={"beter": "x"})
+    with pytest.raises(ValueError, match="profile p: variants must be a table variant: name in the picture"):
+        lines(variants=["better"])
 
 
 def test_command_line(folders, write, tmp_path, capsys):

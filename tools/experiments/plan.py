@@ -15,6 +15,7 @@
 
     profiles:                                   optional: a plot of several metrics, a line a variant
       distance: {label: "distance, px", value: "right, %", metrics: {context/objects_0_60: 30}}
+                                                with variants: {sgr: "name in the picture"} of these alone
 
 ``config``, ``opts`` and ``seeds`` of a variant go before the common ones (``opts`` key by key). ``against: [a, b]``
 names variants that it is compared with instead of the baseline.
@@ -78,12 +79,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Profile:
-    """Metrics along an axis: {metric: x}; ``value`` names what they all measure."""
+    """Metrics along an axis: {metric: x}; ``value`` names what they all measure, ``variants`` {variant: its label}."""
 
     name: str
     label: str
     value: str
     metrics: dict[str, float]
+    variants: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def read_plan(path: Path) -> Plan:
         metrics=metrics,
         num_gpus=num_gpus,
         sweeps=[_sweep(path, name, entry, names) for name, entry in (data.get("sweeps") or {}).items()],
-        profiles=[_profile(path, name, entry) for name, entry in (data.get("profiles") or {}).items()],
+        profiles=[_profile(path, name, entry, names) for name, entry in (data.get("profiles") or {}).items()],
     )
 
 
@@ -199,11 +201,17 @@ def _sweep(path: Path, name: str, entry: Any, variants: list[str]) -> Sweep:
     return Sweep(name, str(entry["label"]), series, bool(entry.get("log", False)))
 
 
-def _profile(path: Path, name: str, entry: Any) -> Profile:
-    _check_keys(path, f"profile {name}", entry, *[{"label", "value", "metrics"}] * 2)
+def _profile(path: Path, name: str, entry: Any, names: list[str]) -> Profile:
+    needed = {"label", "value", "metrics"}
+    _check_keys(path, f"profile {name}", entry, needed, needed | {"variants"})
     metrics = entry["metrics"]
     _check(path, f"profile {name}: metrics must be a table metric: number, not {metrics!r}", _is_axis(metrics))
-    return Profile(name, str(entry["label"]), str(entry["value"]), metrics)
+    lines = entry.get("variants", {variant: variant for variant in names})
+    right = isinstance(lines, dict) and bool(lines)
+    _check(path, f"profile {name}: variants must be a table variant: name in the picture, not {lines!r}", right)
+    unknown = [variant for variant in lines if variant not in names]
+    _check(path, f"profile {name}: there is no variant {', '.join(map(repr, unknown))}", not unknown)
+    return Profile(name, str(entry["label"]), str(entry["value"]), metrics, {v: str(lines[v]) for v in lines})
 
 
 def _is_axis(points: Any) -> bool:

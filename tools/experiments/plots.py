@@ -31,7 +31,7 @@ def draw(collected: Collected, folder: Path) -> list[str]:
             names.append(f"sweep_{sweep.name}.png")
             draw_sweep(collected, sweep, plan.metrics[0], folder / names[-1])
     for profile in plan.profiles:
-        if any(collected.values(variant, metric) for variant in plan.variants for metric in profile.metrics):
+        if lines_of(collected, profile):
             names.append(f"profile_{profile.name}.png")
             draw_profile(collected, profile, folder / names[-1])
     return names
@@ -81,15 +81,26 @@ def draw_sweep(collected: Collected, sweep: Sweep, metric: str, path: Path) -> N
 
 
 def draw_profile(collected: Collected, profile: Profile, path: Path) -> None:
-    """Several metrics along an axis, a line a variant: a dot a seed, a line through the means."""
-    figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
+    """Several metrics along an axis, a line a variant that has results: a dot a seed, a line through the means."""
+    lines = lines_of(collected, profile)
+    figure = Figure(figsize=(8, max(3.6, 0.6 + 0.2 * len(lines))), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for color, variant in zip(cycle(COLORS), collected.plan.variants, strict=False):
-        points = [(x, _values(collected, variant.name, metric)) for metric, x in profile.metrics.items()]
-        _draw_line(axes, points, color, variant.name)
+    for color, (variant, name) in zip(cycle(COLORS), lines.items(), strict=False):
+        points = [(x, _values(collected, variant, metric)) for metric, x in profile.metrics.items()]
+        _draw_line(axes, points, color, name)
     axes.set(xlabel=profile.label, ylabel=profile.value)
-    _finish_lines(axes, sorted(profile.metrics.values()))
+    _set_places(axes, sorted(profile.metrics.values()))
+    figure.legend(frameon=False, fontsize=8, loc="outside right center")
     _save(figure, axes, path)
+
+
+def lines_of(collected: Collected, profile: Profile) -> dict[str, str]:
+    """{variant: its name in the picture} of those that have a value."""
+    return {
+        variant: name
+        for variant, name in profile.variants.items()
+        if any(_values(collected, variant, metric) for metric in profile.metrics)
+    }
 
 
 def _values(collected: Collected, variant: str, metric: str) -> list[float]:
@@ -105,9 +116,13 @@ def _draw_line(axes: Axes, points: list[tuple[float, list[float]]], color: str, 
     axes.plot([x for x, _ in means], [mean for _, mean in means], color=color, linewidth=1.6, label=label)
 
 
-def _finish_lines(axes: Axes, places: list[float]) -> None:
+def _set_places(axes: Axes, places: list[float]) -> None:
     axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.minorticks_off()
+
+
+def _finish_lines(axes: Axes, places: list[float]) -> None:
+    _set_places(axes, places)
     axes.legend(frameon=False, fontsize=8, loc="best")
 
 
