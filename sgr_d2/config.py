@@ -95,6 +95,8 @@ def _add_model_keys(cfg: CN) -> None:
     # At the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device, or
     # "BN" over those of each, with which tokens decide what is added; or "LN", for single images; see docs/method.md.
     cfg.MODEL.SGR.NORM = "SyncBN"
+    # The queries of a Mask2Former attend to the tokens, too (on in configs/_base_/heads); other heads have no queries.
+    cfg.MODEL.SGR.QUERY_ATTENTION = False
     # Keep SGR's parameters and running statistics fixed (to transfer its tokens).
     cfg.MODEL.SGR.FREEZE = False
 

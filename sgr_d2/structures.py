@@ -10,6 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+# The name by which a head that reads tokens (its attribute ``reads_tokens`` is True) finds them among the features.
+TOKENS = "sgr_tokens"
+
 
 class ComponentMap(NamedTuple):
     """The connected components of one label map.

@@ -36,6 +36,7 @@ def with_head(cfg, name: str):
         cfg.MODEL.MASK_FORMER.DEC_LAYERS = 3
         cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = 8
         cfg.MODEL.MASK_FORMER.TRAIN_NUM_POINTS = 64
+        cfg.MODEL.SGR.QUERY_ATTENTION = True
     return cfg
 
 

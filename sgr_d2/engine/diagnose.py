@@ -10,6 +10,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from sgr_d2.modeling.mask2former.transformer_layers import TokenAttentionLayer
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 from sgr_d2.modeling.sgr.fusion import Fusion
 
@@ -30,12 +31,14 @@ class Pull(NamedTuple):
 
 @contextmanager
 def without_tokens(model: nn.Module) -> Iterator[None]:
-    """Let every fusion block of SGR return its features unchanged; regions and tokens are still made.
+    """Let every fusion block of SGR return its features, and queries that attend to tokens stay, unchanged.
+
+    Regions and tokens are still made.
 
     Raises:
         ValueError: if the model has no SGR.
     """
-    blocks = [module for module in model.modules() if isinstance(module, Fusion)]
+    blocks = [module for module in model.modules() if isinstance(module, (Fusion, TokenAttentionLayer))]
     if not blocks:
         raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no tokens to leave out.")
     hooks = [block.register_forward_hook(lambda block, inputs, output: inputs[0]) for block in blocks]

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
-from sgr_d2.structures import ImageTokens, SGROutput
+from sgr_d2.structures import TOKENS, ImageTokens, SGROutput
 
 from .checks import check_features, check_num_classes
 from .image_names import naming_images
@@ -23,7 +23,8 @@ class SGRSegmentor(nn.Module):
     """Semantic segmentation with any registered backbone and head, and SGR between them.
 
     The head is any of Detectron2's registry with the contract ``head(features, targets) -> (None, losses)`` in
-    training and ``(scores, {})`` in inference; `postprocessing.predict` tells how it can return more than scores.
+    training and ``(scores, {})`` in inference; `postprocessing.predict` tells how it can return more than scores. If
+    its attribute ``reads_tokens`` is True, it finds SGR's tokens (B, K, D) among the features, by the name TOKENS.
     """
 
     @configurable
@@ -150,11 +151,14 @@ class SGRSegmentor(nn.Module):
             image_sizes: (B, 2) heights and widths in pixels, before padding.
 
         Returns:
-            Features of the same names and shapes, and what else SGR returned; None without SGR.
+            Features of the same names and shapes, with the tokens if the head reads them, and what else SGR returned;
+            None without SGR.
         """
         if self.sgr is None:
             return features, None
         output = self.sgr(features, image_sizes)
+        if getattr(self.sem_seg_head, "reads_tokens", False):
+            return output.features | {TOKENS: output.tokens}, output
         return output.features, output
 
     def _check_sizes(self, features: dict[str, Tensor], height: int, width: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 from toy_detectors import detector_cfg, detector_input
+from toy_heads import with_head
 from toys import randomize_zeros, toy_cfg, toy_input
 
 from sgr_d2.engine.diagnose import pulls, without_tokens
@@ -55,17 +56,20 @@ def test_every_part_of_a_detector(features):
     assert found["head"]["loss_component"].norm == 0
 
 
-def test_without_tokens_the_features_pass_unchanged():
-    model = build_model(toy_cfg()).eval()
+@pytest.mark.parametrize("head", ["SemSegFPNHead", "MaskFormerHead"])
+def test_without_tokens_features_and_queries_pass_unchanged(head):
+    cfg = with_head(toy_cfg(), head)
+    model = build_model(cfg).eval()
     randomize_zeros(model)
     images = [{"image": toy_input(64, 64)["image"]}]
     with torch.no_grad():
         before = model(images)[0]["sem_seg"]
         with without_tokens(model):
             off = model(images)[0]["sem_seg"]
-            model.sgr, sgr = None, model.sgr
-            plain = model(images)[0]["sem_seg"]
-            model.sgr = sgr
+        cfg.MODEL.SGR.ENABLED = False
+        baseline = build_model(cfg).eval()
+        baseline.load_state_dict(model.state_dict(), strict=False)
+        plain = baseline(images)[0]["sem_seg"]
         assert torch.equal(model(images)[0]["sem_seg"], before)
     assert torch.equal(off, plain) and not torch.equal(off, before)
     with pytest.raises(ValueError, match=r"has no SGR"), without_tokens(nn.Linear(1, 1)):

@@ -82,7 +82,7 @@ def test_inserting_sgr_changes_no_bit_of_the_prediction(head):
     plain = build(with_head(toy_cfg(sgr=False), head)).eval()
     refined = build(with_head(toy_cfg(), head), seed=1).eval()
     missing, unexpected = refined.load_state_dict(plain.state_dict(), strict=False)
-    assert all(key.startswith("sgr.") for key in missing) and not unexpected
+    assert all(key.startswith("sgr.") or "token_attention" in key for key in missing) and not unexpected
     image = [{"image": toy_input(50, 70)["image"]}]
     with torch.no_grad():
         assert torch.equal(plain(image)[0]["sem_seg"], refined(image)[0]["sem_seg"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sgr_d2.modeling.checks import check_features, check_num_classes, check_registered
 from sgr_d2.modeling.postprocessing import resize_scores
+from sgr_d2.structures import TOKENS
 
 from .criterion import SetCriterion
 from .fpn_pixel_decoder import FPNPixelDecoder  # noqa: F401  registers itself
@@ -125,16 +126,22 @@ class MaskFormerHead(nn.Module):
     ) -> tuple[QueryPrediction | None, dict[str, Tensor]]:
         """
         Args:
-            features: of the backbone (or SGR), those of IN_FEATURES at least.
+            features: of the backbone (or SGR), those of IN_FEATURES at least; if `reads_tokens`, with SGR's tokens by
+                the name TOKENS.
             targets: in training, (B, H, W) labels of the padded images, or any Targets.
 
         Returns:
             In training (None, losses), weighted; in inference (the last layer's prediction, {}).
         """
-        prediction = self.predictor(self.pixel_decoder(features))
+        prediction = self.predictor(self.pixel_decoder(features), features.get(TOKENS))
         if self.training:
             return None, self.losses(prediction, targets)
         return prediction.last(), {}
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the queries attend to the tokens of SGR."""
+        return self.predictor.reads_tokens
 
     def losses(self, prediction: QueryPrediction, targets: Tensor | Targets) -> dict[str, Tensor]:
         """Losses of a prediction; see `SetCriterion`."""

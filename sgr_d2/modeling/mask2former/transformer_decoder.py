@@ -10,9 +10,11 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sgr_d2.structures import TOKENS
+
 from .sine import sine_position
 from .structures import MAX_LEVELS, PixelFeatures, QueryPrediction
-from .transformer_layers import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer
+from .transformer_layers import MLP, CrossAttentionLayer, FeedForwardLayer, SelfAttentionLayer, TokenAttentionLayer
 
 
 class MultiScaleMaskedTransformerDecoder(nn.Module):
@@ -34,6 +36,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         pre_norm: bool = False,
         enforce_input_project: bool = False,
         dropout: float = 0.0,
+        token_dim: int = 0,
     ):
         """
         Args:
@@ -44,6 +47,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             pre_norm: LayerNorm before each branch, not after it.
             enforce_input_project: a 1x1 convolution on each level even where C = D.
             dropout: of attention weights and branches.
+            token_dim: channels of the tokens of SGR that the queries attend to before every layer; 0: there are none.
 
         Raises:
             ValueError: for sizes that cannot work.
@@ -72,6 +76,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(in_dim=hidden_dim, hidden=hidden_dim, out_dim=mask_dim, num_layers=3)
+        with torch.random.fork_rng(devices=[]):  # what is drawn later is that of the model without tokens
+            self.transformer_token_attention_layers = nn.ModuleList(
+                TokenAttentionLayer(**attention, token_dim=token_dim) for _ in (layers if token_dim else ())
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -88,10 +96,29 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             "pre_norm": mask.PRE_NORM,
             "enforce_input_project": mask.ENFORCE_INPUT_PROJ,
             "dropout": mask.DROPOUT,
+            "token_dim": cfg.MODEL.SGR.TOKEN_DIM if cfg.MODEL.SGR.ENABLED and cfg.MODEL.SGR.QUERY_ATTENTION else 0,
         }
 
-    def forward(self, features: PixelFeatures) -> QueryPrediction:
-        """Predictions of the raw queries and after every layer, the last one final."""
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether `forward` needs the tokens of SGR."""
+        return len(self.transformer_token_attention_layers) > 0
+
+    def forward(self, features: PixelFeatures, sgr_tokens: Tensor | None = None) -> QueryPrediction:
+        """Predictions of the queries before and after every layer, the last one final.
+
+        Args:
+            features: of the pixel decoder.
+            sgr_tokens: (B, K, token channels), if `reads_tokens`.
+
+        Raises:
+            ValueError: it reads tokens, and there are none.
+        """
+        if self.reads_tokens and sgr_tokens is None:
+            raise ValueError(
+                f"The queries attend to the tokens of SGR (MODEL.SGR.QUERY_ATTENTION), but there is no {TOKENS!r} "
+                "among the features. Give the head what SGRSegmentor.refine returns, or set that key to False."
+            )
         tokens = [self._tokens(level, level_features) for level, level_features in enumerate(features.levels)]
         sizes = [tuple(level.shape[-2:]) for level in features.levels]
         steering = _resized(features.mask_features, sizes[: len(self.transformer_ffn_layers)])
@@ -99,11 +126,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         x = self.query_feat.weight.expand(len(features.mask_features), -1, -1)  # (B, Q, D)
         for _, unused in tokens[len(steering) :]:
             x = x + 0.0 * unused.sum()  # so that with one or two layers, too, every parameter has a gradient
+        x = self._attend_to_tokens(0, x, sgr_tokens)
         outputs = [self.decoder_norm(x)]
         embeddings = [self.mask_embed(outputs[0])]
         for i, ffn in enumerate(self.transformer_ffn_layers):
             level = i % len(tokens)
             allowed = attention_mask(embeddings[-1], steering[level])
+            x = self._attend_to_tokens(i, x, sgr_tokens) if i else x
             x = self.transformer_cross_attention_layers[i](x, position, *tokens[level], allowed)
             x = self.transformer_self_attention_layers[i](x, position)
             x = ffn(x)
@@ -111,6 +140,11 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             embeddings.append(self.mask_embed(outputs[-1]))
         logits = self.class_embed(torch.stack(outputs))
         return QueryPrediction(logits, torch.stack(embeddings), features.mask_features)
+
+    def _attend_to_tokens(self, layer: int, x: Tensor, sgr_tokens: Tensor | None) -> Tensor:
+        if not self.reads_tokens:
+            return x
+        return self.transformer_token_attention_layers[layer](x, self.query_embed.weight, sgr_tokens)
 
     def _tokens(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (with position) and values (without), each (B, h*w, D), before the projections of the attention."""

@@ -1,6 +1,6 @@
 """The three branches of a decoder layer and the small MLP; parameter names are those of Mask2Former.
 
-Each branch is a residual one: post-norm LN(x + f(x)), pre-norm x + f(LN(x)). Shapes: x (B, Q, D), T keys.
+Mask2Former's branches are residual ones: post-norm LN(x + f(x)), pre-norm x + f(LN(x)). Shapes: x (B, Q, D), T keys.
 """
 
 from itertools import pairwise
@@ -44,6 +44,24 @@ class CrossAttentionLayer(nn.Module):
         y = self.norm(x) if self.pre_norm else x
         x = x + self.dropout(self.multihead_attn(y + position, key, value, allowed))
         return x if self.pre_norm else self.norm(x)
+
+
+class TokenAttentionLayer(nn.Module):
+    """Queries attend to the tokens of SGR; ours. Its last layer starts at zero, so that at first it changes nothing."""
+
+    def __init__(self, *, token_dim: int, dim: int, num_heads: int, dropout: float, pre_norm: bool):
+        super().__init__()
+        self.project = nn.Linear(token_dim, dim)
+        self.token_norm = nn.LayerNorm(dim)
+        self.multihead_attn = Attention(dim=dim, num_heads=num_heads, dropout=dropout)
+        nn.init.zeros_(self.multihead_attn.out_proj.weight)
+        self.norm = nn.LayerNorm(dim) if pre_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
+        """x (B, Q, D), position (Q, D), tokens (B, K, token channels) -> (B, Q, D)."""
+        tokens = self.token_norm(self.project(tokens))
+        return x + self.dropout(self.multihead_attn(self.norm(x) + position, tokens, tokens))
 
 
 class FeedForwardLayer(nn.Module):

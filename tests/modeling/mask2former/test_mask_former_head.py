@@ -10,7 +10,7 @@ from sgr_d2.modeling.mask2former.targets import MaskTargets
 
 
 def head_cfg(**mask_former):
-    cfg = toy_cfg()
+    cfg = toy_cfg(sgr=False)
     cfg.MODEL.SEM_SEG_HEAD.NAME = "MaskFormerHead"
     cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 16
     cfg.MODEL.SEM_SEG_HEAD.NORM = "GN"

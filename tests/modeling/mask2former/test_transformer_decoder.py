@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from toys import randomize_zeros
 
 from sgr_d2.modeling.mask2former.attention import Attention
 from sgr_d2.modeling.mask2former.structures import PixelFeatures
 from sgr_d2.modeling.mask2former.transformer_decoder import MultiScaleMaskedTransformerDecoder, attention_mask
+from sgr_d2.modeling.mask2former.transformer_layers import TokenAttentionLayer
 
 
 def decoder(**changes) -> MultiScaleMaskedTransformerDecoder:
@@ -133,3 +135,45 @@ def test_fully_masked_and_not_a_number():
 def test_sizes_that_cannot_work(changes, message):
     with pytest.raises(ValueError, match=message):
         decoder(**changes)
+
+
+def normed(x, norm):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred * (centred.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * norm.weight + norm.bias
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_queries_attend_to_tokens_as_written_out(pre_norm):
+    torch.manual_seed(0)
+    layer = TokenAttentionLayer(token_dim=6, dim=16, num_heads=4, dropout=0.0, pre_norm=pre_norm)
+    x, position, tokens = torch.randn(2, 5, 16), torch.randn(5, 16), torch.randn(2, 7, 6)
+    assert torch.equal(layer(x, position, tokens), x)  # as it starts
+    randomize_zeros(layer)
+    torch_attention = nn.MultiheadAttention(16, 4, batch_first=True)
+    torch_attention.load_state_dict(layer.multihead_attn.state_dict())
+    keys = normed(tokens @ layer.project.weight.T + layer.project.bias, layer.token_norm)
+    query = (normed(x, layer.norm) if pre_norm else x) + position
+    expected = x + torch_attention(query, keys, keys)[0]
+    torch.testing.assert_close(layer(x, position, tokens), expected, rtol=0, atol=1e-6)
+    # the order of the tokens does not matter
+    torch.testing.assert_close(layer(x, position, tokens.flip(1)), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_decoder_that_reads_tokens(layers):
+    torch.manual_seed(0)
+    plain = decoder(num_layers=layers)
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    model = decoder(num_layers=layers, token_dim=6)
+    assert torch.equal(torch.rand(3), after)  # what is drawn later does not depend on it
+    given, tokens = features(), torch.randn(2, 7, 6)
+    for a, b in zip(model(given, tokens), plain(given), strict=True):
+        assert torch.equal(a, b)
+    randomize_zeros(model)
+    first, other = model(given, tokens), model(given, tokens + 1)
+    assert all(not torch.allclose(a, b) for a, b in zip(first.class_logits, other.class_logits, strict=True))
+    (first.class_logits.square().sum() + first.masks().square().sum()).backward()
+    assert all(p.grad is not None and p.grad.any() for n, p in model.named_parameters() if "token_attention" in n)
+    with pytest.raises(ValueError, match=r"MODEL.SGR.QUERY_ATTENTION.*no 'sgr_tokens'"):
+        model(given)
