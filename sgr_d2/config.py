@@ -229,6 +229,9 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Factor on the learning rate of everything whose name starts with "backbone"; of a detector, SGR excepted.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    # Factor on the learning rate of SGR, and of the layers of a head that attend to its tokens: a transformer takes
+    # less than convolutions do.
+    cfg.SOLVER.SGR_MULTIPLIER = 1.0
     # Weight decay of embeddings: nn.Embedding, position tables, token queries.
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # With SOLVER.AMP.ENABLED: "float16" or "bfloat16".

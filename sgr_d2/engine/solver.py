@@ -44,8 +44,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     """The trainable parameters, grouped by learning rate and weight decay.
 
-    Backbone parameters, but not those of an SGR inside it, get BASE_LR * BACKBONE_MULTIPLIER, biases that times
-    BIAS_LR_FACTOR; norms get WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
+    Backbone parameters, but not those of an SGR inside it, get BASE_LR * BACKBONE_MULTIPLIER, those of SGR (and of what
+    attends to its tokens) BASE_LR * SGR_MULTIPLIER, biases that times BIAS_LR_FACTOR; norms get WEIGHT_DECAY_NORM,
+    embeddings WEIGHT_DECAY_EMBED.
     """
     solver = cfg.SOLVER
     groups, seen = [], set()
@@ -54,18 +55,22 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            path = module_name.split(".")
-            is_backbone = path[0] == "backbone" and "sgr" not in path
             groups.append(
                 {
                     "params": [parameter],
                     "lr": solver.BASE_LR
-                    * (solver.BACKBONE_MULTIPLIER if is_backbone else 1.0)
+                    * _multiplier(solver, module_name.split("."))
                     * (solver.BIAS_LR_FACTOR if name == "bias" else 1.0),
                     "weight_decay": _weight_decay(solver, module, name),
                 }
             )
     return reduce_param_groups(groups)
+
+
+def _multiplier(solver: CfgNode, path: list[str]) -> float:
+    if "sgr" in path or "transformer_token_attention_layers" in path:
+        return solver.SGR_MULTIPLIER
+    return solver.BACKBONE_MULTIPLIER if path[0] == "backbone" else 1.0
 
 
 def _weight_decay(solver: CfgNode, module: nn.Module, name: str) -> float:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from toy_heads import build, with_head
 from toys import toy_cfg, toy_shape
 
 from sgr_d2.engine.solver import build_optimizer, parameter_groups
@@ -45,6 +46,19 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate_and_decay(cfg):
     assert settings[model.queries.weight] == settings[model.pos_embed] == (0.1, 0.0)
     assert settings[model.backbone_like.weight] == (0.1, 0.01)
     assert model.fixed not in settings
+
+
+def test_sgr_and_what_attends_to_its_tokens_have_a_rate_of_their_own(cfg):
+    cfg.SOLVER.SGR_MULTIPLIER = 0.25
+    model = build(with_head(toy_cfg(), "MaskFormerHead"))
+    rates = {p: group["lr"] for group in parameter_groups(cfg, model) for p in group["params"]}
+    assert {rates[p] for p in model.sgr.parameters()} == {0.025}
+    for name, p in model.sem_seg_head.named_parameters():
+        assert rates[p] == (0.025 if "token_attention" in name else 0.1)
+    assert {rates[p] for p in model.backbone.parameters()} == {0.05}
+    # in a detector SGR lies in the backbone
+    inside = nn.ModuleDict({"backbone": nn.ModuleDict({"sgr": nn.Linear(1, 1)})})
+    assert [group["lr"] for group in parameter_groups(cfg, inside)] == [0.025]
 
 
 def test_level_embeddings_decay_as_in_mask2former(cfg):
