@@ -96,8 +96,8 @@ _HANDLES = {"aten::mm": _mm, "aten::scaled_dot_product_attention": _attention}
 def _steering(model: nn.Module, saved: list[int]) -> Iterator[None]:
     """Append `ModelCost.saved_operations` of every Mask2Former decoder that runs."""
 
-    def note(decoder: MultiScaleMaskedTransformerDecoder, inputs: tuple[PixelFeatures]) -> None:
-        (features,) = inputs
+    def note(decoder: MultiScaleMaskedTransformerDecoder, inputs: tuple[PixelFeatures, Tensor | None]) -> None:
+        features = inputs[0]
         queries, channels = decoder.query_feat.num_embeddings, features.mask_features.shape[1]
         layers = len(decoder.transformer_ffn_layers)
         fine = math.prod(map(int, features.mask_features.shape[-2:]))
