@@ -13,7 +13,15 @@ import argparse
 import torch
 from detectron2.engine import default_argument_parser, launch
 
-from sgr_d2.engine import evaluate_checkpoint, keep_freed_memory, limit_threads, run_process, setup, train
+from sgr_d2.engine import (
+    evaluate_checkpoint,
+    keep_freed_memory,
+    limit_threads,
+    read_command_line,
+    run_process,
+    setup,
+    train,
+)
 
 
 def main(args: argparse.Namespace) -> dict | None:
@@ -32,6 +40,10 @@ if __name__ == "__main__":
     available = torch.cuda.device_count()
     if available and args.num_gpus > available:
         parser.error(f"--num-gpus {args.num_gpus}: this machine has {available}.")
+    try:  # what cannot work is told in one line, before there are processes
+        read_command_line(args)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        parser.error(str(error.args[0] if len(error.args) == 1 else error))
     launch(
         run_process,
         args.num_gpus,

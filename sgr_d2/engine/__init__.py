@@ -8,7 +8,7 @@ from .model_card import read_card
 from .prediction import Prediction
 from .predictor import SGRPredictor
 from .processes import run_process
-from .setup import load_config, merge_options, setup
+from .setup import load_config, merge_options, read_command_line, setup
 from .trainer import Trainer, evaluate_checkpoint, limit_threads, train
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "load_weights",
     "merge_options",
     "read_card",
+    "read_command_line",
     "run_process",
     "setup",
     "train",

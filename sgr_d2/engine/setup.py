@@ -38,8 +38,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
     """
-    cfg = load_config(args.config_file, args.opts)
-    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    cfg = read_command_line(args)
     earlier = None if args.eval_only else _make_room(cfg, resume=args.resume)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     if earlier:
@@ -56,6 +55,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
     keep = (args.eval_only or args.resume) and comm.is_main_process()  # `train` writes that of a run that does go on
     with keeping_config(cfg.OUTPUT_DIR) if keep else nullcontext():
         default_setup(cfg, args)
+    return cfg
+
+
+def read_command_line(args: argparse.Namespace) -> CfgNode:
+    """The config that a command line asks for, once the folders of its data sets have been looked for.
+
+    Nothing is written: a program can refuse a command line by this before it starts processes.
+
+    Args:
+        args: of `detectron2.engine.default_argument_parser`.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     return cfg
 
 
