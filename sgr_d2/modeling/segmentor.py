@@ -81,11 +81,17 @@ class SGRSegmentor(nn.Module):
         with own_random_numbers():
             sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
             criterion = SGRCriterion(cfg, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES) if enabled else None
+        head = build_sem_seg_head(cfg, shape | sgr.output_shape() if enabled else shape)
+        if enabled and cfg.MODEL.SGR.QUERY_ATTENTION and not getattr(head, "reads_tokens", False):
+            raise ValueError(
+                f"MODEL.SGR.QUERY_ATTENTION = True: the head {cfg.MODEL.SEM_SEG_HEAD.NAME} "
+                "(MODEL.SEM_SEG_HEAD.NAME) has no queries that attend to tokens. Set it to False."
+            )
         return {
             "backbone": backbone,
             "sgr": sgr,
             "criterion": criterion,
-            "sem_seg_head": build_sem_seg_head(cfg, shape | sgr.output_shape() if enabled else shape),
+            "sem_seg_head": head,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,

@@ -53,3 +53,12 @@ def test_the_loss_of_the_head_teaches_the_tokens_through_the_queries():
     losses["loss_ce"].backward()  # the fusion blocks still start at zero
     assert model.sgr.value.weight.grad.any()
     assert model.sgr.region_predictor.weight.grad.any()
+
+
+def test_a_head_without_queries_is_refused():
+    cfg = with_head(toy_cfg(), "SemSegFPNHead")
+    cfg.MODEL.SGR.QUERY_ATTENTION = True
+    with pytest.raises(ValueError, match=r"QUERY_ATTENTION = True: the head SemSegFPNHead .* has no queries"):
+        build(cfg)
+    cfg.MODEL.SGR.ENABLED = False  # the baseline has no tokens to attend to
+    build(cfg)
