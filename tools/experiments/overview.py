@@ -1,0 +1,167 @@
+"""Differences between models over the results of several plans, paired by seed: a table and a picture.
+
+    title: What SGR gains
+    metrics: [sem_seg/mIoU, sem_seg/pACC]       of the results; the first one is drawn
+    rows:                                       from top to bottom; folders count from that of this file
+      - {label: "Semantic FPN, 400 steps", baseline: receptive_field/stride_8, model: receptive_field/stride_8_sgr}
+
+A folder is that of a variant in the results of `tools/run_experiment.py`: a file ``seed0.json`` a run. Compared are the
+seeds that both have.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from .outcome import metric_of
+from .records import read_json
+from .statistics import Estimate, estimate, paired_difference
+
+KEYS, ROW_KEYS = {"title", "metrics", "rows"}, {"label", "baseline", "model"}
+COLOR, LINE, FAINT = "#0072B2", "#333333", "#bbbbbb"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A comparison. ``baseline`` and ``model`` are {metric: {seed: value}}."""
+
+    label: str
+    baseline: dict[str, dict[int, float]]
+    model: dict[str, dict[int, float]]
+
+    def seeds(self, metric: str) -> list[int]:
+        return sorted(self.baseline[metric].keys() & self.model[metric].keys())
+
+    def differences(self, metric: str) -> list[float]:
+        return [self.model[metric][seed] - self.baseline[metric][seed] for seed in self.seeds(metric)]
+
+    def estimate(self, metric: str) -> Estimate:
+        return paired_difference(self.model[metric], self.baseline[metric])
+
+
+@dataclass(frozen=True)
+class Overview:
+    title: str
+    metrics: list[str]
+    rows: list[Row]
+
+
+def read_overview(path: Path) -> Overview:
+    """Read the file and the results that it names.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no result in a folder that it names.
+        ValueError: a key is missing or unknown, or two models have no seed, or no value of the first metric, in common.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file. One of ours is results/overview.yaml.") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a YAML file ({error}).") from error
+    _check_keys(str(path), data, KEYS)
+    metrics, entries = data["metrics"], data["rows"]
+    for key, value in (("metrics", metrics), ("rows", entries)):
+        if not isinstance(value, list) or not value:
+            raise ValueError(f"{path}: {key}: {value!r} must be a list that is not empty.")
+    return Overview(str(data["title"]), metrics, [_row(path, entry, metrics) for entry in entries])
+
+
+def to_markdown(overview: Overview) -> str:
+    """A table: of every metric the means of the seeds that are compared, and of the first one all differences."""
+    first = overview.metrics[0]
+    headers = ["", "seeds", f"{first}: baseline", "model", "difference [95 % interval]", "by seed"]
+    headers += [f"{metric}: difference" for metric in overview.metrics[1:]]
+    lines = []
+    for row in overview.rows:
+        seeds = row.seeds(first)
+        means = [estimate([values[first][seed] for seed in seeds]).mean for values in (row.baseline, row.model)]
+        by_seed = ", ".join(f"{value:+.2f}" for value in row.differences(first))
+        others = [_figure(row.estimate(metric)) for metric in overview.metrics[1:]]
+        lines.append(
+            [
+                row.label,
+                _span(seeds),
+                *(f"{mean:.2f}" for mean in means),
+                _figure(row.estimate(first)),
+                by_seed,
+                *others,
+            ]
+        )
+    table = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+    return f"# {overview.title}\n\nDifferences are paired by seed.\n\n{table}\n"
+
+
+def draw_overview(overview: Overview, path: Path) -> None:
+    """A line a row: a dot a seed, a bar at the mean, and its interval, cut at the edge."""
+    metric = overview.metrics[0]
+    figure = Figure(figsize=(9, 1.1 + 0.36 * len(overview.rows)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=FAINT, linewidth=1, zorder=0)
+    for place, row in enumerate(overview.rows):
+        values, figures = row.differences(metric), row.estimate(metric)
+        if figures.n > 1:
+            axes.plot([figures.low, figures.high], [place, place], color=LINE, linewidth=1.3, zorder=1)
+        axes.plot(figures.mean, place, "|", color=LINE, markersize=12, markeredgewidth=2)
+        axes.plot(values, [place] * len(values), "o", color=COLOR, markersize=4.5, alpha=0.6)
+    axes.set_xlim(_limits([row.differences(metric) for row in overview.rows]))
+    labels = [f"{row.label} ({len(row.seeds(metric))})" for row in overview.rows]
+    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    figure.supxlabel(f"{metric}, minus the baseline's: a dot a seed; 95 % interval, cut at the edge", fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(labelsize=9, left=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def _limits(differences: list[list[float]]) -> tuple[float, float]:
+    """All dots and zero, with a margin in which most intervals end; that of two seeds may be ten times as wide."""
+    every = [0.0, *(value for values in differences for value in values)]
+    margin = max(0.3 * (max(every) - min(every)), math.ulp(1.0))
+    return min(every) - margin, max(every) + margin
+
+
+def _row(path: Path, entry: Any, metrics: list[str]) -> Row:
+    _check_keys(f"{path}: rows", entry, ROW_KEYS)
+    baseline, model = (_values(path.parent / str(entry[key]), metrics) for key in ("baseline", "model"))
+    row = Row(str(entry["label"]), baseline, model)
+    if not row.seeds(metrics[0]):
+        raise ValueError(
+            f"{path}: row {row.label!r}: {entry['baseline']} and {entry['model']} have no seed in common that has "
+            f"{metrics[0]}."
+        )
+    return row
+
+
+def _values(folder: Path, metrics: list[str]) -> dict[str, dict[int, float]]:
+    """{metric: {seed: value}} of the results in a folder."""
+    results = [result for file in sorted(folder.glob("seed*.json")) if (result := read_json(file))]
+    if not results:
+        raise FileNotFoundError(f"{folder}: there is no seed0.json or the like, no result of tools/run_experiment.py.")
+    found = {metric: {result["seed"]: metric_of(result, metric) for result in results} for metric in metrics}
+    return {metric: {seed: v for seed, v in values.items() if v is not None} for metric, values in found.items()}
+
+
+def _check_keys(where: str, entry: Any, keys: set[str]) -> None:
+    if not isinstance(entry, dict) or set(entry) != keys:
+        raise ValueError(f"{where}: {entry!r} must be a table with the keys {sorted(keys)}.")
+
+
+def _figure(figures: Estimate) -> str:
+    if not figures.n:
+        return ""
+    interval = f" [{figures.low:+.2f}, {figures.high:+.2f}]" if figures.n > 1 else ""
+    return f"{figures.mean:+.2f}{interval}"
+
+
+def _span(seeds: list[int]) -> str:
+    """[0, 1, 2, 3] -> "0 to 3"; others one by one."""
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))

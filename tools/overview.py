@@ -1,0 +1,42 @@
+"""Tell what a change gains over several experiments: paired differences with 95 % intervals, as a table and a picture.
+
+python tools/overview.py results/overview.yaml
+python tools/overview.py mine.yaml --output comparison
+
+The file names the results to compare; tools/experiments/overview.py explains it. Written are overview.md and
+overview.png, beside the file or into --output.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.overview import draw_overview, read_overview, to_markdown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    folder = args.output or args.file.parent
+    try:
+        overview = read_overview(args.file)
+        draw_overview(overview, folder / "overview.png")
+        text = to_markdown(overview)
+        (folder / "overview.md").write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, metavar="FILE.yaml", help="what to compare")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the folder of the file")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
