@@ -13,6 +13,8 @@ UV = $(BIN)/uv pip
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10
 PYTHON ?= $(or $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(NEW_ENOUGH)' 2>/dev/null && echo $(p)))),python3)
+# Processes that share the tests out, a file each at a time.
+TEST_JOBS ?= 2
 # Empty: the pinned wheel. Otherwise any pip requirement, remembered in .venv for later installs.
 STORED := $(shell cat $(VENV)/.detectron2 2>/dev/null)
 DETECTRON2 ?= $(STORED)
@@ -57,8 +59,8 @@ demo: $(STAMP) ## train, evaluate and draw SGR on generated scenes, on the CPU, 
 	  OUTPUT_DIR output/demo $(DEMO_OPTS)
 	@echo "Pictures and curves:" && find output/demo -name '*.png' | sort
 
-test: $(STAMP) ## run the tests; TEST_OPTS="-m slow" adds options of pytest
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_OPTS)
+test: $(STAMP) ## run the tests; TEST_OPTS="-m slow" adds options of pytest, TEST_JOBS=8 takes more processes than 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile $(TEST_OPTS)
 
 docs: $(STAMP) ## build the documentation as a web site into output/site
 	$(BIN)/python tools/list_keys.py
