@@ -45,6 +45,19 @@ def test_every_key_of_the_config_reaches_the_module(key, value):
     torch.testing.assert_close(run(cfg, toy_shape()), expected, rtol=0, atol=0)
 
 
+def test_what_reaches_the_loss_and_the_fusion():
+    cfg = toy_cfg()
+    cfg.MODEL.SGR.LOSS_GRADIENT, cfg.MODEL.SGR.FUSION_RELATIVE = 0.7, False
+    sgr = SGR(cfg, toy_shape())
+    assert sgr.loss_gradient == 0.7 and not any(block.relative for block in sgr.fusion.values())
+    cfg.MODEL.SGR.COMPONENT_WEIGHT = cfg.MODEL.SGR.DIVERSITY_WEIGHT = 0.0
+    sgr = SGR(cfg, toy_shape())
+    calls = []
+    sgr.region_predictor.register_forward_hook(lambda *_: calls.append(1))
+    sgr(toy_features(1, 64, 64), torch.tensor([[64, 64]]))
+    assert len(calls) == 1  # no loss takes a gradient of regions, so they are predicted once
+
+
 def test_levels_may_be_named_in_any_order():
     levels, features = ("res2", "res3", "res5"), toy_features(1, 64, 64)
     forward, backward = SGR(toy_shape(*levels), **SMALL), SGR(toy_shape(*levels[::-1]), **SMALL)

@@ -104,23 +104,26 @@ class SGR(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], refined: list[str] | None = None) -> dict:
-        names = list(cfg.MODEL.SGR.IN_FEATURES)
+        sgr = cfg.MODEL.SGR
+        names = list(sgr.IN_FEATURES)
         check_features("MODEL.SGR.IN_FEATURES", names, input_shape, cfg.MODEL.BACKBONE.NAME)
+        # regions without losses have no gradient to share, and need not be predicted a second time for it
+        has_losses = sgr.COMPONENT_WEIGHT or sgr.DIVERSITY_WEIGHT
         return {
             "input_shape": {name: input_shape[name] for name in names},
-            "num_tokens": cfg.MODEL.SGR.NUM_TOKENS,
-            "token_dim": cfg.MODEL.SGR.TOKEN_DIM,
-            "encoder_layers": cfg.MODEL.SGR.ENCODER_LAYERS,
-            "num_heads": cfg.MODEL.SGR.NUM_HEADS,
+            "num_tokens": sgr.NUM_TOKENS,
+            "token_dim": sgr.TOKEN_DIM,
+            "encoder_layers": sgr.ENCODER_LAYERS,
+            "num_heads": sgr.NUM_HEADS,
             "refined": refined,
-            "freeze": cfg.MODEL.SGR.FREEZE,
-            "norm": cfg.MODEL.SGR.NORM,
-            "loss_gradient": cfg.MODEL.SGR.LOSS_GRADIENT,
-            "position": cfg.MODEL.SGR.POSITION,
-            "regions": cfg.MODEL.SGR.REGIONS,
-            "region_layers": cfg.MODEL.SGR.REGION_LAYERS,
-            "fusion_init": cfg.MODEL.SGR.FUSION_INIT,
-            "fusion_relative": cfg.MODEL.SGR.FUSION_RELATIVE,
+            "freeze": sgr.FREEZE,
+            "norm": sgr.NORM,
+            "loss_gradient": sgr.LOSS_GRADIENT if has_losses else 1.0,
+            "position": sgr.POSITION,
+            "regions": sgr.REGIONS,
+            "region_layers": sgr.REGION_LAYERS,
+            "fusion_init": sgr.FUSION_INIT,
+            "fusion_relative": sgr.FUSION_RELATIVE,
         }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
