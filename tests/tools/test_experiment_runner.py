@@ -84,7 +84,7 @@ def test_results_of_several_runs_at_a_time(folders, launch):
     assert result["seconds_per_step"] == 0.25 and result["seconds"] > 0 and result["peak_memory_mib"] > 0
     assert result["gpu_memory_mib"] == 1250
     assert result["curve"] == [[2, 5.0], [4, 9.0]]
-    assert result["environment"]["threads"] == 2
+    assert result["environment"]["threads"] == 2 and result["environment"]["instructions"]
     assert str(folders.work) not in json.dumps(result)
     assert sum(text.startswith("done") for text in said) == 3
     assert not (folders.output(runs[0]) / "last_checkpoint").exists()

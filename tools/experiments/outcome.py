@@ -79,6 +79,8 @@ def describe_machine(num_gpus: int, threads: int | None, *, gpu: int = 0) -> dic
         "device": torch.cuda.get_device_name(gpu) if num_gpus else cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
+        # AVX2, AVX512 ...: sums in another order, which make another run of the same seed
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "load_before": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
