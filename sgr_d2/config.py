@@ -222,6 +222,9 @@ def _add_data_keys(cfg: CN) -> None:
     cfg.INPUT.COMPONENTS.MIN_AREA = 128
     # At most so many components an image take part, largest first.
     cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 256
+    # The pixels of components of a label map that take no part: "ignored", regions may cover them or not; or "outside",
+    # regions are to keep off them.
+    cfg.INPUT.COMPONENTS.LEFT_OUT = "ignored"
 
 
 def _add_solver_keys(cfg: CN) -> None:

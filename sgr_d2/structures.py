@@ -18,7 +18,7 @@ class ComponentMap(NamedTuple):
     """The connected components of one label map.
 
     Attributes:
-        ids: (H_img, W_img) int32; 0 is ignored, 1..L the components, largest first.
+        ids: (H_img, W_img) int32; 0 is ignored, 1..L the components, largest first; L + 1 is labelled and in none.
         classes: (L,) int64, the class of component ``i + 1``.
         num_small: components dropped because their area is below the minimum.
         num_cut: components dropped because the image has more than the maximum.

@@ -9,6 +9,8 @@ import numpy as np
 
 from sgr_d2.structures import ComponentMap
 
+LEFT_OUT = ("ignored", "outside")
+
 
 def label_components(
     labels: np.ndarray,
@@ -17,6 +19,7 @@ def label_components(
     min_area: int,
     max_components: int,
     instances: np.ndarray | None = None,
+    left_out: str = "ignored",
 ) -> ComponentMap:
     """Find the 8-connected components of every class.
 
@@ -27,15 +30,17 @@ def label_components(
         max_components: of the others, so many are kept, largest first; ties go to the one that a scan meets first.
         instances: (H, W) ids where the data set has real ones, 0 elsewhere. The labelled pixels of one id are one
             component, in one piece or not; all other pixels (stuff, groups) go by connection.
+        left_out: the pixels of components that are dropped or cut are "ignored", 0 as those of ``ignore_label``; or
+            "outside", labelled and part of no component: one more than the last number.
 
     Returns:
         The map, numbered largest first, with what was dropped counted.
 
     Raises:
-        ValueError: ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative, or
-            ``instances`` has another shape.
+        ValueError: ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative,
+            ``left_out`` is something else, or ``instances`` has another shape.
     """
-    _check(labels, min_area, max_components)
+    _check(labels, min_area, max_components, left_out)
     if labels.size == 0:
         return ComponentMap(np.zeros(labels.shape, np.int32), np.zeros(0, np.int64), 0, 0)
     shifted = _ignored_to_zero(labels, ignore_label)
@@ -48,20 +53,22 @@ def label_components(
     order = np.lexsort((firsts[large], -areas[large]))[:max_components]
     kept = large[order]
     return ComponentMap(
-        ids=_renumber(raw, total, kept + 1),
+        ids=_renumber(raw, total, kept + 1, others=0 if left_out == "ignored" else len(kept) + 1),
         classes=labels[np.unravel_index(firsts[kept], labels.shape)].astype(np.int64),
         num_small=total - len(large),
         num_cut=len(large) - len(kept),
     )
 
 
-def _check(labels: np.ndarray, min_area: int, max_components: int) -> None:
+def _check(labels: np.ndarray, min_area: int, max_components: int, left_out: str) -> None:
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"A label map is a 2-D integer array; got shape {labels.shape} of {labels.dtype}.")
     if min_area < 0 or max_components < 0:
         raise ValueError(
             f"INPUT.COMPONENTS.MIN_AREA and MAX_COMPONENTS must be 0 or more; got {min_area} and {max_components}."
         )
+    if left_out not in LEFT_OUT:
+        raise ValueError(f"INPUT.COMPONENTS.LEFT_OUT = {left_out!r}: choose from {list(LEFT_OUT)}.")
 
 
 def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:
@@ -125,10 +132,11 @@ def _run_starts(flat: np.ndarray) -> np.ndarray:
     return starts
 
 
-def _renumber(raw: np.ndarray, total: int, kept: np.ndarray) -> np.ndarray:
-    """Map ``kept`` of the ids 0..total of ``raw`` (H, W) to 1.., in that order, and all others to 0: int32."""
+def _renumber(raw: np.ndarray, total: int, kept: np.ndarray, others: int) -> np.ndarray:
+    """Map ``kept`` of the ids 1..total of ``raw`` (H, W) to 1.., in that order, the rest to ``others``, 0 to 0: int32."""
     table = np.empty(max(total + 1, 1 << 16), np.int32)  # OpenCV wants an entry for each 16-bit value
-    table[: total + 1] = 0
+    table[: total + 1] = others
+    table[0] = 0
     table[kept] = np.arange(1, len(kept) + 1, dtype=np.int32)
     try:
         return cv2.LUT(raw, table)  # less than half the time of take

@@ -29,7 +29,8 @@ class SemanticMapper:
     and in training
 
     * ``sem_seg``: (H, W) uint8, or int32 where that is too small, classes and the ignore label;
-    * ``components``: (H, W) int16, or int32, 0 or the number of the component; made after the augmentation;
+    * ``components``: (H, W) int16, or int32, 0 or the number of the component (L + 1: left out, if those are
+      "outside"); made after the augmentation;
     * ``component_classes``: (L,) int64;
     * ``components_small``, ``components_cut``: int, how many were dropped for their area, and for the limit.
     """
@@ -45,6 +46,7 @@ class SemanticMapper:
         ignore_label: int = 255,
         min_area: int = 128,
         max_components: int = 256,
+        left_out: str = "ignored",
     ) -> None:
         """Keep the parts; ``num_classes`` and what follows it are read in training only."""
         self.is_train = is_train
@@ -54,6 +56,7 @@ class SemanticMapper:
         self.ignore_label = ignore_label
         self.min_area = min_area
         self.max_components = max_components
+        self.left_out = left_out
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class SemanticMapper:
             "ignore_label": metadata.ignore_label,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
             "max_components": cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+            "left_out": cfg.INPUT.COMPONENTS.LEFT_OUT,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +105,14 @@ class SemanticMapper:
 
     def _targets(self, labels: np.ndarray) -> dict[str, Any]:
         found = label_components(
-            labels, ignore_label=self.ignore_label, min_area=self.min_area, max_components=self.max_components
+            labels,
+            ignore_label=self.ignore_label,
+            min_area=self.min_area,
+            max_components=self.max_components,
+            left_out=self.left_out,
         )
         # the smallest types: they travel between processes and to the GPU
-        ids = found.ids.astype(np.int16) if len(found.classes) <= np.iinfo(np.int16).max else found.ids
+        ids = found.ids.astype(np.int16) if len(found.classes) < np.iinfo(np.int16).max else found.ids
         return {
             "sem_seg": torch.from_numpy(labels.astype(np.uint8 if labels.dtype == np.uint8 else np.int32, order="C")),
             "components": torch.from_numpy(ids),

@@ -75,6 +75,9 @@ def test_hand_computed():
     assert found.ids.tolist() == [[1, 1, 0, 2, 2], [1, 0, 0, 2, 2], [0, 1, 0, 0, 2], [0, 1, 1, 0, 0]]
     assert found.classes.tolist() == [0, 1]
     assert found[2:] == (1, 1)
+    outside = label_components(labels, ignore_label=255, min_area=2, max_components=2, left_out="outside")
+    assert outside.ids.tolist() == [[1, 1, 0, 2, 2], [1, 3, 0, 2, 2], [3, 1, 0, 0, 2], [3, 1, 1, 3, 0]]
+    assert outside.classes.tolist() == [0, 1] and outside[2:] == (1, 1)
 
 
 def test_a_row_end_does_not_join_the_next_row():
@@ -98,7 +101,10 @@ def test_equals_the_references(shape, limits, kind, reference):
     if kind == "blocks":
         labels = np.kron(labels, np.ones((3, 2), np.uint8))
     options = {"ignore_label": 255, "min_area": limits[0], "max_components": limits[1]}
-    assert_equal(label_components(labels, **options), reference(labels, **options))
+    expected = reference(labels, **options)
+    assert_equal(label_components(labels, **options), expected)
+    ids = np.where((labels != 255) & (expected.ids == 0), len(expected.classes) + 1, expected.ids)
+    assert_equal(label_components(labels, **options, left_out="outside"), expected._replace(ids=ids))
 
 
 def test_long_runs_equal_the_references():
@@ -177,5 +183,7 @@ def test_bad_input():
         label_components(np.zeros((2, 3, 1), np.uint8), **EVERYTHING)
     with pytest.raises(ValueError, match=r"MIN_AREA and MAX_COMPONENTS .* got -1 and 3"):
         label_components(np.zeros((2, 3), np.uint8), ignore_label=255, min_area=-1, max_components=3)
+    with pytest.raises(ValueError, match=r"LEFT_OUT = 'inside': choose from \['ignored', 'outside'\]"):
+        label_components(np.zeros((2, 3), np.uint8), **EVERYTHING, left_out="inside")
     with pytest.raises(ValueError, match=r"span 0\.\.70000"):
         label_components(np.array([[0, 70000]]), **EVERYTHING)

@@ -30,7 +30,11 @@ def assert_consistent(output, mapper):
     assert output["sem_seg"].dtype == (torch.uint8 if small else torch.int32)
     assert output["components"].dtype == torch.int16
     expected = label_components(
-        labels, ignore_label=mapper.ignore_label, min_area=mapper.min_area, max_components=mapper.max_components
+        labels,
+        ignore_label=mapper.ignore_label,
+        min_area=mapper.min_area,
+        max_components=mapper.max_components,
+        left_out=mapper.left_out,
     )
     assert output["components"].tolist() == expected.ids.tolist()
     assert output["component_classes"].tolist() == expected.classes.tolist()
@@ -80,8 +84,10 @@ def test_image_and_labels_go_through_the_same_augmentation(write_pair, scene):
 
 def test_from_config(folder_cfg, write_pair, scene):
     folder_cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 3
+    folder_cfg.INPUT.COMPONENTS.LEFT_OUT = "outside"
     mapper = SemanticMapper(folder_cfg, is_train=True)
     assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 3)
+    assert mapper.left_out == "outside"
     record = write_pair("a", scene)
     for seed in range(6):
         with seeded_randomness(seed):

@@ -6,6 +6,7 @@ from toy_regions import classes_of, output_of, over_labelled
 
 from sgr_d2.modeling.sgr import SGRCriterion
 from sgr_d2.modeling.sgr.assignment import assign_tokens, cosine_affinity
+from sgr_d2.modeling.sgr.criterion import component_loss
 from sgr_d2.modeling.sgr.targets import GridTargets, components_to_grid
 
 
@@ -28,6 +29,24 @@ def test_components_to_grid_against_masks():
     torch.testing.assert_close(targets.masks, torch.nn.functional.avg_pool2d(masks, 4))
     torch.testing.assert_close(targets.labelled, torch.nn.functional.avg_pool2d((ids > 0).float()[:, None], 4))
     assert targets.counts == [5, 5]
+
+
+def test_pixels_in_no_component_are_labelled_also_beside_images_of_more():
+    ids = torch.tensor([[[1, 1, 2, 0], [1, 3, 3, 0]], [[1, 1, 1, 1], [1, 1, 0, 0]]])
+    targets = components_to_grid(ids, [2, 0], stride=2, max_components=5)  # 3 in the first, 1 in the second are in none
+    assert targets.masks.tolist() == [[[[0.75, 0.0]], [[0.0, 0.25]]], [[[0.0, 0.0]], [[0.0, 0.0]]]]
+    assert targets.labelled.tolist() == [[[[1.0, 0.5]]], [[[1.0, 0.5]]]]
+
+
+def test_regions_are_to_keep_off_what_is_in_no_component():
+    logits = torch.full((1, 2, 1, 2), 3.0)
+    losses = [
+        component_loss(logits, torch.tensor([[0, 0]]), components_to_grid(ids, [1], stride=2, max_components=2))
+        for ids in (torch.tensor([[[1, 1, 0, 0], [1, 1, 0, 0]]]), torch.tensor([[[1, 1, 2, 2], [1, 1, 2, 2]]]))
+    ]
+    union = 1 - (1 - torch.tensor(3.0).sigmoid()) ** 2
+    torch.testing.assert_close(losses[0], 1 - (2 * union + 1) / (union + 1 + 1))
+    torch.testing.assert_close(losses[1], 1 - (2 * union + 1) / (2 * union + 1 + 1))
 
 
 def test_components_of_another_size_than_the_grid_are_refused():

@@ -139,7 +139,7 @@ def test_a_key_that_came_later_with_another_default_stands_for_what_was_done_bef
 
 def test_keys_of_sgr_do_not_count_between_models_without_it(write):
     made = resolve(read_plan(write()).runs()[0]) | {"MODEL.SGR.ENABLED": False}
-    assert differences(made, made | {"MODEL.SGR.NUM_TOKENS": 5}) == []
+    assert differences(made, made | {"MODEL.SGR.NUM_TOKENS": 5, "INPUT.COMPONENTS.MIN_AREA": 1}) == []
     wanted = made | {"MODEL.SGR.ENABLED": True}
     assert differences(made, wanted | {"MODEL.SGR.TOKEN_DIM": 4})[0] == "MODEL.SGR.ENABLED: False -> True"
     assert len(differences(wanted, wanted | {"MODEL.SGR.NUM_TOKENS": 5})) == 1

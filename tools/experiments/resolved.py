@@ -81,13 +81,14 @@ def differences(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between the settings that a run was made with and those wanted, one "KEY: old -> new" a key.
 
     A key that did not exist when the run was made counts only where it is wanted at another value than what was done
-    before: `BEFORE_THE_KEY`, or its default. Keys of SGR do not count between two models without SGR.
+    before: `BEFORE_THE_KEY`, or its default. Keys of SGR and of its components do not count between two models without
+    SGR.
     """
     usual, ours = detectron2_defaults(), flat(get_sgr_cfg()) | BEFORE_THE_KEY
     without = not made.get("MODEL.SGR.ENABLED") and not wanted.get("MODEL.SGR.ENABLED")
     found = []
     for key in sorted(made.keys() | wanted.keys()):
-        if without and key.startswith("MODEL.SGR."):
+        if without and key.startswith(("MODEL.SGR.", "INPUT.COMPONENTS.")):
             continue
         old = made.get(key, usual.get(key, ours.get(key)))
         new = wanted.get(key, usual.get(key, "(no such key)"))

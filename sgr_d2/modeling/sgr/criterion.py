@@ -108,7 +108,8 @@ class SGRCriterion(nn.Module):
         """
         Args:
             output: what SGR returned for the batch.
-            components: (B, H*stride, W*stride) integer ids, 0 ignored (padding too), largest component first.
+            components: (B, H*stride, W*stride) integer ids, 0 ignored (padding too), largest component first; those
+                above an image's number of components are labelled and in none.
             component_classes: (L,) int64 class of each component, an image.
 
         Returns:

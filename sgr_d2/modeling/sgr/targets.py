@@ -5,13 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sgr_d2.modeling.padding import copy_to
+
 
 class GridTargets(NamedTuple):
     """The components of a batch on the token grid.
 
     Attributes:
         masks: (B, L, H, W) float32, the share of each cell that component l + 1 covers.
-        labelled: (B, 1, H, W) float32, the share of each cell that any component covers.
+        labelled: (B, 1, H, W) float32, the share of each cell that is not ignored.
         counts: components of each image among the L, as a list of B ints.
     """
 
@@ -25,10 +27,10 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
 
     All (image, component, cell) triples are counted in one pass; no mask at image resolution is ever made. Ids run
     from the largest component to the smallest, so that an image with more than ``max_components`` keeps its largest;
-    the pixels of the others stay labelled.
+    the pixels of the others, and of ids above the image's count, stay labelled.
 
     Args:
-        ids: (B, H*stride, W*stride) integer, 0 ignored, 1.. components, largest first.
+        ids: (B, H*stride, W*stride) integer, 0 ignored, 1.. components, largest first, then what is in none.
         counts: number of components of each image.
         stride: pixels a cell along each axis.
         max_components: at most so many components an image.
@@ -41,7 +43,8 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
     num = max(kept, default=0)
     slots = num + 2  # ignored, the components, the labelled rest
     image = torch.arange(batch, device=ids.device)[:, None, None] * slots
-    slot = image + ids.clamp(max=num + 1)  # (B, H_img, W_img)
+    last = copy_to(torch.tensor(kept), ids.device)[:, None, None]
+    slot = image + torch.where(ids > last, num + 1, ids)  # (B, H_img, W_img)
     row = torch.arange(ids.shape[1], device=ids.device) // stride
     column = torch.arange(ids.shape[2], device=ids.device) // stride
     cell = row[:, None] * width + column[None]
