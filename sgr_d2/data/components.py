@@ -133,7 +133,7 @@ def _run_starts(flat: np.ndarray) -> np.ndarray:
 
 
 def _renumber(raw: np.ndarray, total: int, kept: np.ndarray, others: int) -> np.ndarray:
-    """Map ``kept`` of the ids 1..total of ``raw`` (H, W) to 1.., in that order, the rest to ``others``, 0 to 0: int32."""
+    """Map ``kept`` of the ids 1..total of ``raw`` (H, W) to 1.., in order, the rest to ``others``, 0 to 0: int32."""
     table = np.empty(max(total + 1, 1 << 16), np.int32)  # OpenCV wants an entry for each 16-bit value
     table[: total + 1] = others
     table[0] = 0
