@@ -19,6 +19,7 @@ def add_sgr_config(cfg: CN) -> None:
     # Modules to import before the config is read: they register parts of yours and may add keys (docs/extend.md).
     cfg.IMPORTS = []
     _add_model_keys(cfg)
+    _add_peer_keys(cfg)
     _add_backbone_keys(cfg)
     _add_mask_former_keys(cfg)
     _add_data_keys(cfg)
@@ -100,6 +101,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Keep SGR's parameters and running statistics fixed (to transfer its tokens).
     cfg.MODEL.SGR.FREEZE = False
 
+
+def _add_peer_keys(cfg: CN) -> None:
     cfg.MODEL.PEER = CN()
     # With META_ARCHITECTURE PeerSegmentor, what takes SGR's place: "NonLocal", "ObjectContext" or "GraphReasoning".
     cfg.MODEL.PEER.NAME = "NonLocal"

@@ -83,6 +83,7 @@ def test_dots_and_zero_are_in_view():
         ([{"label": "x"}], {}, r"rows: .* must be a table with the keys \['baseline', 'label', 'model'\]"),
         ([], {}, r"rows: \[\] must be a list that is not empty"),
         ([ROW], {"metrics": "sem_seg/mIoU"}, r"metrics: 'sem_seg/mIoU' must be a list"),
+        ([ROW], {"metrics": ["mIoU"]}, r"metrics: \['mIoU'\] must be names like sem_seg/mIoU"),
         ([ROW], {"colour": "red"}, r"overview\.yaml: .* must be a table with the keys"),
     ],
 )

@@ -16,14 +16,14 @@ from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from .outcome import metric_of
+from .plots import COLORS, LIGHT, draw_mean_and_interval, save_figure
 from .records import read_json
-from .statistics import Estimate, estimate, paired_difference
+from .statistics import Estimate, estimate
+from .summary import grid
 
 KEYS, ROW_KEYS = {"title", "metrics", "rows"}, {"label", "baseline", "model"}
-COLOR, LINE, FAINT = "#0072B2", "#333333", "#bbbbbb"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Row:
         return [self.model[metric][seed] - self.baseline[metric][seed] for seed in self.seeds(metric)]
 
     def estimate(self, metric: str) -> Estimate:
-        return paired_difference(self.model[metric], self.baseline[metric])
+        return estimate(self.differences(metric))
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ def read_overview(path: Path) -> Overview:
     for key, value in (("metrics", metrics), ("rows", entries)):
         if not isinstance(value, list) or not value:
             raise ValueError(f"{path}: {key}: {value!r} must be a list that is not empty.")
+    if not all(isinstance(metric, str) and "/" in metric for metric in metrics):
+        raise ValueError(f"{path}: metrics: {metrics!r} must be names like sem_seg/mIoU.")
     return Overview(str(data["title"]), metrics, [_row(path, entry, metrics) for entry in entries])
 
 
 def to_markdown(overview: Overview) -> str:
     """A table: of every metric the means of the seeds that are compared, and of the first one all differences."""
     first = overview.metrics[0]
-    headers = ["", "seeds", f"{first}: baseline", "model", "difference [95 % interval]", "by seed"]
+    headers = ["variant", "seeds", f"{first}: baseline", "model", "difference [95 % interval]", "by seed"]
     headers += [f"{metric}: difference" for metric in overview.metrics[1:]]
     lines = []
     for row in overview.rows:
@@ -93,8 +95,7 @@ def to_markdown(overview: Overview) -> str:
                 *others,
             ]
         )
-    table = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
-    return f"# {overview.title}\n\nDifferences are paired by seed.\n\n{table}\n"
+    return f"# {overview.title}\n\nDifferences are paired by seed.\n\n{grid(headers, lines)}\n"
 
 
 def draw_overview(overview: Overview, path: Path) -> None:
@@ -102,22 +103,17 @@ def draw_overview(overview: Overview, path: Path) -> None:
     metric = overview.metrics[0]
     figure = Figure(figsize=(9, 1.1 + 0.36 * len(overview.rows)), dpi=110, layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color=FAINT, linewidth=1, zorder=0)
+    axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
     for place, row in enumerate(overview.rows):
-        values, figures = row.differences(metric), row.estimate(metric)
-        if figures.n > 1:
-            axes.plot([figures.low, figures.high], [place, place], color=LINE, linewidth=1.3, zorder=1)
-        axes.plot(figures.mean, place, "|", color=LINE, markersize=12, markeredgewidth=2)
-        axes.plot(values, [place] * len(values), "o", color=COLOR, markersize=4.5, alpha=0.6)
+        values = row.differences(metric)
+        draw_mean_and_interval(axes, place, values)
+        axes.plot(values, [place] * len(values), "o", color=COLORS[0], markersize=4.5, alpha=0.6)
     axes.set_xlim(_limits([row.differences(metric) for row in overview.rows]))
     labels = [f"{row.label} ({len(row.seeds(metric))})" for row in overview.rows]
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     figure.supxlabel(f"{metric}, minus the baseline's: a dot a seed; 95 % interval, cut at the edge", fontsize=9)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(labelsize=9, left=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, axes, path)
 
 
 def _limits(differences: list[list[float]]) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
         for seed, value in values.items():
             axes.plot(value, row - 0.14, "o", color=colors[seed], markersize=5, alpha=0.9)
         if values:
-            _mean_and_interval(axes, row + 0.14, list(values.values()))
+            draw_mean_and_interval(axes, row + 0.14, list(values.values()))
         else:
             axes.text(0.5, row, "missing", transform=axes.get_yaxis_transform(), ha="center", va="center", color=LIGHT)
     base = collected.values(collected.variant(collected.plan.baseline), metric)
@@ -60,7 +60,7 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
     figure.supxlabel(f"{metric}: {meaning}", fontsize=9)
     _keep_in_view(axes, [v for variant in variants for v in collected.values(variant, metric).values()])
     _legend(axes, colors)
-    _save(figure, axes, path)
+    save_figure(figure, axes, path)
 
 
 def draw_sweep(collected: Collected, sweep: Sweep, metric: str, path: Path) -> None:
@@ -77,7 +77,7 @@ def draw_sweep(collected: Collected, sweep: Sweep, metric: str, path: Path) -> N
         axes.set_xscale("log")
     axes.set(xlabel=sweep.label, ylabel=metric)
     _finish_lines(axes, sweep.places)
-    _save(figure, axes, path)
+    save_figure(figure, axes, path)
 
 
 def draw_profile(collected: Collected, profile: Profile, path: Path) -> None:
@@ -91,7 +91,7 @@ def draw_profile(collected: Collected, profile: Profile, path: Path) -> None:
     axes.set(xlabel=profile.label, ylabel=profile.value)
     _set_places(axes, sorted(profile.metrics.values()))
     figure.legend(frameon=False, fontsize=8, loc="outside right center")
-    _save(figure, axes, path)
+    save_figure(figure, axes, path)
 
 
 def lines_of(collected: Collected, profile: Profile) -> dict[str, str]:
@@ -132,7 +132,7 @@ def seed_colors(collected: Collected) -> dict[int, str]:
     return {seed: COLORS[place % len(COLORS)] for place, seed in enumerate(seeds)}
 
 
-def _mean_and_interval(axes: Axes, row: float, values: list[float]) -> None:
+def draw_mean_and_interval(axes: Axes, row: float, values: list[float]) -> None:
     figure = estimate(values)
     if figure.n > 1:
         axes.plot([figure.low, figure.high], [row, row], color=DARK, linewidth=1.3)
@@ -151,7 +151,7 @@ def _legend(axes: Axes, colors: dict[int, str]) -> None:
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="best")
 
 
-def _save(figure: Figure, axes: Axes, path: Path) -> None:
+def save_figure(figure: Figure, axes: Axes, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
