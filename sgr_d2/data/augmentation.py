@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 
+from sgr_d2.checks import check_choice
 from sgr_d2.data.reading import IMAGE_FORMATS
 
 
@@ -32,9 +33,9 @@ def build_augmentations(
     if cfg.INPUT.CROP.ENABLED:
         augmentations.insert(0 if crop_first else 1, _random_crop(cfg, ignore_label, by_labels=not crop_first))
     if cfg.INPUT.COLOR_AUG_SSD:
-        _check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, IMAGE_FORMATS)
+        check_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, IMAGE_FORMATS)
         augmentations.append(TabulatedColorAugSSD(cfg.INPUT.FORMAT))
-    _check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
+    check_choice("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "vertical", "none"))
     if cfg.INPUT.RANDOM_FLIP != "none":
         vertical = cfg.INPUT.RANDOM_FLIP == "vertical"
         augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
@@ -75,7 +76,7 @@ class TabulatedColorAugSSD(ColorAugSSDTransform):
 def _random_scale(cfg: CfgNode) -> T.Augmentation:
     sizes, style = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     sizes = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
-    _check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", style, ("choice", "range"))
+    check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", style, ("choice", "range"))
     if not sizes or (style == "range" and (len(sizes) != 2 or sizes[0] > sizes[1])):
         raise ValueError(
             f"INPUT.MIN_SIZE_TRAIN must be [smallest, largest] for sampling 'range', a list for 'choice'; got {sizes}."
@@ -86,7 +87,7 @@ def _random_scale(cfg: CfgNode) -> T.Augmentation:
 def _random_crop(cfg: CfgNode, ignore_label: int, by_labels: bool) -> T.Augmentation:
     crop = cfg.INPUT.CROP
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
-    _check_choice("INPUT.CROP.TYPE", crop.TYPE, kinds)
+    check_choice("INPUT.CROP.TYPE", crop.TYPE, kinds)
     size = tuple(crop.SIZE)
     pixels = crop.TYPE.startswith("absolute")
     valid = all(x == int(x) >= 1 for x in size) if pixels else all(0 < x <= 1 for x in size)
@@ -103,8 +104,3 @@ def _random_crop(cfg: CfgNode, ignore_label: int, by_labels: bool) -> T.Augmenta
             )
         return T.RandomCrop(crop.TYPE, size)
     return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, size, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label)
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key} must be one of {', '.join(choices)}; got {value!r}.")

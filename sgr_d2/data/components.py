@@ -7,6 +7,7 @@ import cc3d
 import cv2
 import numpy as np
 
+from sgr_d2.checks import check_choice
 from sgr_d2.structures import ComponentMap
 
 LEFT_OUT = ("ignored", "outside")
@@ -40,7 +41,9 @@ def label_components(
         ValueError: ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative,
             ``left_out`` is something else, or ``instances`` has another shape.
     """
-    _check(labels, min_area, max_components, left_out)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"A label map is a 2-D integer array; got shape {labels.shape} of {labels.dtype}.")
+    check_component_options(min_area, max_components, left_out)
     if labels.size == 0:
         return ComponentMap(np.zeros(labels.shape, np.int32), np.zeros(0, np.int64), 0, 0)
     shifted = _ignored_to_zero(labels, ignore_label)
@@ -60,15 +63,13 @@ def label_components(
     )
 
 
-def _check(labels: np.ndarray, min_area: int, max_components: int, left_out: str) -> None:
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"A label map is a 2-D integer array; got shape {labels.shape} of {labels.dtype}.")
+def check_component_options(min_area: int, max_components: int, left_out: str = "ignored") -> None:
+    """Raise ValueError, which names the key of INPUT.COMPONENTS, unless `label_components` can work with these."""
     if min_area < 0 or max_components < 0:
         raise ValueError(
             f"INPUT.COMPONENTS.MIN_AREA and MAX_COMPONENTS must be 0 or more; got {min_area} and {max_components}."
         )
-    if left_out not in LEFT_OUT:
-        raise ValueError(f"INPUT.COMPONENTS.LEFT_OUT = {left_out!r}: choose from {list(LEFT_OUT)}.")
+    check_choice("INPUT.COMPONENTS.LEFT_OUT", left_out, LEFT_OUT)
 
 
 def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 from fvcore.transforms.transform import CropTransform
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import check_component_options, label_components
 from sgr_d2.data.datasets.things import thing_metadata_of
 from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask, paint_instances, polygons_of, to_rle
 from sgr_d2.data.reading import read_image
@@ -63,8 +63,9 @@ class DetectionMapper:
         """Keep the parts; ``classes`` and what follows it are read in training only.
 
         Raises:
-            ValueError: ``mask_format`` is neither "polygon" nor "bitmask".
+            ValueError: ``mask_format`` is neither "polygon" nor "bitmask", or a limit of components is negative.
         """
+        check_component_options(min_area, max_components)
         if mask_format not in ("polygon", "bitmask"):
             raise ValueError(f"INPUT.MASK_FORMAT must be polygon or bitmask; got {mask_format!r}.")
         self.is_train = is_train

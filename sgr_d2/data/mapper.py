@@ -13,7 +13,7 @@ from detectron2.data.detection_utils import SizeMismatchError
 from fvcore.transforms.transform import Transform
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import check_component_options, label_components
 from sgr_d2.data.datasets import metadata_of
 from sgr_d2.data.reading import read_image, read_label
 
@@ -48,7 +48,12 @@ class SemanticMapper:
         max_components: int = 256,
         left_out: str = "ignored",
     ) -> None:
-        """Keep the parts; ``num_classes`` and what follows it are read in training only."""
+        """Keep the parts; ``num_classes`` and what follows it are read in training only.
+
+        Raises:
+            ValueError: if `label_components` could not work with ``min_area``, ``max_components`` or ``left_out``.
+        """
+        check_component_options(min_area, max_components, left_out)
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format

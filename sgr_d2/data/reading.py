@@ -8,6 +8,8 @@ import numpy as np
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from PIL import Image
 
+from sgr_d2.checks import check_choice
+
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _INDEX_MODES = ("1", "L", "P", *_SIXTEEN_BIT_MODES)
@@ -27,8 +29,7 @@ def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
         FileNotFoundError: the file does not exist.
         ValueError: the file cannot be decoded, or ``format`` is neither.
     """
-    if format not in IMAGE_FORMATS:
-        raise ValueError(f"INPUT.FORMAT must be one of {', '.join(IMAGE_FORMATS)}; got {format!r}.")
+    check_choice("INPUT.FORMAT", format, IMAGE_FORMATS)
     with _decoded(path, "image") as image:
         return _to_array(image, path, format)
 

@@ -7,8 +7,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from torch import nn
 
 import sgr_d2.modeling  # noqa: F401  registers the models
+from sgr_d2.checks import check_registered
 from sgr_d2.modeling import SGR
-from sgr_d2.modeling.checks import check_registered
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 
 

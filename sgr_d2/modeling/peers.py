@@ -12,7 +12,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checks import check_choice, check_features
+from sgr_d2.checks import check_choice, check_features
+
 from .segmentor import SGRSegmentor, features_of_head
 from .sgr.grid import enlarge_valid, shrink_valid, valid_cells
 from .sgr.pointwise import PointwiseConv2d

@@ -7,9 +7,9 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
 from torch import Tensor, nn
 
+from sgr_d2.checks import check_features, check_num_classes
 from sgr_d2.structures import TOKENS, ImageTokens, SGROutput
 
-from .checks import check_features, check_num_classes
 from .image_names import naming_images
 from .monitor import log_regions
 from .padding import copy_to, pad_to_batch

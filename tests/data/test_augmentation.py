@@ -130,11 +130,11 @@ def test_at_test_the_image_is_scaled_at_most(cfg):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("RANDOM_FLIP", "both", r"INPUT\.RANDOM_FLIP must be one of horizontal, vertical, none; got 'both'"),
-        ("MIN_SIZE_TRAIN_SAMPLING", "all", r"INPUT\.MIN_SIZE_TRAIN_SAMPLING must be one of choice, range; got 'all'"),
+        ("RANDOM_FLIP", "both", r"INPUT\.RANDOM_FLIP = 'both': choose from \['horizontal', 'vertical', 'none'\]"),
+        ("MIN_SIZE_TRAIN_SAMPLING", "all", r"\.MIN_SIZE_TRAIN_SAMPLING = 'all': choose from \['choice', 'range'\]"),
         ("MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE_TRAIN must be"),
-        ("FORMAT", "L", r"INPUT\.FORMAT must be one of RGB, BGR; got 'L'"),
-        ("CROP.TYPE", "square", r"INPUT\.CROP\.TYPE must be one of relative_range, .*; got 'square'"),
+        ("FORMAT", "L", r"INPUT\.FORMAT = 'L': choose from \['RGB', 'BGR'\]"),
+        ("CROP.TYPE", "square", r"INPUT\.CROP\.TYPE = 'square': choose from \['relative_range', .*\]"),
         ("CROP.SIZE", [1.5, 1], r"INPUT\.CROP\.SIZE must be two shares .* 'relative_range'; got \(1\.5, 1\)"),
         ("CROP.SIZE", [0.5, 0.5, 0.5], r"INPUT\.CROP\.SIZE must be two shares"),
     ],

@@ -97,6 +97,19 @@ def test_from_config(folder_cfg, write_pair, scene):
         assert output["image"].shape[2] <= 40
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("LEFT_OUT", "outsde", r"INPUT\.COMPONENTS\.LEFT_OUT = 'outsde': choose from \['ignored', 'outside'\]"),
+        ("MIN_AREA", -1, r"INPUT\.COMPONENTS\.MIN_AREA and MAX_COMPONENTS must be 0 or more; got -1 and"),
+    ],
+)
+def test_wrong_component_options_are_found_before_the_first_image(folder_cfg, key, value, message):
+    folder_cfg.INPUT.COMPONENTS[key] = value
+    with pytest.raises(ValueError, match=message):
+        SemanticMapper(folder_cfg, is_train=True)
+
+
 def test_the_crop_knows_the_ignore_label_of_the_data_set(folder_cfg, write_pair):
     labels = np.zeros((20, 40), np.uint8)
     labels[:, 20:] = 1

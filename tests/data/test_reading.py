@@ -72,7 +72,7 @@ def test_missing_and_damaged_files(tmp_path, read):
 
 def test_bad_formats(tmp_path):
     path = save(tmp_path / "a.png", GRAY)
-    with pytest.raises(ValueError, match=r"INPUT\.FORMAT must be one of RGB, BGR; got 'YUV'"):
+    with pytest.raises(ValueError, match=r"INPUT\.FORMAT = 'YUV': choose from \['RGB', 'BGR'\]"):
         read_image(path, "YUV")
     with pytest.raises(ValueError, match=r"b\.tif holds floating-point values"):
         read_image(save(tmp_path / "b.tif", GRAY.astype(np.float32)))

@@ -7,7 +7,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from torch import nn
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.checks import check_features
 
 from .swin import build_swin_backbone
 from .timm_backbone import build_timm_backbone

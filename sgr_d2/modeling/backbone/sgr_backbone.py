@@ -15,7 +15,7 @@ from detectron2.modeling import Backbone
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.checks import check_features
 from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.randomness import own_random_numbers
 from sgr_d2.modeling.sgr import SGR

@@ -5,7 +5,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, SwinTransformer
 from torch import Tensor
 
-from sgr_d2.modeling.checks import check_features, check_freeze_at
+from sgr_d2.checks import check_features, check_freeze_at
 
 
 class SwinBackbone(SwinTransformer):

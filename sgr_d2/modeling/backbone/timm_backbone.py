@@ -15,7 +15,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_features, check_freeze_at
+from sgr_d2.checks import check_features, check_freeze_at
 
 from .timm_weights import (
     compare_pixels,

@@ -9,7 +9,7 @@ from detectron2.layers import Conv2d, ShapeSpec
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.checks import check_features
 
 from .pixel_decoder import GROUPS, PIXEL_DECODER_REGISTRY, add_resized, conv_norm
 from .structures import MAX_LEVELS, PixelFeatures

@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_features, check_num_classes, check_registered
+from sgr_d2.checks import check_features, check_num_classes, check_registered
 from sgr_d2.modeling.postprocessing import resize_scores
 from sgr_d2.structures import TOKENS
 

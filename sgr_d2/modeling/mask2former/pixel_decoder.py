@@ -12,7 +12,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sgr_d2.modeling.checks import check_features
+from sgr_d2.checks import check_features
 
 from .deformable_encoder import DeformableEncoder
 from .structures import MAX_LEVELS, PixelFeatures

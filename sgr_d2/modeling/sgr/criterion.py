@@ -9,7 +9,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sgr_d2.modeling.checks import check_choice
+from sgr_d2.checks import check_choice
 from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.progress import share_done
 from sgr_d2.modeling.ranks import mean_over_ranks

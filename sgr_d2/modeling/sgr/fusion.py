@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sgr_d2.modeling.checks import check_choice
+from sgr_d2.checks import check_choice
 
 from .batch_norm import BatchNorm
 from .pointwise import PointwiseConv2d

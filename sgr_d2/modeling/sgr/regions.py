@@ -8,7 +8,7 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from sgr_d2.modeling.checks import check_choice
+from sgr_d2.checks import check_choice
 
 from .pointwise import PointwiseConv2d
 

@@ -11,7 +11,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgr_d2.modeling.checks import check_choice, check_features
+from sgr_d2.checks import check_choice, check_features
 from sgr_d2.structures import SGROutput
 
 from .encoder import build_encoder
