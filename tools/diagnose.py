@@ -24,7 +24,7 @@ from sgr_d2.engine import Trainer, evaluate, load_config
 from sgr_d2.engine.build import without_initial_weights
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
 from sgr_d2.engine.same_run import load_trained
-from sgr_d2.engine.setup import use_machine
+from sgr_d2.engine.setup import fit_to_machine
 from sgr_d2.engine.token_use import Change, TokenParts, token_use
 
 
@@ -56,10 +56,8 @@ def diagnose(args: argparse.Namespace) -> dict:
     """
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights]).clone()
-    cfg.defrost()
-    use_machine(cfg, world_size=1)
-    cfg.freeze()
+    opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
+    cfg = fit_to_machine(load_config(args.config_file, opts), args.config_file, opts, world_size=1)
     seed_all_rng(cfg.SEED)
     model = Trainer.build_model(without_initial_weights(cfg))
     load_trained(cfg, model, args.weights)

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             # a folder for each place of results: none takes over, or waits for, the runs of another
             work=args.work or Path("output/experiments") / (args.output.resolve().name if args.output else plan.name),
         )
-        configs = {run.name: resolve(run) for run in plan.runs()}
+        configs = {run.name: resolve(run, cpu=plan.num_gpus == 0) for run in plan.runs()}
         runs = plan.runs(args.only)
         collected = collect(plan, folders, configs)
     except (OSError, KeyError, ValueError) as error:

@@ -3,8 +3,10 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import parse_qs
 
@@ -18,7 +20,7 @@ from .checkpoint_file import read_checkpoint, require_weights
 from .detector_keys import check_backbone
 from .key_maps import match_keys
 from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
-from .model_card import classes_in
+from .model_card import classes_in, settings_in
 
 # In the names of files that are being written.
 UNFINISHED = ".unfinished"
@@ -86,6 +88,7 @@ class Checkpointer(DetectionCheckpointer):
     report: LoadReport | None = None
     path = ""
     classes: list[str] | None = None  # None: the file does not name them
+    settings: Mapping[str, Any] = MappingProxyType({})  # the config in the file; empty: it has none
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """
@@ -134,7 +137,7 @@ class Checkpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict):
         """Rename the tensors, load those that fit, and make the report."""
         own = self.model.state_dict()
-        self.classes = classes_in(checkpoint)
+        self.classes, self.settings = classes_in(checkpoint), settings_in(checkpoint)
         state, names = self._renamed(checkpoint, own)
         fitting = [key for key, tensor in state.items() if key in own and own[key].shape == tensor.shape]
         if not fitting:

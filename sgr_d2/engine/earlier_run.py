@@ -6,6 +6,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
+from sgr_d2.files import appearing_whole
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -101,6 +103,9 @@ def keeping_config(folder: str) -> Iterator[None]:
     """Leave the config.yaml of a training as it is, whatever is written there meanwhile."""
     path = Path(folder) / "config.yaml"
     kept = path.read_bytes() if holds_run(Path(folder)) and path.is_file() else None
-    yield
-    if kept is not None:
-        path.write_bytes(kept)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            with appearing_whole(path) as temporary:
+                temporary.write_bytes(kept)

@@ -94,6 +94,12 @@ def classes_in(checkpoint: dict[str, Any]) -> list[str] | None:
     return card.get("classes") if isinstance(card, dict) else None
 
 
+def settings_in(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The config in the content of a checkpoint file, nested as in its yaml; empty if it carries no card."""
+    card = checkpoint.get(KEY)
+    return yaml.safe_load(card["config"]) if isinstance(card, dict) and "config" in card else {}
+
+
 def read_card(path: str | Path) -> ModelCard:
     """Read the card of a checkpoint.
 

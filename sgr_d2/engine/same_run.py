@@ -16,6 +16,8 @@ from .tasks import task_of
 
 logger = logging.getLogger(__name__)
 
+# What decides which images a step sees; the number of processes may change.
+_IMAGES = ("SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
 _ADVICE = (
     "--resume needs the model and optimizer of the run; to fine-tune give MODEL.WEIGHTS without --resume, and another "
     "OUTPUT_DIR."
@@ -71,6 +73,20 @@ def require_same_model(checkpointer: Checkpointer) -> None:
         raise ValueError(
             f"--resume: {checkpointer.path} lacks {len(absent)} parameters of the model, or has them in another shape: "
             f"{summary(absent)}. {_ADVICE}"
+        )
+
+
+def require_same_images(cfg: CfgNode, checkpointer: Checkpointer) -> None:
+    """Raise ValueError if the run saw other images, or another number of them a step, than ``cfg`` asks for."""
+    for key in _IMAGES:
+        section, name = key.split(".")
+        then, now = checkpointer.settings.get(section, {}).get(name), cfg[section][name]
+        if then is None or then == (list(now) if isinstance(now, tuple) else now):
+            continue
+        raise ValueError(
+            f"--resume: {checkpointer.path} is of a run with {key} = {then}, and this one has {now}: it would not go "
+            f"on with the images and the schedule of that one. Give {key} {then}, with any number of processes; to "
+            "train on differently, MODEL.WEIGHTS without --resume, and another OUTPUT_DIR."
         )
 
 

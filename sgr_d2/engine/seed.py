@@ -1,11 +1,25 @@
 """One seed for a whole run."""
 
 import logging
+from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
+
+
+def with_seed_of_run(cfg: CfgNode) -> CfgNode:
+    """The config with the SEED that the run in its OUTPUT_DIR drew, if it is negative and there is such a run."""
+    file = Path(cfg.OUTPUT_DIR, "config.yaml")
+    if cfg.SEED >= 0 or not file.is_file():
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = yaml.safe_load(file.read_text(encoding="utf-8")).get("SEED", cfg.SEED)
+    cfg.freeze()
+    return cfg
 
 
 def with_seed(cfg: CfgNode) -> CfgNode:

@@ -23,7 +23,7 @@ from .checkpoint_file import require_weights
 from .earlier_run import check_resume, claim, keeping_config, set_aside
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
-from .seed import with_seed
+from .seed import with_seed, with_seed_of_run
 from .tasks import check_model, task_of
 
 logger = logging.getLogger(__name__)
@@ -43,15 +43,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     if earlier:
         logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have gone on.", earlier)
-    cfg.defrost()
-    if args.num_gpus == 0:
-        cfg.MODEL.DEVICE = "cpu"
-    given = args.opts[::2]
-    use_machine(cfg, comm.get_world_size(), given=given)
-    cfg.freeze()
-    cfg = with_seed(cfg)
-    reference_batch = _batch_of_file(args.config_file, args.opts)
-    cfg = scale_solver(cfg, comm.get_world_size(), reference_batch=reference_batch, given=given)
+    if args.resume and not args.eval_only:
+        cfg = with_seed_of_run(cfg)
+    cfg = with_seed(fit_to_machine(cfg, args.config_file, args.opts, comm.get_world_size(), cpu=args.num_gpus == 0))
     keep = (args.eval_only or args.resume) and comm.is_main_process()  # `train` writes that of a run that does go on
     with keeping_config(cfg.OUTPUT_DIR) if keep else nullcontext():
         default_setup(cfg, args)
@@ -70,8 +64,35 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
         ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
     """
     cfg = load_config(args.config_file, args.opts)
+    if args.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
+        raise ValueError(
+            f"MODEL.DEVICE = cpu with --num-gpus {args.num_gpus}: where a GPU is seen, Detectron2 lets processes talk "
+            'through it. Hide it: CUDA_VISIBLE_DEVICES="" python train_net.py ...'
+        )
     require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     return cfg
+
+
+def fit_to_machine(
+    cfg: CfgNode, config_file: str, opts: Sequence[str], world_size: int, *, cpu: bool = False
+) -> CfgNode:
+    """The config as it is used by ``world_size`` processes here: device, precision, norms, batch and schedule.
+
+    Args:
+        cfg: `load_config` of ``config_file`` and ``opts``.
+        world_size: processes.
+        cpu: use no GPU even where there is one.
+
+    Raises:
+        ValueError: SOLVER.REFERENCE_WORLD_SIZE does not divide the batch.
+    """
+    cfg, given = cfg.clone(), opts[::2]
+    cfg.defrost()
+    if cpu:
+        cfg.MODEL.DEVICE = "cpu"
+    use_machine(cfg, world_size, given=given)
+    cfg.freeze()
+    return scale_solver(cfg, world_size, reference_batch=_batch_of_file(config_file, opts), given=given)
 
 
 def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:

@@ -26,6 +26,7 @@ from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
     load_trained,
     require_same_classes,
+    require_same_images,
     require_same_model,
     require_same_optimizer,
     require_same_start,
@@ -91,6 +92,7 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict):
         """Called when a run goes on, after the weights were loaded."""
         require_same_classes(self.cfg, self.checkpointer)
+        require_same_images(self.cfg, self.checkpointer)
         require_same_model(self.checkpointer)
         groups = state_dict["_trainer"]["optimizer"]["param_groups"]
         require_same_optimizer(self.optimizer, groups, self.checkpointer.path)
@@ -246,6 +248,8 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Tra
 
 
 def limit_threads(num_processes: int) -> None:
-    """Share the cores among the processes of this machine, where they train on the CPU."""
+    """Share the threads that torch would use (OMP_NUM_THREADS, the cores it may use) among the processes of this
+    machine, where they train on the CPU.
+    """
     if num_processes > 1 and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_processes))
+        torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))

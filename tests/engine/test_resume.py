@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+import yaml
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from toy_runs import run, weights
@@ -102,6 +103,9 @@ def test_a_resumed_run_has_the_decays_and_the_momentum_of_its_config(config_file
         (("MODEL.SGR.NUM_TOKENS", 5), r"lacks \d+ parameters of the model, or has them in another shape: .*region"),
         (("SOLVER.OPTIMIZER", "SGD"), r"SOLVER.OPTIMIZER is another one: it has .*momentum.*, the file's .*betas"),
         (("MODEL.SGR.ENABLED", False), r"the optimizer has groups of \[.+\] parameters, the file's \["),
+        (("SOLVER.IMS_PER_BATCH", 2), r"with SOLVER.IMS_PER_BATCH = 4, and this one has 2: .*_BATCH 4, with"),
+        (("DATASETS.TRAIN_FRACTION", 0.5), r"DATASETS.TRAIN_FRACTION = 1.0, and this one has 0.5"),
+        (("DATASETS.TRAIN", "('scenes_val',)"), r"TRAIN = \['scenes_train'\], and this one has \('scenes_val',\)"),
     ],
 )
 def test_a_run_is_resumed_with_its_model_and_its_optimizer(config_file, trained, options, message):
@@ -117,6 +121,20 @@ def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
     run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
     run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 2, resume=True)
     assert "MAX_ITER: 2\n" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_seed_that_was_drawn_is_that_of_the_whole_run(config_file, tmp_path):
+    opts = ["SEED", -1, "DATASETS.TEST", "()"]
+    run(config_file, *opts, "OUTPUT_DIR", tmp_path / "whole", "SOLVER.MAX_ITER", 4)
+    drawn = yaml.safe_load((tmp_path / "whole/config.yaml").read_text())["SEED"]
+    cfg = load_config(str(config_file), ["SEED", str(drawn), "OUTPUT_DIR", str(tmp_path / "parts")])
+    cfg.defrost()
+    cfg.merge_from_list(["SOLVER.MAX_ITER", 4, "DATASETS.TEST", ()])
+    interrupted(cfg, after=3, checkpoint_period=2)
+    (tmp_path / "parts/config.yaml").write_text(cfg.dump())
+    run(config_file, *opts, "OUTPUT_DIR", tmp_path / "parts", "SOLVER.MAX_ITER", 4, resume=True)
+    expected, actual = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
 def test_classes_in_another_order_are_not_evaluated_nor_resumed(config_file, trained, tmp_path):

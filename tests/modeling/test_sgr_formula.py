@@ -134,3 +134,12 @@ def test_reprojection_is_in_float32_under_autocast():
         mixed = fusion.from_tokens(tokens).float()
         fusion(torch.randn(1, 5, 4, 6), tokens, regions)
     torch.testing.assert_close(hidden[0], reproject(mixed, regions), rtol=1e-5, atol=1e-6)
+
+
+def test_the_layers_of_the_encoder_start_apart():
+    layers = SGR(toy_shape("res2"), num_tokens=4, token_dim=16, num_heads=2, encoder_layers=3).encoder.layers
+    for name, weight in layers[0].named_parameters():
+        if weight.ndim > 1:
+            others = [dict(layer.named_parameters())[name] for layer in layers[1:]]
+            assert not any(torch.equal(weight, other) for other in others), name
+            assert all(0.5 < (other.std() / weight.std()) < 2 for other in others), name

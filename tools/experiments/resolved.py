@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.engine import load_config
+from sgr_d2.engine.setup import fit_to_machine
 
 from .plan import Run
 
@@ -48,14 +49,19 @@ def detectron2_defaults() -> dict[str, Any]:
     return flat(get_cfg())
 
 
-def resolve(run: Run) -> dict[str, Any]:
-    """The settings of a run that are not Detectron2's defaults, ours all of them.
+def resolve(run: Run, *, cpu: bool = False) -> dict[str, Any]:
+    """The settings of a run that are not Detectron2's defaults, ours all of them: those that one process trains with.
+
+    Args:
+        run: of a plan.
+        cpu: it uses no GPU even where there is one.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: from the config, with the name of the run before the message.
     """
     try:
-        cfg = flat(load_config(run.config, run.options()))
+        config_file, opts = str(run.config), run.options()
+        cfg = flat(fit_to_machine(load_config(config_file, opts), config_file, opts, world_size=1, cpu=cpu))
     except KeyError as error:
         raise KeyError(f"{run.name}: {error.args[0]}") from error
     except FileNotFoundError as error:

@@ -15,9 +15,12 @@ def build_encoder(dim: int, layers: int, num_heads: int, norm: str = "LN") -> nn
     """
     if layers == 0:
         return nn.Identity() if norm == "LN" else TokenBatchNorm(norm, dim)
-    layer = nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
+    options = {"dropout": 0.0, "batch_first": True, "norm_first": True}
+    made = nn.ModuleList(nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, **options) for _ in range(layers))
     last = nn.LayerNorm(dim) if norm == "LN" else TokenBatchNorm(norm, dim)
-    return nn.TransformerEncoder(layer, layers, norm=last, enable_nested_tensor=False)
+    encoder = nn.TransformerEncoder(made[0], layers, norm=last, enable_nested_tensor=False)
+    encoder.layers = made  # torch's own are copies of the first, which would all start alike
+    return encoder
 
 
 class TokenBatchNorm(nn.Module):
