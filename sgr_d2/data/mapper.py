@@ -29,6 +29,8 @@ class SemanticMapper:
     and in training
 
     * ``sem_seg``: (H, W) uint8, or int32 where that is too small, classes and the ignore label;
+    and with ``components``, which SGR is taught with,
+
     * ``components``: (H, W) int16, or int32, 0 or the number of the component (L + 1: left out, if those are
       "outside"); made after the augmentation;
     * ``component_classes``: (L,) int64;
@@ -44,6 +46,7 @@ class SemanticMapper:
         image_format: str = "RGB",
         num_classes: int = 0,
         ignore_label: int = 255,
+        components: bool = True,
         min_area: int = 128,
         max_components: int = 256,
         left_out: str = "ignored",
@@ -59,6 +62,7 @@ class SemanticMapper:
         self.image_format = image_format
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        self.components = components
         self.min_area = min_area
         self.max_components = max_components
         self.left_out = left_out
@@ -74,6 +78,7 @@ class SemanticMapper:
             "augmentations": build_augmentations(cfg, True, ignore_label=metadata.ignore_label),
             "num_classes": len(metadata.classes),
             "ignore_label": metadata.ignore_label,
+            "components": cfg.MODEL.SGR.ENABLED,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
             "max_components": cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
             "left_out": cfg.INPUT.COMPONENTS.LEFT_OUT,
@@ -109,6 +114,11 @@ class SemanticMapper:
         return labels
 
     def _targets(self, labels: np.ndarray) -> dict[str, Any]:
+        sem_seg = labels.astype(np.uint8 if labels.dtype == np.uint8 else np.int32, order="C")
+        targets = {"sem_seg": torch.from_numpy(sem_seg)}
+        return targets | self._components(labels) if self.components else targets
+
+    def _components(self, labels: np.ndarray) -> dict[str, Any]:
         found = label_components(
             labels,
             ignore_label=self.ignore_label,
@@ -119,7 +129,6 @@ class SemanticMapper:
         # the smallest types: they travel between processes and to the GPU
         ids = found.ids.astype(np.int16) if len(found.classes) < np.iinfo(np.int16).max else found.ids
         return {
-            "sem_seg": torch.from_numpy(labels.astype(np.uint8 if labels.dtype == np.uint8 else np.int32, order="C")),
             "components": torch.from_numpy(ids),
             "component_classes": torch.from_numpy(found.classes),
             "components_small": found.num_small,

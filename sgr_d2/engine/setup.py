@@ -43,7 +43,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     if earlier:
         logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have gone on.", earlier)
-    if args.resume and not args.eval_only:
+    if not args.eval_only and args.resume:
         cfg = with_seed_of_run(cfg)
     cfg = with_seed(fit_to_machine(cfg, args.config_file, args.opts, comm.get_world_size(), cpu=args.num_gpus == 0))
     keep = (args.eval_only or args.resume) and comm.is_main_process()  # `train` writes that of a run that does go on
@@ -92,6 +92,8 @@ def fit_to_machine(
         cfg.MODEL.DEVICE = "cpu"
     use_machine(cfg, world_size, given=given)
     cfg.freeze()
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE == 0:
+        return cfg
     return scale_solver(cfg, world_size, reference_batch=_batch_of_file(config_file, opts), given=given)
 
 

@@ -1,11 +1,10 @@
 """The results of a detector as a text table."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from sgr_d2.evaluation.report import Results, format_table
+from sgr_d2.evaluation.report import Results, format_table, number_text
 
 _TASKS = {"bbox": "boxes", "segm": "masks"}
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -17,7 +16,7 @@ def format_detection_table(results: Results, class_names: Sequence[str]) -> str:
     The precision of each class is in the log of Detectron2's evaluator, and in ``metrics.json``.
     """
     found = {title: results[task] for task, title in _TASKS.items() if results.get(task)}
-    rows = [[title, *(_number(metrics, name) for name in _FIGURES)] for title, metrics in found.items()]
+    rows = [[title, *(number_text(metrics, name, 2) for name in _FIGURES)] for title, metrics in found.items()]
     parts = []
     if rows:
         headers = ["", *_FIGURES]
@@ -26,8 +25,3 @@ def format_detection_table(results: Results, class_names: Sequence[str]) -> str:
     if text := format_table(rest, class_names):
         parts.append(text)
     return "\n\n".join(parts)
-
-
-def _number(metrics: Mapping[str, float], name: str) -> str:
-    value = metrics.get(name, math.nan)
-    return "n/a" if math.isnan(value) else f"{value:.2f}"

@@ -25,10 +25,15 @@ class ContextEvaluator(DatasetEvaluator):
     def __init__(self, *, context_labels: Sequence[int], edges: Sequence[float] = EDGES, distributed: bool = True):
         """
         Args:
-            context_labels: the classes that context objects may have.
+            context_labels: the classes that context objects may have, two or more.
             edges: lower ends of the bins, ascending from 0.
             distributed: gather the sums of all processes.
+
+        Raises:
+            ValueError: there are fewer than two ``context_labels``.
         """
+        if len(set(context_labels)) < 2:
+            raise ValueError(f"context_labels = {list(context_labels)}: context decides between two classes or more.")
         self.context_labels = list(context_labels)
         self.edges = np.asarray(edges, float)
         self.distributed = distributed
@@ -59,9 +64,9 @@ class ContextEvaluator(DatasetEvaluator):
         top, left, bottom, right = item["box"]
         votes = np.bincount(predicted[top:bottom, left:right].ravel(), minlength=max(self.context_labels) + 1)
         mine = votes[item["label"]]
-        others = max(votes[label] for label in self.context_labels if label != item["label"])
-        verdict = 0.5 if mine == others else float(mine > others)
-        return 1, verdict, mine + others, mine
+        others = [votes[label] for label in self.context_labels if label != item["label"]]
+        verdict = 0.5 if mine == max(others) else float(mine > max(others))
+        return 1, verdict, mine + sum(others), mine
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Return ``{"context": figures}`` in percent on the main process; NaN for a bin without objects.

@@ -53,9 +53,9 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
     sem_seg = results.get("sem_seg")
     tokens = results.get("token_semantics")
     if sem_seg:
-        parts.append(tabulate([[_number(sem_seg, name, 2) for name in _SUMMARY]], headers=_SUMMARY, **_STYLE))
+        parts.append(tabulate([[number_text(sem_seg, name, 2) for name in _SUMMARY]], headers=_SUMMARY, **_STYLE))
     if official := results.get("cityscapes"):
-        row = ["official", *(_number(official, name, 2) for name in _CITYSCAPES)]
+        row = ["official", *(number_text(official, name, 2) for name in _CITYSCAPES)]
         parts.append(tabulate([row], headers=["cityscapes", *_CITYSCAPES], **_STYLE))
     if tokens:
         parts.append(_token_table(tokens))
@@ -72,22 +72,24 @@ _STYLE: dict[str, Any] = {"tablefmt": "pipe", "stralign": "right", "disable_nump
 
 
 def _token_table(tokens: Mapping[str, float]) -> str:
-    rows = [[name, _number(tokens, name, 4), _number(tokens, f"{name}_normalized", 4)] for name in _TOKEN_FIGURES]
-    rows.append(["active_rate", _number(tokens, "active_rate", 4), ""])
+    rows = [
+        [name, number_text(tokens, name, 4), number_text(tokens, f"{name}_normalized", 4)] for name in _TOKEN_FIGURES
+    ]
+    rows.append(["active_rate", number_text(tokens, "active_rate", 4), ""])
     return tabulate(rows, headers=["tokens", "nats", "normalized"], **_STYLE)
 
 
 def _class_table(sem_seg: Mapping[str, float], class_names: Sequence[str]) -> str:
     columns = min(_CLASSES_PER_ROW, len(class_names))
-    entries = [[name, _number(sem_seg, f"IoU-{name}", 2)] for name in class_names]
+    entries = [[name, number_text(sem_seg, f"IoU-{name}", 2)] for name in class_names]
     rows = [list(chain(*entries[first : first + columns])) for first in range(0, len(entries), max(1, columns))]
     return tabulate(rows, headers=["class", "IoU"] * columns, **_STYLE)
 
 
 def _error_table(errors: Mapping[str, float], class_names: Sequence[str]) -> str:
-    rows = [[name, *(_number(errors, f"{kind}-{name}", 2) for kind in KINDS)] for name in class_names]
-    rows.append(["mean", *(_number(errors, kind, 2) for kind in KINDS)])
-    rows.append(["% of pixels", *(_number(errors, f"pixels-{kind}", 2) for kind in KINDS)])
+    rows = [[name, *(number_text(errors, f"{kind}-{name}", 2) for kind in KINDS)] for name in class_names]
+    rows.append(["mean", *(number_text(errors, kind, 2) for kind in KINDS)])
+    rows.append(["% of pixels", *(number_text(errors, f"pixels-{kind}", 2) for kind in KINDS)])
     return tabulate(rows, headers=["IoU lost by", *KINDS], **_STYLE)
 
 
@@ -97,10 +99,11 @@ def _table_of_others(results: Results) -> str:
 
 
 def _plain(metrics: Mapping[str, float], name: str) -> str:
-    return str(metrics[name]) if isinstance(metrics[name], int) else _number(metrics, name, 4)
+    return str(metrics[name]) if isinstance(metrics[name], int) else number_text(metrics, name, 4)
 
 
-def _number(metrics: Mapping[str, float], name: str, digits: int) -> str:
+def number_text(metrics: Mapping[str, float], name: str, digits: int) -> str:
+    """The figure ``name`` with so many digits; n/a where it is absent or undefined."""
     value = metrics.get(name, math.nan)
     return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
 

@@ -100,7 +100,7 @@ class Peer(nn.Module):
             dim: D. nodes: N. num_classes: C.
 
         Raises:
-            ValueError: for an unknown ``kind``.
+            ValueError: for an unknown ``kind``, or if no level is both read and refined.
         """
         check_choice("MODEL.PEER.NAME", kind, KINDS)
         super().__init__()
@@ -109,6 +109,10 @@ class Peer(nn.Module):
             {n: nn.Sequential(PointwiseConv2d(s.channels, dim), LayerNorm2d(dim)) for n, s in input_shape.items()}
         )
         self.mix = KINDS[kind](dim, nodes, num_classes)
+        if not {name for name, _ in self.levels} & set(refined):
+            raise ValueError(
+                f"The peer reads {list(input_shape)} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
+            )
         channels = {name: input_shape[name].channels for name, _ in self.levels if name in refined}
         self.fuse = nn.ModuleDict({name: _fusion(width, dim) for name, width in channels.items()})
 
@@ -166,6 +170,7 @@ class PeerSegmentor(SGRSegmentor):
         return options | {
             "peer": Peer(cfg, options["backbone"].output_shape()),
             "aux_weight": cfg.MODEL.PEER.AUX_WEIGHT,
+            "read": [*features_of_head(cfg), *cfg.MODEL.SGR.IN_FEATURES],
         }
 
     def refine(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], None]:

@@ -112,14 +112,15 @@ class _TokenMean:
     """Regions averaged cell by cell; tokens averaged with the mass of their regions as weights."""
 
     def __init__(self, example: ImageTokens, box: tuple[int, int, int, int], size: tuple[int, int]):
-        self.strides = ((box[2] - box[0]) / example.extent[0], (box[3] - box[1]) / example.extent[1])
+        # whole pixels; a quotient of quotients is not quite, and would begin another row of cells
+        self.strides = (round((box[2] - box[0]) / example.extent[0]), round((box[3] - box[1]) / example.extent[1]))
         self.extent = (size[0] / self.strides[0], size[1] / self.strides[1])
         self.regions = _Mean(example.regions, tuple(-int(-length // 1) for length in self.extent))
         self.tokens = torch.zeros_like(example.tokens)
         self.mass = example.tokens.new_zeros(len(example.tokens), 1)
 
     def add(self, box: tuple[int, int, int, int], found: ImageTokens) -> None:
-        top, left = round(box[0] / self.strides[0]), round(box[1] / self.strides[1])
+        top, left = box[0] // self.strides[0], box[1] // self.strides[1]
         rows, columns = found.regions.shape[-2:]
         self.regions.add((top, left, top + rows, left + columns), found.regions)
         mass = found.regions.sum((1, 2))[:, None]

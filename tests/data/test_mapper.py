@@ -83,7 +83,7 @@ def test_image_and_labels_go_through_the_same_augmentation(write_pair, scene):
 
 
 def test_from_config(folder_cfg, write_pair, scene):
-    folder_cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 3
+    folder_cfg.MODEL.SGR.ENABLED, folder_cfg.INPUT.COMPONENTS.MAX_COMPONENTS = True, 3
     folder_cfg.INPUT.COMPONENTS.LEFT_OUT = "outside"
     mapper = SemanticMapper(folder_cfg, is_train=True)
     assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 3)
@@ -95,6 +95,12 @@ def test_from_config(folder_cfg, write_pair, scene):
         assert_consistent(output, mapper)
         assert output["image"].shape[1] <= 32
         assert output["image"].shape[2] <= 40
+
+
+def test_a_baseline_pays_for_no_components(folder_cfg, write_pair, scene):
+    folder_cfg.MODEL.SGR.ENABLED = False
+    output = SemanticMapper(folder_cfg, is_train=True)(write_pair("a", scene))
+    assert "sem_seg" in output and not [key for key in output if key.startswith("component")]
 
 
 @pytest.mark.parametrize(
@@ -199,5 +205,6 @@ def test_wrong_labels_and_missing_files(write_pair, scene):
 
 
 def test_workers_can_be_spawned(folder_cfg, write_pair, scene):
+    folder_cfg.MODEL.SGR.ENABLED = True
     mapper = pickle.loads(pickle.dumps(SemanticMapper(folder_cfg, is_train=True)))
     assert_consistent(mapper(write_pair("a", scene)), mapper)

@@ -2,7 +2,7 @@ import multiprocessing
 
 import pytest
 
-from sgr_d2.engine.earlier_run import check_resume, claim, release
+from sgr_d2.engine.earlier_run import check_resume, claim, keeping_config, release
 
 
 def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
@@ -14,6 +14,16 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
         check_resume(tmp_path)
     (tmp_path / "last_checkpoint").touch()
     check_resume(tmp_path)
+
+
+def test_the_config_of_a_training_outlives_what_fails_meanwhile(tmp_path):
+    (tmp_path / "last_checkpoint").touch()
+    (tmp_path / "config.yaml").write_text("trained")
+    with pytest.raises(KeyboardInterrupt), keeping_config(str(tmp_path)):
+        (tmp_path / "config.yaml").write_text("evaluated")
+        raise KeyboardInterrupt
+    assert (tmp_path / "config.yaml").read_text() == "trained"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "last_checkpoint"]
 
 
 def hold(folder, ready, leave) -> None:

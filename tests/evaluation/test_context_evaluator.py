@@ -39,6 +39,17 @@ def test_by_hand():
     assert math.isnan(figures["objects_120_200"]) and figures["count_120_200"] == 0
 
 
+def test_three_classes_share_the_pixels():
+    classes = np.zeros((6, 10), int)
+    classes[0, :6] = [1, 1, 1, 2, 3, 3]
+    evaluator = ContextEvaluator(context_labels=[1, 2, 3], distributed=False)
+    evaluator.process([image((1, (0, 0, 1, 6), 1.0))], [scores(classes)])
+    figures = evaluator.evaluate()["context"]
+    assert (figures["objects"], figures["pixels"]) == (100, pytest.approx(100 * 3 / 6))
+    with pytest.raises(ValueError, match=r"context_labels = \[2, 2\]: context decides between two"):
+        ContextEvaluator(context_labels=[2, 2])
+
+
 def test_images_add_up_and_reset_forgets():
     right = np.full((6, 10), 3)
     record = image((3, (0, 0, 6, 10), 1.0))

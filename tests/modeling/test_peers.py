@@ -83,6 +83,17 @@ def test_unknown_features_list_the_choices():
         Peer(cfg, toy_shape())
 
 
+def test_a_peer_reads_levels_that_the_head_does_not():
+    cfg = toy_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PEER.DIM = "PeerSegmentor", 16
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, cfg.MODEL.SGR.IN_FEATURES = ["res2"], ["res3", "res4"]
+    with pytest.raises(ValueError, match=r"reads \['res3', 'res4'\] \(MODEL.SGR.IN_FEATURES\), but the head .*'res2'"):
+        build_model(cfg)
+    cfg.MODEL.SGR.IN_FEATURES = ["res2", "res4"]
+    model = build_model(cfg)
+    assert list(model.strides) == ["res2", "res4"] and model.size_divisibility == 16
+
+
 def test_sums_over_the_image_stay_finite_in_float16():
     mix = KINDS["GraphReasoning"](16, 4, 0)
     pixels = 5 + torch.randn(1, 16, 64, 64)

@@ -208,6 +208,26 @@ def test_converted_norms_work():
     torch.testing.assert_close(converted(features, sizes()).features, expected.features, rtol=1e-4, atol=1e-4)
 
 
+def test_norms_of_other_trainers_do_not_count_padding_either():
+    """Such a norm, here torch's of one process, gives the cells of a padded batch what ours gives them."""
+    own, other = make().train(), make().train()
+    randomize_zeros(own)
+    other.load_state_dict(own.state_dict())
+    for fuse in other.fusion.values():
+        norm = torch.nn.BatchNorm2d(fuse.norm.num_features)
+        norm.load_state_dict(fuse.norm.state_dict())
+        fuse.norm = norm
+    features, image_sizes = toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64], [32, 24]])
+    expected, found = (sgr(features, image_sizes) for sgr in (own, other))
+    for name in expected.features:
+        assert not torch.equal(expected.features[name], features[name])
+        rows, columns = (length * features[name].shape[-1] // 64 for length in (32, 24))
+        for maps in (expected.features, found.features):
+            maps[name][1, :, rows:] = maps[name][1, :, :, columns:] = 0
+        torch.testing.assert_close(found.features[name], expected.features[name], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other.fusion[name].norm.running_var, own.fusion[name].norm.running_var)
+
+
 TWO_PROCESSES = """
 import sys, torch
 from detectron2.engine import launch

@@ -11,15 +11,17 @@ from sgr_d2.structures import ImageTokens
 class PixelModel(nn.Module):
     """Scores and regions are functions of each pixel alone, so that windows must give what the whole image gives."""
 
-    size_divisibility = 4
+    def __init__(self, stride: int = 4):
+        super().__init__()
+        self.size_divisibility = stride
 
     def forward(self, batched_inputs):
         results = []
         for x in batched_inputs:
-            image = x["image"].float()
+            image, stride = x["image"].float(), self.size_divisibility
             height, width = image.shape[-2:]
-            cells = image[:2, ::4, ::4] / 255
-            tokens = ImageTokens(cells, torch.tensor([[1.0], [2.0]]), (height / 4, width / 4))
+            cells = image[:2, ::stride, ::stride] / 255
+            tokens = ImageTokens(cells, torch.tensor([[1.0], [2.0]]), (height / stride, width / stride))
             results.append({"sem_seg": image * 2 + 1, "sgr": tokens})
         return results
 
@@ -49,6 +51,15 @@ def test_windows_of_a_pixelwise_model_are_the_whole_image(size, batch_size):
     assert torch.allclose(result["sgr"].regions, whole["sgr"].regions)
     assert torch.allclose(result["sgr"].tokens, whole["sgr"].tokens)
     assert result["sgr"].extent == whole["sgr"].extent
+
+
+def test_windows_of_a_stride_that_is_no_power_of_two():
+    """As that of patches of 14 pixels: 476 / (450 / (450 / 14)) cells is a little more than 34."""
+    x = {"image": torch.randint(0, 256, (3, 476, 476), dtype=torch.uint8)}
+    model = PixelModel(14)
+    (whole,), (result,) = model([x]), SlidingWindow(model, size=(450, 450), stride=(448, 448))([x])
+    assert result["sgr"].extent == (34, 34)
+    assert torch.allclose(result["sgr"].regions, whole["sgr"].regions)
 
 
 class WindowNumber(nn.Module):

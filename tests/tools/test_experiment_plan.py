@@ -1,11 +1,14 @@
 """Plans of tools/experiments: reading, wrong files, settings of a run and their differences."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import yaml
 from experiments.plan import ROOT, read_plan
-from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, differences, hash_of, resolve
+from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, differences, flat, hash_of, resolve, settings_of
+
+from sgr_d2.engine import setup
 
 CONFIG = "configs/shapes/fpn.yaml"
 PLANS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -111,6 +114,26 @@ def test_settings_of_a_run_hold_what_differs_from_detectron2(write):
     assert hash_of(settings) != hash_of(settings | {"SOLVER.MAX_ITER": 4})
     with pytest.raises(KeyError, match=r"more/seed7: .*no config key SEED_"):
         resolve(more)
+
+
+def test_settings_are_those_that_a_run_trains_with(write, tmp_path):
+    """Of a recipe for eight processes: batch, rate, schedule, norms and precision of the one that trains, on a CPU."""
+    recipe = {
+        "VERSION": 2,
+        "_BASE_": str(ROOT / CONFIG),
+        "OUTPUT_DIR": str(tmp_path / "output"),
+        "DATASETS": {"TEST": []},
+        "MODEL": {"FPN": {"NORM": "SyncBN"}},
+        "SOLVER": {"REFERENCE_WORLD_SIZE": 8, "IMS_PER_BATCH": 16, "BASE_LR": 0.016, "AMP": {"ENABLED": True}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    plan = write(config=str(tmp_path / "recipe.yaml"), opts={}, variants=[{"name": "base"}])
+    run = read_plan(plan).runs()[0]
+    settings = resolve(run, cpu=True)
+    assert settings["SOLVER.IMS_PER_BATCH"] == 2 and settings["SOLVER.BASE_LR"] == pytest.approx(0.002)
+    assert settings["MODEL.FPN.NORM"] == "BN" and "SOLVER.AMP.ENABLED" not in settings
+    trained = setup(Namespace(config_file=run.config, opts=run.options(), eval_only=True, resume=False, num_gpus=0))
+    assert settings == settings_of(flat(trained))
 
 
 def test_differences_name_key_and_both_values(write):

@@ -60,15 +60,21 @@ def resolve(run: Run, *, cpu: bool = False) -> dict[str, Any]:
         FileNotFoundError, KeyError, ValueError: from the config, with the name of the run before the message.
     """
     try:
-        config_file, opts = str(run.config), run.options()
-        cfg = flat(fit_to_machine(load_config(config_file, opts), config_file, opts, world_size=1, cpu=cpu))
+        settings = _resolve(run.config, tuple(str(part) for pair in run.opts.items() for part in pair), cpu)
     except KeyError as error:
         raise KeyError(f"{run.name}: {error.args[0]}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{run.name}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{run.name}: {error}") from error
-    return settings_of(cfg)
+    return dict(sorted((settings | {"SEED": run.seed}).items()))
+
+
+@cache
+def _resolve(config_file: str, opts: tuple[str, ...], cpu: bool) -> dict[str, Any]:
+    """The settings but for the seed, which nothing else hangs on: read once for all runs of a variant."""
+    cfg = load_config(config_file, list(opts))
+    return settings_of(flat(fit_to_machine(cfg, config_file, opts, world_size=1, cpu=cpu)))
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN"
 
 
 class TimmBackbone(Backbone):
-    """Feature maps of a timm model under Detectron2's names: ``resN`` has stride 2**N.
+    """Feature maps of a timm model under Detectron2's names: ``resN`` has stride 2**N, rounded down.
 
     Where a model gives several maps of one stride (plain vision transformers do), they are called ``resN_1``,
     ``resN_2``, ... from shallow to deep.

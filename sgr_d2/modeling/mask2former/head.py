@@ -110,6 +110,12 @@ class MaskFormerHead(nn.Module):
         check_num_classes(cfg)
         features = {name: input_shape[name] for name in head.IN_FEATURES}
         pixel_decoder = PIXEL_DECODER_REGISTRY.get(head.PIXEL_DECODER_NAME)(cfg, features)
+        unread = [name for name in features if name not in getattr(pixel_decoder, "in_features", features)]
+        if unread:  # SGR would refine them for nobody
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {list(features)}: {head.PIXEL_DECODER_NAME} does not read {unread}, "
+                f"finer than COMMON_STRIDE = {head.COMMON_STRIDE} or between those that it reads. Leave them out."
+            )
         return {
             "pixel_decoder": pixel_decoder,
             "predictor": MultiScaleMaskedTransformerDecoder(cfg, num_levels=pixel_decoder.num_levels),

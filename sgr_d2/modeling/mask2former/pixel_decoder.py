@@ -61,6 +61,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         super().__init__()
         _check_sizes(conv_dim, num_heads, num_layers)
         self.encoder_features, self.fpn_features = _share_out(input_shape, encoder_features, common_stride)
+        self.in_features = [*self.encoder_features, *self.fpn_features]
         self.num_levels = min(len(self.encoder_features) + len(self.fpn_features), MAX_LEVELS)
         self.input_proj = nn.ModuleList(
             _input_projection(input_shape[name].channels, conv_dim) for name in self.encoder_features
@@ -103,9 +104,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         leaves sixteenths of a pixel.
         """
         own = self.mask_features.weight  # float32
-        names = [*self.encoder_features, *self.fpn_features]
         with torch.autocast(own.device.type, enabled=False):
-            return self._decode({name: features[name].to(own.dtype) for name in names})
+            return self._decode({name: features[name].to(own.dtype) for name in self.in_features})
 
     def _decode(self, features: dict[str, Tensor]) -> PixelFeatures:
         maps = [project(features[name]) for project, name in zip(self.input_proj, self.encoder_features, strict=True)]

@@ -10,6 +10,7 @@ from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sgr_d2.modeling.randomness import own_random_numbers
 from sgr_d2.structures import TOKENS
 
 from .sine import sine_position
@@ -76,7 +77,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(in_dim=hidden_dim, hidden=hidden_dim, out_dim=mask_dim, num_layers=3)
-        with torch.random.fork_rng(devices=[]):  # what is drawn later is that of the model without tokens
+        with own_random_numbers():
             self.transformer_token_attention_layers = nn.ModuleList(
                 TokenAttentionLayer(**attention, token_dim=token_dim) for _ in (layers if token_dim else ())
             )

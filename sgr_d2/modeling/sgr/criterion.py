@@ -114,7 +114,7 @@ class SGRCriterion(nn.Module):
 
         Returns:
             {"loss_component", "loss_diversity", "loss_token_class"}: scalars, weighted, float32; those of weight 0
-            are left out. Without a component they are zero and still have a gradient for every parameter.
+            are left out. Without a labelled pixel they are zero and still have a gradient for every parameter.
 
         Raises:
             ValueError: ``components`` has another size than the token grid times its stride.

@@ -104,9 +104,18 @@ class BatchNormFusion(Fusion):
         else:
             hidden = self._hidden(features, mixed, regions, valid)
         if not isinstance(self.norm, BatchNorm):  # after nn.SyncBatchNorm.convert_sync_batchnorm
-            return self._add(features, self.out(self.norm(hidden)), valid)
+            return self._add(features, self.out(self._normalized(hidden, valid)), valid)
         correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
         return self._add(features, correction, valid)
+
+    def _normalized(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
+        """By a norm that counts all it is given: it gets the valid cells as one row, (1, D, cells, 1)."""
+        if valid is None:
+            return self.norm(hidden)
+        places, by_cell = valid.movedim(1, -1), hidden.movedim(1, -1)  # (B, H, W, 1), (B, H, W, D)
+        row = by_cell[places[..., 0]].T[None, ..., None]
+        cells = self.norm(row)[0, ..., 0].T
+        return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
 
     def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor, valid: Tensor | None) -> Tensor:
         """(B, C, H, W) features, (B, K, D) tokens through the first convolution -> (B, D, H, W), 0 on the padding."""

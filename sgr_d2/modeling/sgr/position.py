@@ -20,7 +20,7 @@ def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 1000
     Returns:
         (B, D, H, W), ``pixels`` plus the code.
 
-    Source: the sine code of DETR (Carion et al. 2020), without its dense (B, D, H, W) table.
+    Source: the sine code of DETR (Carion et al. 2020).
     """
     _, channels, height, width = pixels.shape
     half = channels // 2

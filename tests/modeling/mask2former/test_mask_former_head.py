@@ -173,6 +173,15 @@ def test_masks_of_another_stride_are_resized_by_it():
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("decoder", ["MSDeformAttnPixelDecoder", "FPNPixelDecoder"])
+def test_a_feature_that_the_pixel_decoder_does_not_read_is_refused(decoder):
+    cfg = head_cfg()
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = decoder
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = 8, ["res2", "res3", "res4", "res5"]
+    with pytest.raises(ValueError, match=rf"IN_FEATURES = .*: {decoder} does not read \['res2'\], finer than COMMON_S"):
+        build(cfg)
+
+
 def test_beside_other_outputs_semantic_scores_come_from_resized_masks():
     """As in the official code: resizing scores and resizing masks are not the same."""
     with torch.no_grad():
