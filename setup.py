@@ -34,5 +34,5 @@ setup(
         "export": ["onnx", "onnxscript", "onnxruntime"],
     },
     # Detectron2 is not listed: it is not on the package index under its own name (docs/install.md).
-    install_requires=(here / "requirements/runtime.in").read_text().split(),
+    install_requires=[line for line in (here / "requirements/runtime.in").read_text().splitlines() if line],
 )

