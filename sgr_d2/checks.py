@@ -1,11 +1,24 @@
-"""Names in a config that must be among known ones; the error lists these."""
+"""Values of a config that must be among known ones, or in a range; the error tells which."""
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Any
 
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
+# Of numbers that else would be looked at late or never: the least, and what they stay below.
+_RANGES = {
+    "SOLVER.BACKBONE_MULTIPLIER": (0, math.inf),
+    "SOLVER.SGR_MULTIPLIER": (0, math.inf),
+    "SOLVER.WEIGHT_DECAY_EMBED": (0, math.inf),
+    "MODEL.TIMM.DROP_PATH_RATE": (0, 1),
+    "MODEL.TIMM.SIZE_DIVISIBILITY": (0, math.inf),
+    "MODEL.SWIN.DROP_PATH_RATE": (0, 1),
+    "TEST.NUM_PICTURES": (0, math.inf),
+    "TEST.TOKEN_SEMANTICS.MIN_MASS": (0, 1),
+}
 # MODEL.BACKBONE.FREEZE_AT: Detectron2's default, which is for its ResNets, and nothing frozen.
 _NOT_ASKED_TO_FREEZE = (0, 2)
 
@@ -21,10 +34,21 @@ def check_features(key: str, names: Iterable[str], available: Iterable[str], own
         )
 
 
-def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
     """Raise ValueError unless ``value``, that of config key ``key``, is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{key} = {value!r}: choose from {list(choices)}.")
+
+
+def check_ranges(cfg: CfgNode) -> None:
+    """Raise ValueError unless the numbers of a config that have a range, shares and counts, lie in it."""
+    for key, (least, below) in _RANGES.items():
+        value = cfg
+        for name in key.split("."):
+            value = value[name]
+        if not least <= value < below:
+            rest = f" and less than {below}" if below < math.inf else ""
+            raise ValueError(f"{key} = {value}: give {least} or more{rest}.")
 
 
 def check_num_classes(cfg: CfgNode) -> None:

@@ -137,6 +137,20 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
         load(config_file, key, value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("TEST.NUM_PICTURES", "-1", "0 or more"),
+        ("TEST.TOKEN_SEMANTICS.MIN_MASS", "1.0", "0 or more and less than 1"),
+        ("SOLVER.SGR_MULTIPLIER", "-0.5", "0 or more"),
+        ("MODEL.TIMM.DROP_PATH_RATE", "nan", "0 or more and less than 1"),
+    ],
+)
+def test_numbers_out_of_their_range_are_found_at_once(config_file, key, value, wanted):
+    with pytest.raises(ValueError, match=rf"{key} = {value}: give {wanted}\."):
+        load(config_file, key, float(value) if value == "nan" else value)
+
+
 def test_unknown_or_no_data_sets(config_file):
     with pytest.raises(ValueError, match=r"scenes_trian.*scenes_train"):
         load(config_file, "DATASETS.TRAIN", "('scenes_trian',)")

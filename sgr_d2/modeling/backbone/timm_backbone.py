@@ -15,7 +15,7 @@ from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 
-from sgr_d2.checks import check_features, check_freeze_at
+from sgr_d2.checks import check_choice, check_features, check_freeze_at
 
 from .timm_weights import (
     compare_pixels,
@@ -80,6 +80,7 @@ class TimmBackbone(Backbone):
         out_features = [feature for feature in names if feature in out_features]  # timm's order, whatever is asked for
         indices = [names.index(feature) for feature in out_features]
         options = {"in_chans": in_channels, "out_indices": [probe.feature_info.out_indices[i] for i in indices]}
+        check_choice("MODEL.TIMM.OUTPUT_STRIDE", output_stride, (8, 16, 32))
         if output_stride != 32:
             options["output_stride"] = output_stride
         if drop_path_rate:
