@@ -1,7 +1,8 @@
 """Tables, plots and the command line of tools/run_experiment.py on results written by hand."""
 
 import re
-import time
+import subprocess
+from contextlib import suppress
 
 import matplotlib.image
 import pytest
@@ -195,7 +196,8 @@ def test_real_training_is_interrupted_and_goes_on(tmp_path, monkeypatch):
     config = resolve(run)
     job = Job(run, config, folders, launch, take_lock(folders, run))
     while job.poll() is None and not (folders.output(run) / "last_checkpoint").exists():
-        time.sleep(0.05)
+        with suppress(subprocess.TimeoutExpired):
+            job.process.wait(0.05)
     job.end()
     runner = Runner(folders, launch, say=lambda text: None)
     assert runner.make([run], {run.name: config}), runner.failed
