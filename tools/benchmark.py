@@ -18,6 +18,7 @@ import cv2
 import torch
 from benchmarks import BENCHMARKS, Settings
 from benchmarks.report import describe_machine, read_json, refuse_other_results, to_json, to_markdown, write_json
+from command_line import positive
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,8 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where the sweep draws its picture (.png)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads of torch and OpenCV")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="timed rounds, instead of each benchmark's own")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch and OpenCV")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="timed rounds, instead of each benchmark's own")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a machine that is busy")
     parser.add_argument("--quick", action="store_true", help="toy sizes: shows that it runs, the numbers mean nothing")
     return parser
@@ -80,13 +81,6 @@ def run(names: list[str], args: argparse.Namespace) -> None:
         if args.json:
             write_json(to_json(machine, settings, reports), args.json)
     print(to_markdown(to_json(machine, settings, reports)))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from command_line import failed
 from comparison.grouping import compare
 from comparison.page import write_page
 from comparison.reading import find_runs
@@ -25,8 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         text = write_page(compare(find_runs(args.runs), args.metrics), args.output)
     except (OSError, ValueError) as error:
-        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
-        return 2
+        return failed(parser.prog, error)
     print(text)
     print(f"{args.output / 'comparison.html'} holds this page with its pictures.", file=sys.stderr)
     return 0

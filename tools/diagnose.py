@@ -17,6 +17,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+from command_line import failed
 from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 
@@ -40,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = diagnose(args)
     except (OSError, KeyError, ValueError) as error:
-        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
-        return 2
+        return failed(parser.prog, error)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "diagnosis.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(to_markdown(found))

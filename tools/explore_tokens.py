@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from command_line import failed
 from prediction.explorer_folder import check_room, replacing
 from prediction.inputs import find_inputs
 from prediction.report import report
@@ -37,8 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return write(args)
     except (OSError, KeyError, ValueError) as error:
-        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
-        return 2
+        return failed(parser.prog, error)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,6 +30,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from command_line import failed
+
 from sgr_d2.engine import SGRPredictor
 from sgr_d2.engine.class_scores import ClassScores
 from sgr_d2.engine.export import (
@@ -55,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"{parser.prog}: {error}; pip install onnx onnxscript onnxruntime", file=sys.stderr)
     except (OSError, KeyError, ValueError) as error:
-        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
+        return failed(parser.prog, error)
     return 2
 
 

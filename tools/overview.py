@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from command_line import failed
 from experiments.overview import draw_overview, read_overview, to_markdown
 
 
@@ -25,8 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = to_markdown(overview)
         (folder / "overview.md").write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
-        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
-        return 2
+        return failed(parser.prog, error)
     print(text)
     return 0
 

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from command_line import failed, positive, whole
 from prediction.inputs import Input, find_inputs
 from prediction.outputs import OutputFolder
 from prediction.report import report
@@ -33,8 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return predict(args)
     except (OSError, KeyError, ValueError) as error:
-        print(f"{parser.prog}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
-        return 2
+        return failed(parser.prog, error)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -62,13 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config")
     parser.add_argument("--webcam", type=int, metavar="NUMBER", help="record a camera (0 is the first) until Ctrl-C")
     parser.add_argument("--show", action="store_true", help="show videos and the camera in a window; q ends")
-    parser.add_argument("--regions", type=_whole, default=0, metavar="N", help="draw the N largest regions of images")
+    parser.add_argument("--regions", type=whole, default=0, metavar="N", help="draw the N largest regions of images")
     parser.add_argument("--no-overlays", action="store_true", help="leave out the colour overlays")
     parser.add_argument("--opacity", type=_share, default=0.5, metavar="0..1", help="of the colours; default 0.5")
     parser.add_argument("--overwrite", action="store_true", help="predict again what has results already")
-    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="images at a time; default 1")
-    parser.add_argument("--stride", type=_positive, default=1, metavar="N", help="every N-th frame of videos")
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="at most so many frames of a video or camera")
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images at a time; default 1")
+    parser.add_argument("--stride", type=positive, default=1, metavar="N", help="every N-th frame of videos")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="at most so many frames of a video or camera")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     parser.add_argument("--autocast", choices=("bfloat16", "float16"), help="mixed precision; default float32")
     return parser
@@ -139,24 +139,6 @@ def film(predictor: SGRPredictor, output: OutputFolder, args) -> int:
         return 1
     print(f"{number} frames: {output.path('overlays', name, '.mp4')}")
     return 0
-
-
-def _positive(text: str) -> int:
-    return _number(text, 1)
-
-
-def _whole(text: str) -> int:
-    return _number(text, 0)
-
-
-def _number(text: str, lowest: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = lowest - 1
-    if number < lowest:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {lowest}")
-    return number
 
 
 def _share(text: str) -> float:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from command_line import positive
 from experiments.job import Launch, visible_gpus
 from experiments.plan import ROOT, Plan, Run, read_plan
 from experiments.plots import draw
@@ -75,9 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--work", type=Path, metavar="DIR", help="logs, checkpoints; default output/experiments/<plan or DIR>"
     )
     parser.add_argument(
-        "--workers", type=_positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"
+        "--workers", type=positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"
     )
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each run on the CPU; default 1")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of each run on the CPU; default 1")
     parser.add_argument("--only", default="*", metavar="GLOB", help='variants or runs: "sgr*", "*/seed0"')
     parser.add_argument("--list", action="store_true", help="say what is done, running, failed or missing, and stop")
     parser.add_argument("--summary", action="store_true", help="write and print the summary of what is done, and stop")
@@ -119,13 +120,6 @@ def write_summary(collected: Collected, folders: Folders) -> str:
 
 def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
 
 
 if __name__ == "__main__":
