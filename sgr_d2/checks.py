@@ -10,6 +10,9 @@ from fvcore.common.registry import Registry
 
 # Of numbers that else would be looked at late or never: the least, and what they stay below.
 _RANGES = {
+    "SOLVER.MAX_ITER": (1, math.inf),
+    "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
+    "TEST.EVAL_PERIOD": (0, math.inf),
     "SOLVER.BACKBONE_MULTIPLIER": (0, math.inf),
     "SOLVER.SGR_MULTIPLIER": (0, math.inf),
     "SOLVER.WEIGHT_DECAY_EMBED": (0, math.inf),

@@ -1,9 +1,21 @@
-"""Write files that are either whole or absent."""
+"""Text files of users, and files that are either whole or absent."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def read_text(path: Path, key: str) -> str:
+    """The text of a UTF-8 file, without the mark that Windows' editors put before it.
+
+    Raises:
+        ValueError: it has another encoding; the message begins with ``key``, which names the file.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{key}: {path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
 @contextmanager

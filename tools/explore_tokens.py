@@ -66,7 +66,8 @@ def write(args: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{args.weights}: no such checkpoint.")
     cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg(args.opts)
     register_all()
-    register_folders(cfg)
+    if not args.images and args.dataset in (None, *cfg.DATASETS.FOLDERS):
+        register_folders(cfg)  # which looks for the files of the classes
     models = load_models(args)
     dataset = None if args.images else chosen_dataset(args, cfg)
     if dataset is not None and semantic_metadata(dataset).classes != models[0].predictor.classes:

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(arguments)
     if bool(args.inputs) == (args.webcam is not None):
-        parser.error("name images, folders, patterns or videos, or else --webcam NUMBER")
+        parser.error("name images, folders, patterns or videos, before --opts, or else --webcam NUMBER")
     try:
         return predict(args)
     except (OSError, KeyError, ValueError) as error:
@@ -47,7 +47,9 @@ def predict(args: argparse.Namespace) -> int:
         raise ValueError("--regions: this model has no SGR (MODEL.SGR.ENABLED: False), hence no regions.")
     output = OutputFolder(args.output, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity)
     info = predictor.metadata
-    output.write_classes(info.classes, info.colors, info.ignore_label, args.weights, overwrite=args.overwrite)
+    output.write_classes(
+        info.classes, info.colors, info.ignore_label, args.weights, opts=args.opts, overwrite=args.overwrite
+    )
     if args.webcam is not None:
         return film(predictor, output, args)
     return predict_files(predictor, inputs, output, args)
@@ -59,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of train_net.py")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that carry none")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config; last of all")
     parser.add_argument("--webcam", type=int, metavar="NUMBER", help="record a camera (0 is the first) until Ctrl-C")
     parser.add_argument("--show", action="store_true", help="show videos and the camera in a window; q ends")
     parser.add_argument("--regions", type=whole, default=0, metavar="N", help="draw the N largest regions of images")

@@ -28,7 +28,8 @@ class SemanticMapper:
 
     and in training
 
-    * ``sem_seg``: (H, W) uint8, or int32 where that is too small, classes and the ignore label;
+    * ``sem_seg``: (H, W) classes and the ignore label, uint8, or int32 where that is too small; int64 with
+      ``long_labels``, as Detectron2's own meta-architectures want them;
     and with ``components``, which SGR is taught with,
 
     * ``components``: (H, W) int16, or int32, 0 or the number of the component (L + 1: left out, if those are
@@ -46,6 +47,7 @@ class SemanticMapper:
         image_format: str = "RGB",
         num_classes: int = 0,
         ignore_label: int = 255,
+        long_labels: bool = False,
         components: bool = True,
         min_area: int = 128,
         max_components: int = 256,
@@ -62,6 +64,7 @@ class SemanticMapper:
         self.image_format = image_format
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        self.long_labels = long_labels
         self.components = components
         self.min_area = min_area
         self.max_components = max_components
@@ -78,6 +81,7 @@ class SemanticMapper:
             "augmentations": build_augmentations(cfg, True, ignore_label=metadata.ignore_label),
             "num_classes": len(metadata.classes),
             "ignore_label": metadata.ignore_label,
+            "long_labels": cfg.MODEL.META_ARCHITECTURE not in ("SGRSegmentor", "PeerSegmentor"),
             "components": cfg.MODEL.SGR.ENABLED,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
             "max_components": cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
@@ -114,7 +118,8 @@ class SemanticMapper:
         return labels
 
     def _targets(self, labels: np.ndarray) -> dict[str, Any]:
-        sem_seg = labels.astype(np.uint8 if labels.dtype == np.uint8 else np.int32, order="C")
+        small = np.uint8 if labels.dtype == np.uint8 else np.int32
+        sem_seg = labels.astype(np.int64 if self.long_labels else small, order="C")
         targets = {"sem_seg": torch.from_numpy(sem_seg)}
         return targets | self._components(labels) if self.components else targets
 

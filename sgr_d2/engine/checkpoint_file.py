@@ -27,7 +27,9 @@ def require_weights(path: str) -> None:
         FileNotFoundError: ``path`` is no address, and no file.
     """
     if path and "://" not in path and not Path(path.split("?")[0]).is_file():
-        raise FileNotFoundError(f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to start afresh.")
+        raise FileNotFoundError(
+            f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or to train from the start ''."
+        )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A folder that holds another run: an earlier one's files are moved aside, one that is going on is left alone."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,10 +14,14 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+logger = logging.getLogger(__name__)
+
 # Without one of these there is nothing to lose.
 _SIGNS = ("last_checkpoint", "metrics.json")
 _FILES = (*_SIGNS, "model_*", "config.yaml", "log.txt*", "events.out.tfevents.*", "curves.png", "evaluation")
 
+# Where this process has moved the earlier runs of folders.
+_aside: dict[Path, Path] = {}
 # The locks that this process holds, by folder; they end with it, however it ends.
 _locks: dict[Path, IO] = {}
 
@@ -55,7 +60,7 @@ def release(folder: Path) -> None:
 
 def holds_run(folder: Path) -> bool:
     """Whether a training has written into ``folder``."""
-    return any((folder / sign).is_file() for sign in _SIGNS)
+    return any((folder / sign).is_file() and (folder / sign).stat().st_size > 0 for sign in _SIGNS)
 
 
 def set_aside(folder: Path, *, needed: str = "") -> Path | None:
@@ -83,7 +88,29 @@ def set_aside(folder: Path, *, needed: str = "") -> Path | None:
     target.mkdir()
     for path in files:
         path.rename(target / path.name)
+    _aside[folder.resolve()] = target
     return target
+
+
+def put_back(folder: Path) -> None:
+    """Undo what `set_aside` did in this process, if the run that it made room for has trained nothing.
+
+    A command that is refused so leaves a finished run where it was; of the refused one, the log is lost.
+    """
+    target = _aside.pop(folder.resolve(), None)
+    if target is None or _has_trained(folder):
+        return
+    for path in target.iterdir():
+        path.replace(folder / path.name)
+    target.rmdir()
+    logger.warning("Nothing was trained: the earlier run is back in %s.", folder)
+
+
+def _has_trained(folder: Path) -> bool:
+    """Whether there is a checkpoint, or a line of losses."""
+    figures = folder / "metrics.json"
+    written = figures.is_file() and "total_loss" in figures.read_text(encoding="utf-8")
+    return written or (folder / "last_checkpoint").is_file()
 
 
 def check_resume(folder: Path) -> None:

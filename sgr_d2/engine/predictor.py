@@ -211,6 +211,8 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r}: give 'cpu', 'cuda' or 'cuda:<number>'.") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r}: models run on 'cpu', 'cuda' or 'cuda:<number>'.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {device!r}: this machine has {torch.cuda.device_count()} GPUs; use 'cpu'.")
     return chosen

@@ -1,7 +1,9 @@
 """Whether a checkpoint is of the run that it is loaded into: the same classes, model, optimizer, and on all ranks."""
 
+import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -16,6 +18,10 @@ from .tasks import task_of
 
 logger = logging.getLogger(__name__)
 
+# Of MODEL: what says where from and on what, and what only training looks at or a test may choose.
+_FREE_TO_CHANGE = re.compile(
+    r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|NORM|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
+)
 # What decides which images a step sees; the number of processes may change.
 _IMAGES = ("SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
 _ADVICE = (
@@ -39,8 +45,36 @@ def load_trained(cfg: CfgNode | None, model: nn.Module, path: str) -> None:
     checkpointer = Checkpointer(model)
     checkpointer.load(path, checkpointables=[])
     if cfg is not None:
+        _warn_of_other_settings(cfg, checkpointer)
+    if cfg is not None:
         require_same_classes(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, path)
+
+
+def _warn_of_other_settings(cfg: CfgNode, checkpointer: Checkpointer) -> None:
+    """Log what of the model and its input is not as the checkpoint was trained with, though its tensors fit."""
+    changed = []
+    for key in ("MODEL", "INPUT.FORMAT"):
+        then, now = checkpointer.settings, cfg
+        for name in key.split("."):
+            then, now = then.get(name, {}), now[name]
+        changed += _changed(key, then, now)
+    if changed:
+        logger.warning(
+            "%s was trained with other settings: %s. Give those of the training, where this is not on purpose.",
+            *(checkpointer.path, summary(changed)),
+        )
+
+
+def _changed(key: str, then: Any, now: Any) -> list[str]:
+    """["KEY then -> now"] of a part of two configs; of keys that both have, and that make a difference in a test."""
+    if isinstance(now, CfgNode):
+        both = [
+            name for name in now if isinstance(then, Mapping) and name in then and not _FREE_TO_CHANGE.fullmatch(name)
+        ]
+        return [change for name in both for change in _changed(f"{key}.{name}", then[name], now[name])]
+    same = json.dumps(then, default=str) == json.dumps(now, default=str)  # tuples are lists in a file
+    return [] if same else [f"{key} {then} -> {now}"]
 
 
 def require_same_classes(cfg: CfgNode, checkpointer: Checkpointer) -> None:

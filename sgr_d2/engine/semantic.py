@@ -121,5 +121,6 @@ def _label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> 
 
 
 def _at_input_size(mapper: SemanticMapper, record: dict) -> dict:
-    """Without the size of the file the model's output keeps the size of its input."""
-    return {key: value for key, value in mapper(record).items() if key not in ("height", "width")}
+    """Without the size of the file the model's output keeps the size of its input; evaluators find it as file_size."""
+    mapped = mapper(record)
+    return mapped | {"file_size": (mapped.pop("height"), mapped.pop("width"))}

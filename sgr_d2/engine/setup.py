@@ -21,7 +21,7 @@ from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
 from .checkpoint_file import require_weights
-from .earlier_run import check_resume, claim, keeping_config, set_aside
+from .earlier_run import check_resume, claim, keeping_config, put_back, set_aside
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
 from .seed import with_seed, with_seed_of_run
@@ -44,6 +44,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     if earlier:
         logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have gone on.", earlier)
+    try:
+        return _begin(cfg, args)
+    except BaseException:
+        put_back(Path(cfg.OUTPUT_DIR))
+        raise
+
+
+def _begin(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+    """The config on this machine, written into OUTPUT_DIR, with its log begun."""
     if not args.eval_only and args.resume:
         cfg = with_seed_of_run(cfg)
     cfg = with_seed(fit_to_machine(cfg, args.config_file, args.opts, comm.get_world_size(), cpu=args.num_gpus == 0))
@@ -70,6 +79,8 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
             f"MODEL.DEVICE = cpu with --num-gpus {args.num_gpus}: where a GPU is seen, Detectron2 lets processes talk "
             'through it. Hide it: CUDA_VISIBLE_DEVICES="" python train_net.py ...'
         )
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise ValueError("--eval-only: DATASETS.TEST is empty; name a data set to evaluate on.")
     require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     return cfg
 

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .build import build_model, without_initial_weights
 from .checkpoint import Checkpointer
-from .earlier_run import release
+from .earlier_run import put_back, release
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric
 from .loop import TrainLoop
@@ -206,10 +206,14 @@ def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Traine
     Returns:
         The results of the last evaluation on the main process.
     """
+    folder = Path(cfg.OUTPUT_DIR)
     try:
         return _train(cfg, resume, trainer)
+    except BaseException:
+        put_back(folder)
+        raise
     finally:
-        release(Path(cfg.OUTPUT_DIR))  # which `setup` has claimed
+        release(folder)  # which `setup` has claimed
 
 
 def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:

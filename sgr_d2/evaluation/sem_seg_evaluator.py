@@ -67,7 +67,8 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
                     f"{image['file_name']}: the scores are NaN, which would count as class 0. The training diverged, "
                     "or float16 overflowed: look at the losses in metrics.json, or predict in float32."
                 )
-            truth = self._truth(self.input_file_to_gt_file[image["file_name"]], tuple(size))
+            file_size = None if self._full_size else image.get("file_size")
+            truth = self._truth(self.input_file_to_gt_file[image["file_name"]], tuple(size), file_size)
             self._count(labels_of(output["sem_seg"]), truth)
 
     def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
@@ -79,11 +80,16 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
             self._conf_matrix.shape
         )
 
-    def _truth(self, path: str, size: tuple[int, int]) -> np.ndarray:
-        """The labels of a file for a prediction of ``size``, as the data set has them."""
+    def _truth(self, path: str, size: tuple[int, int], file_size: tuple[int, int] | None) -> np.ndarray:
+        """The labels of a file for a prediction of ``size``, as the data set has them; those of the image's file."""
         labels = np.asarray(self._read_label(path))
         if labels.ndim != 2:
             raise ValueError(f"{path}: labels must have one channel, got an array of shape {labels.shape}")
+        if file_size is not None and labels.shape != tuple(file_size):
+            raise ValueError(
+                f"{path}: the label map is {labels.shape[0]}x{labels.shape[1]} (height x width), the image "
+                f"{file_size[0]}x{file_size[1]}; image and label file must have the same size"
+            )
         if not self._full_size:
             labels = resize_nearest(labels, size)
         if labels.shape != size:

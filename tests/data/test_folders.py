@@ -150,6 +150,8 @@ def test_class_files(tmp_path, file, text):
         ({"IMAGE_DIR": ["a"]}, r"DATASETS\.FOLDERS\.mine\.IMAGE_DIR must be the path of a folder; got \['a'\]"),
         ({"SPLIT": ["a"]}, r"DATASETS\.FOLDERS\.mine\.SPLIT must be the path of a file; got \['a'\]"),
         ({"LABEL_SUFFIX": 1}, r"mine\.LABEL_SUFFIX must be what the names of files end with; got 1"),
+        ({"CLASSES": 11}, r"mine\.CLASSES must be a list of names, or a file of them; got 11"),
+        ({"COLORS": 3}, r"mine\.COLORS must hold 2 colours"),
         ({"CLASSES": []}, r"DATASETS\.FOLDERS\.mine\.CLASSES is missing"),
         ({"CLASSES": ["yes", False]}, r"mine\.CLASSES must give .* all of them text; got \['yes', False\]"),
         ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),

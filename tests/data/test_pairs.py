@@ -132,6 +132,24 @@ def test_images_and_labels_in_one_folder(tmp_path, suffixes, files):
         load_image_label_folder(tmp_path, tmp_path, name="mine", image_suffix="_mask", label_suffix="_mask")
 
 
+def test_labels_of_a_type_that_does_not_keep_values(tmp_path):
+    touch(tmp_path, "i/sub/a.jpg", "i/b.jpg", "l/sub/a.JPG", "l/b.jpg")
+    with pytest.raises(
+        ValueError, match=r"2 of 2 images have no label .*b\.jpg is there, but labels are read from \.p"
+    ):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l")
+
+
+def test_lists_that_come_from_windows(tmp_path):
+    touch(tmp_path, "i/sub/a.jpg", "i/b.jpg", "l/sub/a.png", "l/b.png")
+    split = tmp_path / "list.txt"
+    split.write_bytes(b"\xef\xbb\xbfsub\\a.jpg\r\nb.jpg\r\n")
+    assert len(load_image_label_folder(tmp_path / "i", tmp_path / "l", split=split)) == 2
+    split.write_bytes("b.jpg".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"SPLIT: .*list\.txt is not UTF-8 text .* Save it as UTF-8\."):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l", split=split)
+
+
 def test_lonely_files_and_suffixes(tmp_path):
     touch(tmp_path, "i/a.jpg", "l/a_mask.png")
     with pytest.raises(ValueError, match=r"1 of 1 images have no label .*set LABEL_SUFFIX for names as town_mask\.png"):

@@ -17,7 +17,7 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
 
 
 def test_the_config_of_a_training_outlives_what_fails_meanwhile(tmp_path):
-    (tmp_path / "last_checkpoint").touch()
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
     (tmp_path / "config.yaml").write_text("trained")
     with pytest.raises(KeyboardInterrupt), keeping_config(str(tmp_path)):
         (tmp_path / "config.yaml").write_text("evaluated")

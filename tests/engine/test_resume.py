@@ -66,6 +66,24 @@ def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, capl
         run(config_file, "OUTPUT_DIR", tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("MODEL.SGR.NORM", "GN"), r"MODEL.SGR.NORM = 'GN'"),
+        (("SOLVER.REFERENCE_WORLD_SIZE", 3), r"IMS_PER_BATCH = 4 is the batch of SOLVER.REFERENCE_WORLD_SIZE = 3"),
+        (("INPUT.CROP.SIZE", "(2.5, 3.5)"), r"INPUT.CROP.SIZE must be two whole numbers"),
+    ],
+)
+def test_a_refused_run_leaves_the_earlier_one_where_it_was(config_file, tmp_path, options, error):
+    run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in (".pth", ".yaml", ".json")}
+    with pytest.raises(ValueError, match=error):
+        run(config_file, "OUTPUT_DIR", tmp_path, *options)
+    assert not (tmp_path / "earlier_1").exists()
+    assert before == {name: (tmp_path / name).read_bytes() for name in before} and len(before) >= 4
+    run(config_file, "OUTPUT_DIR", tmp_path, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)
+
+
 @pytest.mark.parametrize("scheduler", ["WarmupPolyLR", "WarmupMultiStepLR"])
 def test_a_resumed_run_follows_the_schedule_of_its_config(config_file, tmp_path, scheduler, caplog):
     solver = ["SOLVER.LR_SCHEDULER_NAME", scheduler, "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", 0]

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import cv2
 import pytest
 import torch
+import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
+from PIL import Image
 from torch import nn
 from toy_runs import run, weights
 
@@ -115,6 +117,42 @@ def test_training_evaluates_and_eval_only_repeats_it(config_file, tmp_path):
     assert (output / "curves.png").is_file()
     resumed = run(config_file, eval_only=True, resume=True)
     assert json.dumps(resumed) == json.dumps(again)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_label_of_another_size_than_its_image_is_refused(config_file, trained, tmp_path, full):
+    """Also where labels are resized to the model's input, so that any size would fit."""
+    content = yaml.safe_load(config_file.read_text())
+    folder = content["DATASETS"]["FOLDERS"]["scenes_val"]
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    for path in Path(folder["LABEL_DIR"]).glob("*.png"):
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(turned / path.name)
+    content["DATASETS"]["FOLDERS"]["turned"] = folder | {"LABEL_DIR": str(turned)}
+    config_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=r"turned.*\.png: the label map is 96x72 \(height x width\), the"):
+        run(
+            config_file,
+            *("MODEL.WEIGHTS", trained.checkpoint, "DATASETS.TEST", "('turned',)", "OUTPUT_DIR", tmp_path),
+            *("TEST.FULL_SIZE", full, "DATASETS.TRAIN", "()"),
+            eval_only=True,
+        )
+
+
+def test_an_evaluation_of_nothing_or_of_another_model_is_told(config_file, trained, tmp_path):
+    opts = ["MODEL.WEIGHTS", trained.checkpoint, "OUTPUT_DIR", tmp_path]
+    with pytest.raises(ValueError, match=r"--eval-only: DATASETS.TEST is empty"):
+        run(config_file, *opts, "DATASETS.TEST", "()", eval_only=True)
+    run(config_file, *opts, eval_only=True)
+    assert "with other settings" not in (tmp_path / "log.txt").read_text()
+    run(config_file, *opts, "MODEL.SGR.REGIONS", "softmax", "MODEL.SGR.COMPONENT_WEIGHT", 0.5, eval_only=True)
+    log = (tmp_path / "log.txt").read_text()
+    assert "was trained with other settings: MODEL.SGR.REGIONS sigmoid -> softmax. Give those" in log
+
+
+def test_detectron2s_own_segmentor_trains(config_file, tmp_path):
+    opts = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SGR.ENABLED", False, "SOLVER.MAX_ITER", 1]
+    assert run(config_file, *opts, "OUTPUT_DIR", tmp_path)["sem_seg"]["mIoU"] >= 0
 
 
 @pytest.mark.parametrize(("full", "pixels"), [(True, 72 * 96), (False, 48 * 64)])

@@ -84,6 +84,17 @@ def test_results_are_kept_unless_overwrite_is_given(checkpoint, photos, tmp_path
     assert label.read_bytes() != b"mine"
 
 
+def test_what_is_asked_for_later_is_made_as_well(checkpoint, photos, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, photos / "one.png", "--no-overlays") == 0
+    assert run(checkpoint, output, photos / "one.png") == 0 and (output / "overlays/one.jpg").is_file()
+    assert run(checkpoint, output, photos / "one.png", "--regions", 2) == 0 and (output / "regions/one").is_dir()
+    assert run(checkpoint, output, photos / "one.png", "--regions", 2) == 0
+    assert "0 predicted, 1 kept" in capsys.readouterr().out
+    assert run(checkpoint, output, photos / "one.png", "--opts", "INPUT.MIN_SIZE_TEST", 32) == 2
+    assert "these results are of a model with other --opts" in capsys.readouterr().err
+
+
 def test_a_video_becomes_labels_areas_and_a_video(checkpoint, clip, tmp_path):
     output = tmp_path / "out"
     assert run(checkpoint, output, clip, "--stride", 2) == 0
@@ -219,6 +230,7 @@ def test_a_damaged_video_and_a_missing_camera(checkpoint, tmp_path, capsys):
         (["*.nothing"], "as a pattern it matches no file"),
         (["--weights", "none.pth", "{photo}"], "none.pth: no such checkpoint"),
         (["--device", "tpu9", "{photo}"], "give 'cpu', 'cuda'"),
+        (["--device", "mps", "{photo}"], "device 'mps': models run on 'cpu', 'cuda' or"),
         (["{photo}", "--opts", "MODEL.NOTHING", "1"], "no config key MODEL.NOTHING"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class OutputFolder:
         return self.folder / kind / f"{name}{suffix}"
 
     def exists(self, name: str, source: Path | None = None) -> bool:
-        """Whether ``name`` is done: its areas are written last, and a video's tell if it broke off.
+        """Whether ``name`` is done, with the pictures wanted now; areas come last, a video's tell if it broke off.
 
         Raises:
             FileExistsError: what is there was made from another file than ``source``.
@@ -46,25 +47,37 @@ class OutputFolder:
                 f"{path}: these results are of {found['file']}, not of {source}. Choose another --output, or "
                 "--overwrite."
             )
-        return not found.get("broken_off", False)
+        video = "frames" in found
+        lacks_overlay = self.overlays and not self.path("overlays", name, ".mp4" if video else ".jpg").is_file()
+        lacks_regions = self.num_regions > 0 and not video and not (self.folder / "regions" / name).is_dir()
+        return not (found.get("broken_off", False) or lacks_overlay or lacks_regions)
 
     def write_classes(
-        self, classes: list[str], colors: list, ignore_label: int, weights: str | Path, *, overwrite: bool = False
+        self,
+        classes: list[str],
+        colors: list,
+        ignore_label: int,
+        weights: str | Path,
+        *,
+        opts: Sequence[str] = (),
+        overwrite: bool = False,
     ) -> None:
         """
         Raises:
-            FileExistsError: the folder holds results of other classes or weights, and ``overwrite`` is not given.
+            FileExistsError: the folder holds results of other classes, weights or ``opts`` (KEY VALUE), and
+                ``overwrite`` is not given.
         """
         entries = [
             {"label": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(classes, colors, strict=True))
         ]
         content, path = {"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json"
+        content["opts"] = list(opts)
         content["weights"] = {"file": Path(weights).name, "sha256": digest(weights)}
         if not overwrite and path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
             if other:
-                what = "weights" if other == ["weights"] else "classes"
+                what = {"weights": "weights", "opts": "--opts"}.get(other[0] if len(other) == 1 else "", "classes")
                 raise FileExistsError(
                     f"{path}: these results are of a model with other {what}. Choose another --output, or --overwrite."
                 )

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, describe_root, register_semantic
 from sgr_d2.data.datasets.pairs import load_image_label_folder
+from sgr_d2.files import read_text
 
 _REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
 _OPTIONAL_KEYS = ("IMAGE_SUFFIX", "LABEL_SUFFIX", "SPLIT", "IGNORE_LABEL", "LABEL_MAP", "COLORS")
@@ -88,7 +89,10 @@ def _check_keys(entry: Any, key: str) -> None:
 
 
 def _class_names(value: Any, key: str) -> list[str]:
-    names = _read_class_file(_expand(value), key) if isinstance(value, str) else list(value)
+    names = _read_class_file(_expand(value), key) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"{key} must be a list of names, or a file of them; got {value!r}.")
+    names = list(names)
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{key} must give at least one class name, all of them text; got {names!r}.")
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -100,7 +104,7 @@ def _class_names(value: Any, key: str) -> list[str]:
 def _read_class_file(path: Path, key: str) -> list[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{key}: no file {path.absolute()}; give a list of names or a file of them.")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, key)
     if path.suffix.lower() != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -116,7 +120,7 @@ def _read_class_file(path: Path, key: str) -> list[Any]:
 def _colors(value: Any, count: int, key: str) -> list[tuple[int, ...]] | None:
     if value is None:
         return None
-    if len(value) != count or not all(_is_color(color) for color in value):
+    if not isinstance(value, list | tuple) or len(value) != count or not all(_is_color(color) for color in value):
         raise ValueError(f"{key} must hold {count} colours [R, G, B] of 0..255, one a class; got {value!r}.")
     return [tuple(color) for color in value]
 

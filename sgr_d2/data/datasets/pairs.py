@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from sgr_d2.files import read_text
+
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LABEL_TYPES = (".png", ".tif", ".tiff")
 
@@ -99,6 +101,11 @@ def load_image_label_folder(
         lonely = [str(files[key]) for key in sorted(files.keys() - partners.keys())]
         if lonely:
             advice = _advice(image_suffix, label_suffix)
+            if other := _of_another_type(label_dir, min(files.keys() - partners.keys()), label_suffix):
+                advice += (
+                    f" {other} is there, but labels are read from {', '.join(LABEL_TYPES)} alone: a JPEG does not "
+                )
+                advice += "keep values, so export them anew as PNG."
             raise ValueError(f"{name}: {len(lonely)} of {len(files)} {what}: {_first(lonely)}. {advice}")
     extra = {} if label_map is None else {"label_map": label_map}
     return [
@@ -134,7 +141,7 @@ def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> 
     """The ids of the images that the file of a split names."""
     if not split.is_file():
         raise FileNotFoundError(f"{name}: SPLIT: no file {split.absolute()}.")
-    lines = [line.strip() for line in split.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip().replace("\\", "/") for line in read_text(split, f"{name}: SPLIT").splitlines()]
     listed = {naming.id_in_list(line) for line in lines if line}
     absent = sorted(listed - images.keys())
     if absent or not listed:
@@ -144,6 +151,16 @@ def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> 
             f"IMAGE_DIR, as {min(images)}."
         )
     return listed
+
+
+def _of_another_type(folder: str | os.PathLike, key: str, suffix: str) -> Path | None:
+    """An image that has the name of a label, but not its type; None if there is none."""
+    stem = f"{key}{os.path.splitext(suffix)[0]}".casefold()
+    for path in _walk(folder):
+        same = path.relative_to(folder).with_suffix("").as_posix().casefold() == stem
+        if same and path.suffix.lower() in IMAGE_TYPES and path.suffix.lower() not in LABEL_TYPES:
+            return path
+    return None
 
 
 def _first(names: Sequence[str]) -> str:
