@@ -6,12 +6,12 @@ import sys
 
 def positive(text: str) -> int:
     """A whole number from 1 on, for argparse."""
-    return _number(text, 1)
+    return _number(text, 1, "a positive number")
 
 
 def whole(text: str) -> int:
     """A whole number from 0 on, for argparse."""
-    return _number(text, 0)
+    return _number(text, 0, "a whole number from 0 on")
 
 
 def failed(program: str, error: Exception) -> int:
@@ -20,11 +20,11 @@ def failed(program: str, error: Exception) -> int:
     return 2
 
 
-def _number(text: str, lowest: int) -> int:
+def _number(text: str, lowest: int, wanted: str) -> int:
     try:
         number = int(text)
     except ValueError:
         number = lowest - 1
     if number < lowest:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {lowest}")
+        raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
     return number

@@ -110,6 +110,7 @@ def test_a_batch_that_cannot_be_split(batch_size, world_size):
 
 
 def test_train_loader_with_images(folder_cfg):
+    folder_cfg.MODEL.SGR.ENABLED = True
     whole = list(islice(iter(build_train_loader(folder_cfg)), 5))
     assert [len(batch) for batch in whole] == [4] * 5
     assert {"image", "sem_seg", "components", "component_classes"} <= whole[0][0].keys()

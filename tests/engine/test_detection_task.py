@@ -1,8 +1,6 @@
 """Real training of a small detector on generated instances: losses, metrics, pictures, resume, data that is poor."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +14,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks, BoxMode, Instances
 from toy_detectors import detector_cfg
+from toy_processes import run_program
 
 import train_net
 from sgr_d2.config import get_sgr_cfg
@@ -163,11 +162,7 @@ def test_two_processes_with_images_without_instances(config_file, records, tmp_p
     records[3]["annotations"][0]["iscrowd"] = 1
     records[4]["annotations"] = records[5]["annotations"] = []
     (tmp_path / "records.json").write_text(json.dumps(records))
-    (tmp_path / "program.py").write_text(TWO_RANKS)
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "program.py"), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}  # GPUs would be used instead
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_program(TWO_RANKS, tmp_path)
     saved = torch.load(tmp_path / "two/model_final.pth", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
     figures = json.loads((tmp_path / "two/evaluation/toy_things_val/metrics.json").read_text())["token_semantics"]

@@ -1,15 +1,11 @@
 """MODEL.SGR.NORM BN: at the end of the encoder and in the fusion blocks."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from fvcore.nn.precise_bn import update_bn_stats
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from toy_processes import run_two
 from toys import randomize_zeros, toy_features, toy_shape
 
 from sgr_d2.modeling.sgr import SGR
@@ -254,12 +250,7 @@ def test_statistics_over_two_processes_are_those_of_one(tmp_path):
     norm, maps, weights = BatchNorm(5, sync=True), 7 + torch.randn(4, 5, 6, 3), torch.randn(4, 5, 6, 3)
     torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
     torch.save([norm, maps, weights], tmp_path / "given.pth")
-    (tmp_path / "main.py").write_text(TWO_PROCESSES)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-W", "ignore", str(tmp_path / "main.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    first, second = run_two(TWO_PROCESSES, tmp_path)
     maps.requires_grad_()
     result = norm(maps)
     (result * weights).sum().backward()

@@ -68,7 +68,7 @@ def _measure_case(name: str, case: Case, settings: Settings, report: Report) -> 
     load = partial(load_config, opts=list(options))
     without = load(str(CONFIGS / "camvid" / "fpn_effnet_lite0.yaml"))
     with_sgr = load(str(CONFIGS / "camvid" / "fpn_sgr_effnet_lite0.yaml"))
-    batches = list(itertools.islice(build_train_loader(without), 1 if settings.quick else 4))
+    batches = list(itertools.islice(build_train_loader(with_sgr), 1 if settings.quick else 4))
     steps = {"without SGR": Step(without, batches), "with SGR": Step(with_sgr, batches)}
     peaks = {variant: step.peak_bytes() for variant, step in steps.items()}
     times = time_runs(steps, case.rounds, settings)

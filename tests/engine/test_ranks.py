@@ -1,0 +1,152 @@
+"""Two processes that differ: in a loss, in random numbers, in what they see of a disk; and what is left of them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy_processes import run_two, train_net
+
+ONE_BAD_RANK = """
+import sys
+import torch
+from detectron2.engine import launch
+from detectron2.utils.events import EventStorage
+from sgr_d2.engine import run_process
+from sgr_d2.engine.loop import TrainLoop
+from sgr_d2.engine.trainer import distribute
+from torch import nn
+
+class Scaled(nn.Linear):
+    def forward(self, data):
+        return {"loss": super().forward(torch.ones(1, 2)).sum() * data[0]["value"]}
+
+def main(folder):
+    rank = torch.distributed.get_rank()
+    torch.manual_seed(0)
+    model = distribute(Scaled(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loop = TrainLoop(model, optimizer, device_type="cpu", amp_dtype=None, max_nonfinite_steps=2)
+    values = [1.0, float("nan") if rank else 2.0, 3.0]
+    loop.data_loader = [[{"value": value, "file_name": f"{rank}.png"}] for value in values]
+    weights = [model.module.weight.detach().clone()]
+    with EventStorage():
+        for loop.iter in range(3):
+            loop.run_step()
+            weights.append(model.module.weight.detach().clone())
+    torch.save(torch.stack(weights), f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
+"""
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_on_both(tmp_path):
+    a, b = run_two(ONE_BAD_RANK, tmp_path)
+    assert torch.equal(a, b) and torch.equal(a[1], a[2])
+    assert torch.allclose(a[0] - a[1], torch.tensor(0.1)) and torch.allclose(a[2] - a[3], torch.tensor(0.3))
+
+
+RANDOM = """
+import sys
+import warnings
+from types import SimpleNamespace
+import torch
+from detectron2.engine import launch
+from sgr_d2.engine import run_process
+from sgr_d2.engine.build import to_channels_last
+from sgr_d2.engine.hooks import SeedEachStep
+from sgr_d2.engine.trainer import distribute
+from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
+from sgr_d2.modeling.sgr.regions import FixedRegions
+from torch import nn
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.regions, self.convolution = FixedRegions(4), PointwiseConv2d(2, 3)
+
+    def forward(self, maps):
+        return self.convolution(maps.contiguous(memory_format=torch.channels_last)).sum()
+
+def main(folder):
+    warnings.filterwarnings("error", ".*(broadcast_buffers|Grad strides)")
+    rank = torch.distributed.get_rank()
+    torch.manual_seed(rank)
+    model = distribute(to_channels_last(Toy()))
+    model(torch.rand(1, 2, 4, 5)).backward()
+    hook, draws = SeedEachStep(3), []
+    for step in range(4):
+        hook.trainer = SimpleNamespace(iter=step)
+        hook.before_step()
+        draws.append(torch.rand(2))
+    torch.save({"centres": model.module.regions.centres, "draws": torch.stack(draws)}, f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
+"""
+
+
+def test_random_buffers_are_those_of_the_first_rank_and_draws_those_of_step_and_rank(tmp_path):
+    a, b = run_two(RANDOM, tmp_path)
+    assert torch.equal(a["centres"], b["centres"])
+    assert len(torch.cat([a["draws"], b["draws"]]).unique(dim=0)) == 8
+
+
+NO_THREADS_LEFT = """
+import sys
+from pathlib import Path
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+from sgr_d2.engine import run_process
+from torch import nn
+
+def threads():
+    return [name for file in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := file.read_text())]
+
+def main():
+    model = nn.parallel.DistributedDataParallel(nn.Linear(2, 3))
+    model.itself = model  # only the garbage collector finds it
+    model(torch.ones(4, 2)).sum().backward()
+    comm.all_gather("what Detectron2 keeps a group for")
+    return len(threads())
+
+def count(folder):
+    rank = comm.get_rank()
+    torch.save(torch.tensor([run_process(main), len(threads())]), f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(count, 2, dist_url="auto", args=(sys.argv[1],))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_no_thread_of_a_process_group_is_left_at_the_end(tmp_path):
+    """Such threads abort a process now and then."""
+    for during, after in run_two(NO_THREADS_LEFT, tmp_path):
+        assert during > 0 and after == 0
+
+
+FOLDER_OF_EACH = """
+import sys
+import torch
+from detectron2.engine import launch
+from sgr_d2.engine import Trainer, load_config, run_process
+
+def main(folder):
+    rank = torch.distributed.get_rank()
+    opts = ["OUTPUT_DIR", f"{folder}/{'output' if rank == 0 else 'local'}", "MODEL.DEVICE", "cpu"]
+    try:
+        Trainer(load_config(f"{folder}/scenes.yaml", opts)).resume_or_load(resume=True)
+    except ValueError as error:
+        torch.save(str(error), f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
+"""
+
+
+def test_a_folder_that_one_rank_does_not_see_is_an_error_on_both(config_file, tmp_path):
+    train_net(config_file, tmp_path / "output", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
+    for message in run_two(FOLDER_OF_EACH, tmp_path):
+        assert "begin at different iterations, [1, 0] by rank" in message and "disk that all machines share" in message
