@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -46,19 +46,15 @@ def load_trained(cfg: CfgNode | None, model: nn.Module, path: str) -> None:
     checkpointer.load(path, checkpointables=[])
     if cfg is not None:
         _warn_of_other_settings(cfg, checkpointer)
-    if cfg is not None:
         require_same_classes(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, path)
 
 
 def _warn_of_other_settings(cfg: CfgNode, checkpointer: Checkpointer) -> None:
     """Log what of the model and its input is not as the checkpoint was trained with, though its tensors fit."""
-    changed = []
-    for key in ("MODEL", "INPUT.FORMAT"):
-        then, now = checkpointer.settings, cfg
-        for name in key.split("."):
-            then, now = then.get(name, {}), now[name]
-        changed += _changed(key, then, now)
+    then = checkpointer.settings  # empty where the file carries no config: nothing to compare with
+    changed = _changed("MODEL", then["MODEL"], cfg.MODEL) if then else []
+    changed += _changed("INPUT.FORMAT", then["INPUT"]["FORMAT"], cfg.INPUT.FORMAT) if then else []
     if changed:
         logger.warning(
             "%s was trained with other settings: %s. Give those of the training, where this is not on purpose.",
@@ -69,9 +65,7 @@ def _warn_of_other_settings(cfg: CfgNode, checkpointer: Checkpointer) -> None:
 def _changed(key: str, then: Any, now: Any) -> list[str]:
     """["KEY then -> now"] of a part of two configs; of keys that both have, and that make a difference in a test."""
     if isinstance(now, CfgNode):
-        both = [
-            name for name in now if isinstance(then, Mapping) and name in then and not _FREE_TO_CHANGE.fullmatch(name)
-        ]
+        both = [name for name in now if name in then and not _FREE_TO_CHANGE.fullmatch(name)]
         return [change for name in both for change in _changed(f"{key}.{name}", then[name], now[name])]
     same = json.dumps(then, default=str) == json.dumps(now, default=str)  # tuples are lists in a file
     return [] if same else [f"{key} {then} -> {now}"]

@@ -104,7 +104,7 @@ def fit_to_machine(
         cfg.MODEL.DEVICE = "cpu"
     use_machine(cfg, world_size, given=given)
     cfg.freeze()
-    if cfg.SOLVER.REFERENCE_WORLD_SIZE == 0:
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE == 0:  # nothing to scale, so the file need not be read a second time
         return cfg
     return scale_solver(cfg, world_size, reference_batch=_batch_of_file(config_file, opts), given=given)
 

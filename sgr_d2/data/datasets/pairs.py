@@ -94,19 +94,14 @@ def load_image_label_folder(
     if split is not None:
         listed = _listed(Path(split), images, of_images, name)
         images, labels = ({key: files[key] for key in listed & files.keys()} for files in (images, labels))
-    for files, partners, what in (
-        (images, labels, f"images have no label in {label_dir}"),
-        (labels, images, f"labels have no image in {image_dir}"),
-    ):
-        lonely = [str(files[key]) for key in sorted(files.keys() - partners.keys())]
-        if lonely:
-            advice = _advice(image_suffix, label_suffix)
-            if other := _of_another_type(label_dir, min(files.keys() - partners.keys()), label_suffix):
-                advice += (
-                    f" {other} is there, but labels are read from {', '.join(LABEL_TYPES)} alone: a JPEG does not "
-                )
-                advice += "keep values, so export them anew as PNG."
-            raise ValueError(f"{name}: {len(lonely)} of {len(files)} {what}: {_first(lonely)}. {advice}")
+    advice = _advice(image_suffix, label_suffix)
+    if lonely := sorted(images.keys() - labels.keys()):
+        what = f"{len(lonely)} of {len(images)} images have no label in {label_dir}"
+        advice += _advice_on_type(label_dir, lonely[0], label_suffix)
+        raise ValueError(f"{name}: {what}: {_first([str(images[key]) for key in lonely])}. {advice}")
+    if lonely := sorted(labels.keys() - images.keys()):
+        what = f"{len(lonely)} of {len(labels)} labels have no image in {image_dir}"
+        raise ValueError(f"{name}: {what}: {_first([str(labels[key]) for key in lonely])}. {advice}")
     extra = {} if label_map is None else {"label_map": label_map}
     return [
         {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key, **extra}
@@ -153,14 +148,15 @@ def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> 
     return listed
 
 
-def _of_another_type(folder: str | os.PathLike, key: str, suffix: str) -> Path | None:
-    """An image that has the name of a label, but not its type; None if there is none."""
+def _advice_on_type(folder: str | os.PathLike, key: str, suffix: str) -> str:
+    """What to add to the advice where an image that has the name of a label is there, as a JPEG; else nothing."""
     stem = f"{key}{os.path.splitext(suffix)[0]}".casefold()
     for path in _walk(folder):
         same = path.relative_to(folder).with_suffix("").as_posix().casefold() == stem
-        if same and path.suffix.lower() in IMAGE_TYPES and path.suffix.lower() not in LABEL_TYPES:
-            return path
-    return None
+        if same and path.suffix.lower() in set(IMAGE_TYPES) - set(LABEL_TYPES):
+            types = ", ".join(LABEL_TYPES)
+            return f" {path} is there, but labels are read from {types} alone, which keep values: export them anew."
+    return ""
 
 
 def _first(names: Sequence[str]) -> str:
