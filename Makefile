@@ -9,6 +9,8 @@ SHELL := /bin/sh
 
 UV_VERSION := 0.13.9
 UV = $(BIN)/uv pip
+# At install: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would compile torch anew.
+export UV_COMPILE_BYTECODE := 1
 # The interpreter of a new .venv: the first of these that is new enough, or yours: make install PYTHON=python3.12
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10
