@@ -21,9 +21,9 @@ def with_head(cfg, name: str):
         cfg.MODEL.SGR.IN_FEATURES = ["res3"]
     if name == "DeepLabV3PlusHead":
         head.IN_FEATURES, head.PROJECT_CHANNELS = ["res2", "res4"], [16]
-    if name == "PointRendSemSegHead":
+    if name.endswith("PointRendSemSegHead"):
         head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-        cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"]
+        cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"] if name == "PointRendSemSegHead" else ["res2", "res3"]
         cfg.MODEL.POINT_HEAD.FC_DIM = 16
         cfg.MODEL.POINT_HEAD.TRAIN_NUM_POINTS = 64
         cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = 2
@@ -45,5 +45,6 @@ HEADS = [
     "DeepLabV3Head",
     "DeepLabV3PlusHead",
     "PointRendSemSegHead",
+    "SparsePointRendSemSegHead",
     "MaskFormerHead",
 ]

@@ -8,6 +8,7 @@ from .deeplab import AnySizeDeepLabV3Head, AnySizeDeepLabV3PlusHead
 from .detection import SGRGeneralizedRCNN, SGRPanopticFPN, SGRRetinaNet
 from .mask2former.head import MaskFormerHead
 from .peers import PeerSegmentor
+from .point_rend import SparsePointRendSemSegHead
 from .segmentor import SGRSegmentor
 from .sgr import SGR, SGRCriterion
 
@@ -23,6 +24,7 @@ __all__ = [
     "SGRPanopticFPN",
     "SGRRetinaNet",
     "SGRSegmentor",
+    "SparsePointRendSemSegHead",
     "SwinBackbone",
     "TimmBackbone",
 ]

@@ -225,7 +225,7 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
 def features_of_head(cfg: CfgNode) -> list[str]:
     """The features that the head of a config reads."""
     head = cfg.MODEL.SEM_SEG_HEAD
-    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if head.NAME == "PointRendSemSegHead" else ()
+    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if head.NAME.endswith("PointRendSemSegHead") else ()
     return [*head.IN_FEATURES, *points]
 
 
