@@ -1,9 +1,9 @@
 """Take backbone and SGR out of a segmentation checkpoint, under the names of a detector; or the other way round.
 
-python tools/transfer_to_detector.py output/camvid/fpn_sgr_effnet_lite0/model_final.pth detector_init.pth
-python tools/transfer_to_detector.py SEGMENTATION.pth detector_init.pth \\
+python tools/transfer_to_detector.py --weights output/.../model_final.pth --output detector_init.pth
+python tools/transfer_to_detector.py --weights SEGMENTATION.pth --output detector_init.pth \\
     --config-file configs/detection/mask_rcnn_sgr_effnet_lite0_camvid_instances.yaml
-python tools/transfer_to_detector.py DETECTOR.pth segmentation_init.pth
+python tools/transfer_to_detector.py --weights DETECTOR.pth --output segmentation_init.pth
 
 Give the result as MODEL.WEIGHTS. The checkpoint itself can be given there as well: the names are found when it is
 loaded. The file is for programs that load weights by their names alone, as Detectron2's own train_net.py does.
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
+from command_line import failed
 
 from sgr_d2.engine import load_config, load_weights
 from sgr_d2.engine.build import build_model, without_initial_weights
@@ -25,19 +26,24 @@ from sgr_d2.files import appearing_whole
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", metavar="SEG_CHECKPOINT", help="of a segmentation model (or of a detector)")
-    parser.add_argument("out", metavar="OUT", type=Path, help="file to write (.pth)")
-    parser.add_argument("--config-file", help="of the model it is for: tells what will be loaded, skipped and missing")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="checkpoint of a segmentation model or detector"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="what to write (.pth)")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="of the model it is for: tells what will be loaded, skipped and missing"
+    )
     args = parser.parse_args(arguments)
     try:
-        if not Path(args.checkpoint).is_file():
-            raise FileNotFoundError(f"{args.checkpoint}: no such file. Give a checkpoint that train_net.py wrote.")
+        if not Path(args.weights).is_file():
+            raise FileNotFoundError(
+                f"--weights {args.weights}: no such file. Give a checkpoint that train_net.py wrote."
+            )
         if args.config_file:
-            compare(args.checkpoint, args.config_file)
-        transfer(args.checkpoint, args.out)
+            compare(args.weights, args.config_file)
+        transfer(args.weights, args.output)
     except (OSError, ValueError, KeyError) as error:
-        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
+        return failed(parser.prog, error)
     return 0
 
 
