@@ -51,7 +51,8 @@ class Canvas:
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return the font that comes with matplotlib, so that pictures look the same everywhere."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    return ImageFont.truetype(str(path), size)  # as a string for Pillow before 11
 
 
 def text_width(text: str, size: int, *, bold: bool = False) -> int:
