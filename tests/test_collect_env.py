@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_versions_are_those_of_the_modules():
 def test_an_empty_installation_is_reported_part_by_part():
     done = _python("-S", "-E", "-m", "sgr_d2")  # -S: Python without its site-packages
     assert done.returncode == 1, done.stderr
-    missing = done.stdout.split("Missing, and the command that installs it:")[1]
+    missing = done.stdout.split("Missing or too old, and the command that installs it:")[1]
     listed = {line.split()[0]: line for line in missing.splitlines() if line.strip()}
     assert set(listed) == set(REQUIRED)
     assert all("make install" in line for line in listed.values())
@@ -62,6 +63,17 @@ def test_a_broken_package_is_told_from_a_missing_one(tmp_path, monkeypatch, sour
         "broken_package_of_a_test", value, "make install"
     )
     assert _package_row("absent_package_of_a_test", ("nothing",)).value == "missing"
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [("2.5.1", False), ("2.6.0", True), ("2.10.0", True), ("2.6.0a0+ab12.nv25.1", True), ("x", True)],
+)
+def test_a_version_that_is_too_old_is_told(monkeypatch, version, fits):
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    row = _package_row("torch", ("torch>=2.6",))
+    told = Row("torch", version) if fits else Row("torch", "2.5.1, but torch>=2.6 is needed", "make install")
+    assert row == told
 
 
 def test_known_data_sets_are_found(tmp_path, monkeypatch):
