@@ -4,7 +4,14 @@ import math
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    Backbone,
+    build_backbone,
+    build_sem_seg_head,
+)
+from detectron2.projects.point_rend.semantic_seg import PointRendSemSegHead
 from torch import Tensor, nn
 
 from sgr_d2.checks import check_features, check_num_classes
@@ -225,7 +232,9 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
 def features_of_head(cfg: CfgNode) -> list[str]:
     """The features that the head of a config reads."""
     head = cfg.MODEL.SEM_SEG_HEAD
-    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if head.NAME.endswith("PointRendSemSegHead") else ()
+    kind = SEM_SEG_HEADS_REGISTRY.get(head.NAME)  # a class, or a function that builds one
+    has_points = isinstance(kind, type) and issubclass(kind, PointRendSemSegHead)
+    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if has_points else ()
     return [*head.IN_FEATURES, *points]
 
 
