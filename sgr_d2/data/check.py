@@ -13,7 +13,8 @@ import numpy as np
 
 from sgr_d2.data.components import label_components
 from sgr_d2.data.file_map import map_files
-from sgr_d2.data.reading import check_values, map_values, read_image, read_instances, read_values
+from sgr_d2.data.label_values import check_values, holds_colors, map_values
+from sgr_d2.data.reading import read_image, read_instances, read_values
 
 # What can be wrong with a pair, worst first.
 KINDS = ("unreadable image", "unreadable label", "unreadable instances", "sizes differ", "label out of range")
@@ -130,7 +131,8 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     if path is None:
         errors.append(("unreadable label", f"The record of {record['file_name']} has no sem_seg_file_name."))
         return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
-    labels = _try(errors, "unreadable label", read_values, path)
+    read = partial(read_values, colors=holds_colors(record.get("label_map")))
+    labels = _try(errors, "unreadable label", read, path)
     if labels is None:
         return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
     instances = None

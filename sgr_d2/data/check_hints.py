@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from sgr_d2.data.check import DatasetCheck
-from sgr_d2.data.reading import one_wrong_value
+from sgr_d2.data.label_values import OF_A_MASK, one_wrong_value
 
 # Above this share of all pixels a value is suspected to be something else than a class, or than "not labelled".
 LARGE_SHARE = 0.5
@@ -81,7 +81,10 @@ def _one_class(check: DatasetCheck, classes: Sequence[str]) -> str:
         return ""
     text = f"Only one class occurs: {classes[used[0]]} ({used[0]})."
     if check.ignored and used[0] == 0:
-        text += f" Files of 0 and {check.rules.ignore_label} look like masks: {check.rules.ignore_label} is ignored."
+        text += (
+            f" Files of 0 and {check.rules.ignore_label} look like masks, and {check.rules.ignore_label} is ignored."
+        )
+        text += f" {OF_A_MASK}" if check.rules.ignore_label == 255 else ""
     return f"{text} Any model scores 100 % on it."
 
 

@@ -86,6 +86,20 @@ def test_labels_are_counted_as_their_map_says(record, scene):
     assert kind == "label out of range" and f"{record['sem_seg_file_name']} holds 3, for which LABEL_MAP" in message
 
 
+def test_labels_in_colour_are_counted_as_their_map_says(record, scene):
+    expected = check_pair(record, rules=RULES)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[[0, 1, 2, 255]] = [[0, 0, 255], [9, 0, 0], [9, 9, 0], [0, 0, 0]]
+    Image.fromarray(palette[scene]).save(record["sem_seg_file_name"])
+    record["label_map"] = {(9, 9, 0): 2, (0, 0, 255): 0, (9, 0, 0): 1, (0, 0, 0): 255}
+    pair = check_pair(record, rules=RULES)
+    assert pair.errors == [] and pair.components == expected.components
+    assert (pair.values.tolist(), pair.pixels.tolist()) == (expected.values.tolist(), expected.pixels.tolist())
+    del record["label_map"][9, 9, 0]
+    ((kind, message),) = check_pair(record, rules=RULES).errors
+    assert kind == "label out of range" and "holds [9, 9, 0] in" in message
+
+
 def test_real_instances_take_the_place_of_components(record, scene, tmp_path):
     ids = np.where(scene == 1, 1000, 26).astype(np.uint16)
     Image.fromarray(ids).save(tmp_path / "ids.png")
@@ -131,7 +145,10 @@ def summed(num_classes: int, *images: dict[int, int]) -> DatasetCheck:
         ([{0: 50, 1: 40}, {2: 30, 255: 9}], r"Labels may be shifted by one: the last class \(c3\) never occurs"),
         ([{0: 70, 1: 10}, {2: 10, 3: 10}], r"Label 0 \(c0\) covers 70 % of the pixels and the ignore label 255 never"),
         ([{0: 30, 1: 30}, {2: 30, 3: 10, 11: 5}], "The only value that is no class is 11.*Does 11 mean 'not labelled'"),
-        ([{0: 70, 255: 10}, {0: 10}], r"Only one class occurs: c0 \(0\)\. Files of 0 and 255 look like masks"),
+        (
+            [{0: 70, 255: 10}, {0: 10}],
+            r"Only one class occurs: c0 \(0\)\. Files of 0 and 255 look like masks, .* LABEL_MAP: \[\[0, 0\]",
+        ),
         ([{2: 70}, {2: 10}], r"Only one class occurs: c2 \(2\)\. Any model"),
         ([{0: 10, 1: 10}, {2: 5, 3: 5, 255: 70}], "70 % of the pixels have the ignore label 255"),
         ([{255: 10}, {255: 3}], "No pixel is labelled at all"),

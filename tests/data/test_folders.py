@@ -98,9 +98,22 @@ def test_a_label_map_travels_with_the_records(tmp_path, catalogs):
     register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=[[7, 255], (300, 1)])))
     (record,) = get_dataset_records("mine")
     assert record["label_map"] == {7: 255, 300: 1}
+    register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=[[[1, 2, 3], 1], ((4, 5, 6), 0)])))
+    (record,) = get_dataset_records("mine")
+    assert record["label_map"] == {(1, 2, 3): 1, (4, 5, 6): 0}
     register_folders(make_cfg(mine=entry(tmp_path)))
     (record,) = get_dataset_records("mine")
     assert "label_map" not in record and MetadataCatalog.get("mine").label_map is None
+
+
+def test_classes_look_as_in_label_files_that_hold_colours(tmp_path, catalogs):
+    label_map = [[[9, 9, 9], 255], [[1, 2, 3], 1], [[4, 5, 6], 0], [[7, 8, 9], 1]]
+    register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=label_map)))
+    assert metadata_of(["mine"]).colors == [(4, 5, 6), (1, 2, 3)]
+    register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=label_map, COLORS=[[1, 1, 1], [2, 2, 2]])))
+    assert metadata_of(["mine"]).colors == [(1, 1, 1), (2, 2, 2)]
+    register_folders(make_cfg(mine=entry(tmp_path, LABEL_MAP=label_map[:2])))  # nothing shows the first class
+    assert len(set(metadata_of(["mine"]).colors)) == 2
 
 
 def test_home_and_relative_paths(tmp_path, catalogs, monkeypatch):
@@ -169,8 +182,15 @@ def test_class_files(tmp_path, file, text):
         ({"LABEL_MAP": [[7, 0], [8, 2]]}, r"mine\.LABEL_MAP holds 2, neither"),
         ({"LABEL_MAP": [[-1, 0]]}, r"mine\.LABEL_MAP has a label for -1, which .* of 0\.\.65535, one pair"),
         ({"LABEL_MAP": [[7, 0], [7, 1]]}, r"mine\.LABEL_MAP has two labels for a value\. Give each"),
+        ({"LABEL_MAP": [[[1, 2, 3], 2]]}, r"mine\.LABEL_MAP holds 2, neither"),
+        ({"LABEL_MAP": [[[1, 2, 256], 0]]}, r"mine\.LABEL_MAP has a label for \[1, 2, 256\], which is no colour of"),
+        (
+            {"LABEL_MAP": [[[1, 2, 3], 0], [7, 1]]},
+            r"LABEL_MAP has a label for 7, which is no colour .* of 0\.\.255, one",
+        ),
+        ({"LABEL_MAP": [[[1, 2, 3], 0], [[1, 2, 3], 1]]}, r"mine\.LABEL_MAP has two labels for a colour\. Give each"),
         ({"LABEL_MAP": [[7, 0], 1]}, r"mine\.LABEL_MAP holds \[7, 0\], neither"),
-        ({"LABEL_MAP": {7: 0}}, r"mine\.LABEL_MAP must be a list of labels, .* or of pairs \[value, label\]; got"),
+        ({"LABEL_MAP": {7: 0}}, r"mine\.LABEL_MAP must be a list of labels, .* or of pairs \[value, label\] or .*got"),
         ({"COLORS": [[0, 0, 0]]}, r"mine\.COLORS must hold 2 colours"),
         ({"COLORS": [[0, 0, 0], [0, 256, 0]]}, r"mine\.COLORS must hold 2 colours"),
         ({"COLORS": [1, 2]}, r"mine\.COLORS must hold 2 colours"),

@@ -3,7 +3,8 @@ import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
-from sgr_d2.data.reading import label_dtype, map_values, pil_to_array, read_image, read_label
+from sgr_d2.data.label_values import map_values, pack_colors
+from sgr_d2.data.reading import label_dtype, pil_to_array, read_image, read_label
 
 GRAY = np.array([[0, 10, 200], [255, 7, 3]], np.uint8)
 RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -191,12 +192,49 @@ def test_a_mask_of_0_and_255_and_many_values(tmp_path):
         read_label(photo, num_classes=2, ignore_label=254)
 
 
+SKY, ROAD, VOID = (0, 0, 255), (128, 64, 128), (0, 0, 0)
+COLORS = np.array([[SKY, ROAD, VOID], [ROAD, ROAD, SKY]], np.uint8)
+
+
+def test_colours_are_labels_by_their_map(tmp_path):
+    options = {"num_classes": 2, "ignore_label": 255, "label_map": {ROAD: 1, SKY: 0, VOID: 255}}
+    opaque = np.dstack([COLORS, np.full((2, 3), 7, np.uint8)])  # what is see-through has its colour, too
+    palette = Image.fromarray(COLORS).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    for name, image in {"rgb.png": COLORS, "rgba.png": opaque, "palette.png": palette, "rgb.tif": COLORS}.items():
+        labels = read_label(save(tmp_path / name, image), **options)
+        assert labels.dtype == np.uint8 and labels.tolist() == [[0, 1, 255], [1, 1, 0]], name
+    empty = np.zeros((0, 3), np.int32)
+    assert map_values(empty, "a.png", label_map=options["label_map"], ignore_label=255).shape == (0, 3)
+
+
+def test_colours_without_a_label_are_named(tmp_path):
+    """Blue is 255 as a number, and yet not the ignore label."""
+    options = {"num_classes": 2, "ignore_label": 255, "label_map": {ROAD: 1}}
+    path = save(tmp_path / "a.png", COLORS)
+    with pytest.raises(ValueError, match=r"a\.png holds \[0, 0, 0\], \[0, 0, 255\] in 3 pixels, for which LABEL_MAP"):
+        read_label(path, **options)
+
+
+def test_every_colour_against_a_dictionary():
+    image = np.random.default_rng(0).choice(np.array([0, 1, 128, 255], np.uint8), (37, 23, 3))
+    label_map = {(red, 0, blue): (red + blue) % 7 for red in range(0, 256, 5) for blue in range(0, 256, 5)}
+    label_map |= {tuple(color): index % 7 for index, color in enumerate(image.reshape(-1, 3).tolist())}
+    labels = map_values(pack_colors(image), "a.png", label_map=label_map, ignore_label=255)
+    assert labels.tolist() == [[label_map[tuple(color)] for color in row] for row in image.tolist()]
+
+
 def test_colour_labels_are_refused(tmp_path):
     def read(image):
         return read_label(save(tmp_path / "a.png", image), num_classes=256, ignore_label=255)
 
-    with pytest.raises(ValueError, match=r"a\.png is of mode RGB; .*single-channel.*colour picture"):
-        read(RGB)
+    with pytest.raises(
+        ValueError,
+        match=r"a\.png is of mode RGB; .*single-channel.*colour picture of the classes, of 3 colours: "
+        r"\[0, 0, 0\], \[0, 0, 255\], \[128, 64, 128\]\. .*LABEL_MAP: \[\[\[",
+    ):
+        read(COLORS)
+    with pytest.raises(ValueError, match=r"mode RGB; .*holds \d+ colours, as photographs"):
+        read(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
     equal = np.repeat(GRAY[..., None], 3, axis=2)
     with pytest.raises(ValueError, match=r"mode RGB; .*three channels are equal"):
         read(equal)

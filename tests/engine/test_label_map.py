@@ -8,19 +8,31 @@ import pytest
 import yaml
 from PIL import Image
 
-from sgr_d2.data.datasets import get_dataset_records
+from sgr_d2.data.datasets import get_dataset_records, metadata_of
 from sgr_d2.engine import NamedModel, SGRPredictor, evaluate, explore, load_config
 
+PALETTE = np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0], [255, 255, 0]], np.uint8)
 
-@pytest.fixture(params=[[255, 0, 1, 2], [[2, 1], [3, 2], [0, 255], [1, 0]]], ids=["list", "pairs"])
+
+@pytest.fixture(
+    params=[
+        [255, 0, 1, 2],
+        [[2, 1], [3, 2], [0, 255], [1, 0]],
+        [[[255, 0, 0], 1], [[255, 255, 0], 2], [[0, 0, 0], 255], [[0, 0, 255], 0]],
+    ],
+    ids=["list", "pairs", "colours"],
+)
 def shifted_config(trained, scenes, tmp_path, request):
-    """The config with validation labels where 0 means "not labelled" and the classes count from 1."""
+    """The config with validation labels where 0, or black, means "not labelled" and the classes count from 1."""
     shutil.copytree(scenes / "val", tmp_path / "val")
+    in_colors = isinstance(request.param[0], list) and isinstance(request.param[0][0], list)
     for path in (tmp_path / "val/labels").iterdir():
-        Image.fromarray(np.asarray(Image.open(path)) + np.uint8(1)).save(path)
+        values = np.asarray(Image.open(path)) + np.uint8(1)
+        Image.fromarray(PALETTE[values] if in_colors else values).save(path)
     config = yaml.safe_load(trained.config.read_text())
     folder = config["DATASETS"]["FOLDERS"].pop("scenes_val") | {"LABEL_MAP": request.param}
     folder |= {"IMAGE_DIR": str(tmp_path / "val/images"), "LABEL_DIR": str(tmp_path / "val/labels")}
+    folder["COLORS"] = [list(color) for color in metadata_of(["scenes_val"]).colors]
     config["DATASETS"]["FOLDERS"]["shifted_val"] = folder
     config["DATASETS"]["TEST"] = ["shifted_val"]
     (tmp_path / "shifted.yaml").write_text(yaml.safe_dump(config))

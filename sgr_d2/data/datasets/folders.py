@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from sgr_d2.data.datasets.catalog import DEFAULT_IGNORE_LABEL, describe_root, register_semantic
 from sgr_d2.data.datasets.pairs import load_image_label_folder
+from sgr_d2.data.label_values import Color, LabelMap, holds_colors
 from sgr_d2.files import read_text
 
 _REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
@@ -38,9 +39,10 @@ def register_folders(cfg: CfgNode) -> None:
 
     CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
     Optional are IMAGE_SUFFIX and LABEL_SUFFIX (what the names of the files end with), SPLIT (a file of the images to
-    take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the files means; or pairs [v, label])
-    and COLORS (a list of [R, G, B]). Relative paths start at the working directory; ``~`` and environment variables are
-    expanded. Folders and split are read when it is used.
+    take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the files means; or pairs [v, label];
+    or, of files that hold colours, pairs [[R, G, B], label]) and COLORS (a list of [R, G, B], by default those of
+    LABEL_MAP). Relative paths start at the working directory; ``~`` and environment variables are expanded. Folders and
+    split are read when it is used.
 
     Raises:
         FileNotFoundError: the file of class names does not exist.
@@ -52,6 +54,7 @@ def register_folders(cfg: CfgNode) -> None:
         classes = _class_names(entry["CLASSES"], f"{key}.CLASSES")
         ignore_label = _ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key)
         label_map = _label_map(entry.get("LABEL_MAP"), len(classes), ignore_label, f"{key}.LABEL_MAP")
+        colors = _colors(entry.get("COLORS"), len(classes), f"{key}.COLORS")
         image_dir, label_dir = _expand(entry["IMAGE_DIR"]), _expand(entry["LABEL_DIR"])
         which = {
             "split": _expand(entry["SPLIT"]) if "SPLIT" in entry else None,
@@ -63,7 +66,7 @@ def register_folders(cfg: CfgNode) -> None:
             partial(load_image_label_folder, image_dir, label_dir, name=name, label_map=label_map, **which),
             owner="folders",
             classes=classes,
-            colors=_colors(entry.get("COLORS"), len(classes), f"{key}.COLORS"),
+            colors=colors or _colors_of(label_map, len(classes)),
             ignore_label=ignore_label,
             image_root=image_dir,
             sem_seg_root=label_dir,
@@ -138,13 +141,13 @@ def _ignore_label(value: Any, count: int, key: str) -> int:
     return value
 
 
-def _label_map(value: Any, count: int, ignore_label: int, key: str) -> list[int] | dict[int, int] | None:
+def _label_map(value: Any, count: int, ignore_label: int, key: str) -> LabelMap | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(
-            f"{key} must be a list of labels, one for each value of the files from 0 on, or of pairs [value, label]; "
-            f"got {value!r}."
+            f"{key} must be a list of labels, one for each value of the files from 0 on, or of pairs [value, label] or "
+            f"[[R, G, B], label]; got {value!r}."
         )
     in_pairs = all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
     label_map = _from_pairs(value, key) if in_pairs else list(value)
@@ -158,15 +161,25 @@ def _label_map(value: Any, count: int, ignore_label: int, key: str) -> list[int]
     return label_map
 
 
-def _from_pairs(pairs: Sequence[Sequence[Any]], key: str) -> dict[int, int]:
-    advice = f"Give each value, of 0..{2**16 - 1}, one pair [value, label]."
+def _from_pairs(pairs: Sequence[Sequence[Any]], key: str) -> dict[int, int] | dict[Color, int]:
+    in_colors = any(isinstance(value, list | tuple) for value, _ in pairs)
+    what, item = ("colour, [R, G, B] of 0..255,", "colour") if in_colors else (f"value, of 0..{2**16 - 1},", "value")
+    advice = f"Give each {what} one pair [{item}, label]."
     for value, _ in pairs:
-        if value not in range(2**16):
-            raise ValueError(f"{key} has a label for {value!r}, which is no value of label files. {advice}")
-    label_map = dict(map(tuple, pairs))
+        if not (_is_color(value) if in_colors else value in range(2**16)):
+            raise ValueError(f"{key} has a label for {value!r}, which is no {item} of label files. {advice}")
+    label_map = {tuple(value) if in_colors else value: label for value, label in pairs}
     if len(label_map) < len(pairs):
-        raise ValueError(f"{key} has two labels for a value. {advice}")
+        raise ValueError(f"{key} has two labels for a {item}. {advice}")
     return label_map
+
+
+def _colors_of(label_map: LabelMap | None, count: int) -> list[Color] | None:
+    """The first colour of each class in the label files, where they hold colours and every class has one."""
+    if not holds_colors(label_map):
+        return None
+    first = {label: color for color, label in reversed(label_map.items())}
+    return [first[label] for label in range(count)] if all(label in first for label in range(count)) else None
 
 
 def _expand(path: str) -> Path:

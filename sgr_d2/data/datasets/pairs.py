@@ -1,10 +1,11 @@
 """Images and their label maps, paired by the names of the files."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from sgr_d2.data.label_values import LabelMap
 from sgr_d2.files import read_text
 
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
@@ -57,7 +58,7 @@ def load_image_label_folder(
     split: str | os.PathLike | None = None,
     image_suffix: str = "",
     label_suffix: str = "",
-    label_map: Sequence[int] | Mapping[int, int] | None = None,
+    label_map: LabelMap | None = None,
 ) -> list[dict[str, Any]]:
     """Pair images and labels by their relative path without suffix and file type, in all subfolders.
 
@@ -70,7 +71,7 @@ def load_image_label_folder(
         image_suffix: what the names of images end with, with the type or before it ("_leftImg8bit"); others are left
             out.
         label_suffix: the same for labels ("_mask", "_gtFine_labelIds.png").
-        label_map: item v is the label that the value v of the files means; None: the values are labels.
+        label_map: what the values of the files mean; None: the values are labels.
 
     Returns:
         [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix and
