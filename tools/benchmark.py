@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch and OpenCV")
     parser.add_argument("--rounds", type=positive, metavar="N", help="timed rounds, instead of each benchmark's own")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a machine that is busy")
+    parser.add_argument("--amp", choices=("float16", "bfloat16"), help="mixed precision of sgr_step; default float32")
     parser.add_argument("--quick", action="store_true", help="toy sizes: shows that it runs, the numbers mean nothing")
     return parser
 
@@ -72,7 +73,7 @@ def run(names: list[str], args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
-    settings = Settings(args.device, args.rounds, args.quick, args.cpu_time, args.plot)
+    settings = Settings(args.device, args.rounds, args.quick, args.cpu_time, args.plot, args.amp)
     machine = describe_machine(settings)
     reports = {}
     for name in names:

@@ -103,9 +103,10 @@ class TrainLoop(SimpleTrainer):
         self.after_backward()
         shares = [len(part) / len(data) for part in parts]
         mean = {name: sum(share * of[name] for share, of in zip(shares, losses, strict=True)) for name in losses[0]}
-        self._write_metrics(on_host(mean), data_time)
+        on_cpu = on_host(mean)  # waits for nothing: `_finite` did
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self._write_metrics(on_cpu, data_time)  # while the device steps: the ranks exchange them here
 
     def _backward(self, data: list[dict], share: float) -> dict[str, Tensor]:
         """Add the gradients of ``share`` times the losses of ``data``; returns the losses."""

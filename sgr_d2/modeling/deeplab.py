@@ -34,6 +34,12 @@ class AnySize:
                 module.convs[-1][0] = WindowPool(tuple(module.pool_kernel_size))
                 module.pool_kernel_size = None
 
+    def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The losses of scores (B, C, h, w) in float32: under autocast Detectron2 would enlarge them in half precision,
+        and so add up their gradients.
+        """
+        return super().losses(predictions.float(), targets)
+
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class AnySizeDeepLabV3Head(AnySize, DeepLabV3Head):

@@ -47,7 +47,7 @@ def test_two_gpus_train_and_evaluate_like_one(config_file, tmp_path):
         train_net(config_file, folder, *options, processes=processes, environment=WITH_GPUS)
     a, b = (torch.load(f / "model_final.pth", map_location="cpu", weights_only=True)["model"] for f in (one, two))
     for key, expected in a.items():
-        error = (expected.float() - b[key].float()).norm() / expected.float().norm().clamp(min=1e-12)
+        error = (expected.float() - b[key].float()).norm() / expected.float().norm().clamp(min=1e-4)
         assert error < 1e-2, f"{key}: relative difference {error:.2e} after 10 steps"
     weights = ("MODEL.WEIGHTS", one / "model_final.pth", "MODEL.DEVICE", "cuda")
     train_net(config_file, two, *weights, processes=2, flags=["--eval-only"], environment=WITH_GPUS)

@@ -43,6 +43,22 @@ def test_as_detectron2_where_that_runs_and_any_size_where_not(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_losses_are_made_in_float32(name):
+    """Scores that autocast left in half precision are enlarged in float32, and so is their gradient added up."""
+    head = build(f"AnySize{name}").train()
+    scores = torch.randn(2, 3, 5, 7).bfloat16().requires_grad_()
+    exact = scores.detach().float().requires_grad_()
+    targets = torch.randint(0, 3, (2, 5 * head.common_stride, 7 * head.common_stride))
+    with torch.autocast("cpu", torch.bfloat16):
+        (loss,) = head.losses(scores, targets).values()
+    enlarged = F.interpolate(exact, scale_factor=head.common_stride, mode="bilinear", align_corners=False)
+    expected = F.cross_entropy(enlarged, targets)
+    torch.testing.assert_close(loss, expected)
+    loss.backward(), expected.backward()
+    assert torch.equal(scores.grad, exact.grad.bfloat16())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_its_classes_are_enlarged_in_chunks(name):
     head = build(f"AnySize{name}")
     x = features(3, 5)

@@ -251,6 +251,7 @@ def test_command_line(no_data, tmp_path, capsys):
     data = json.loads(path.read_text())
     assert set(data["results"]) == {"components"}
     assert data["ratios"]["components_opencv_over_ours"] > 0
+    assert data["machine"]["precision"] == f"float32, products {torch.get_float32_matmul_precision()}"
     assert data["machine"]["rounds"] == 1 and data["machine"]["torch"] == torch.__version__
     assert script.main(["--table", str(path)]) == 0
     assert capsys.readouterr().out == printed == to_markdown(data) + "\n"

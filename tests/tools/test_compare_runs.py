@@ -7,10 +7,11 @@ import re
 import compare_runs
 import matplotlib.image
 import pytest
-from comparison.grouping import compare
+from comparison.grouping import compare, complete
 from comparison.page import to_html
 from comparison.reading import find_runs
 from experiments.records import write_json
+from experiments.resolved import differences, flat
 from experiments.summary import to_markdown
 
 from sgr_d2.config import get_sgr_cfg
@@ -202,3 +203,10 @@ def test_wrong_command_lines(runs, tmp_path, capsys):
         assert compare_runs.main([*map(str, arguments), "--output", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_code_of_before_a_key_did_is_not_its_default():
+    """A result without the key, of code whose norm was LN, is another model than one of today's default."""
+    before, now = complete({}), complete(flat(get_sgr_cfg()))
+    assert before["MODEL.SGR.NORM"] == "LN" and now["MODEL.SGR.NORM"] == get_sgr_cfg().MODEL.SGR.NORM
+    assert differences(before, now) and complete({"MODEL.SGR.NORM": "BN"})["MODEL.SGR.NORM"] == "BN"

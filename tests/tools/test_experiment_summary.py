@@ -60,7 +60,7 @@ def write(plan, folders):
                 "peak_memory_mib": 1000,
                 "gpu_memory_mib": None,
                 "parameters": 3_900_000,
-                "environment": {"device": "toy", "threads": 1, "torch": "2", "revision": "abc"},
+                "environment": {"device": "toy", "instructions": "AVX2", "threads": 1, "torch": "2", "revision": "abc"},
                 "config": configs[run.name],
             }
             write_json(result, folders.result(run))
@@ -96,7 +96,7 @@ def test_tables_by_hand(plan, folders, write):
         "broken": ["failed", "", "missing"]
     }
     assert text.count("`absent") == 2  # no rows of what was not begun: only the list of these runs
-    assert "Made with: device toy; threads 1; torch 2; revision abc." in text
+    assert "Made with: device toy; instructions AVX2; threads 1; torch 2; revision abc." in text
     assert "* `better`: adds two" in text
 
 

@@ -9,7 +9,7 @@ import overview
 import pytest
 import yaml
 from experiments.overview import _limits, read_overview, to_markdown
-from experiments.records import write_json
+from experiments.records import read_json, write_json
 
 METRICS = ["sem_seg/mIoU", "sem_seg/pACC"]
 ROW = {"label": "FPN, short", "baseline": "plan/fpn", "model": "plan/sgr"}
@@ -47,6 +47,15 @@ def test_by_hand(write):
     assert cells[:4] == ["FPN, short", "0 to 2", "51.00", "54.00"]
     assert cells[4] == f"+3.00 [{low:+.2f}, {high:+.2f}]" and cells[5] == "+2.00, +3.00, +4.00"
     assert cells[6].startswith("+0.25 [")
+
+
+def test_two_results_of_a_seed_are_refused(write, tmp_path):
+    file = write({"plan/fpn": {0: (50.0, 90.0)}, "plan/sgr": {0: (51.0, 90.0), 1: (52.0, 90.0)}}, [ROW])
+    (tmp_path / "plan/sgr/seed1.json").rename(tmp_path / "plan/sgr/seed0_old.json")
+    assert read_overview(file).rows[0].differences("sem_seg/mIoU") == [1.0]
+    write_json(read_json(tmp_path / "plan/sgr/seed0.json"), tmp_path / "plan/sgr/seed0_old.json")
+    with pytest.raises(ValueError, match=r"sgr: its results are of the seeds \[0, 0\]; keep one file a seed"):
+        read_overview(file)
 
 
 def test_one_seed_has_no_interval_and_a_metric_that_nobody_has_no_figure(write):

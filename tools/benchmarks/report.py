@@ -40,6 +40,7 @@ def describe_machine(settings: Settings) -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else "cpu",
+        "precision": settings.amp or f"float32, products {torch.get_float32_matmul_precision()}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -17,6 +17,7 @@ class Settings(NamedTuple):
         quick: toy sizes and two rounds; shows that a benchmark runs, its numbers mean nothing.
         cpu_time: count the processor time of this process instead of the time that passes.
         plot: where the sweep draws its picture, None for no picture.
+        amp: "float16" or "bfloat16" for training steps in mixed precision, None for float32.
     """
 
     device: str = "cpu"
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     quick: bool = False
     cpu_time: bool = False
     plot: Path | None = None
+    amp: str | None = None
 
     def rounds_or(self, default: int) -> int:
         """The number of timed rounds of a benchmark that wants ``default`` of them."""

@@ -65,6 +65,8 @@ def benchmark_sgr_step(settings: Settings) -> Report:
 
 def _measure_case(name: str, case: Case, settings: Settings, report: Report) -> None:
     options = (*COMMON, *case.options, *(QUICK if settings.quick else ()), "MODEL.DEVICE", settings.device)
+    if settings.amp:
+        options += ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", settings.amp)
     load = partial(load_config, opts=list(options))
     without = load(str(CONFIGS / "camvid" / "fpn_effnet_lite0.yaml"))
     with_sgr = load(str(CONFIGS / "camvid" / "fpn_sgr_effnet_lite0.yaml"))
@@ -91,9 +93,8 @@ class Step:
         self.num_batches = len(batches)
         self.model = Trainer.build_model(cfg)
         self.optimizer = Trainer.build_optimizer(cfg, self.model)
-        self.loop = TrainLoop(
-            self.model, self.optimizer, device_type=self.device, amp_dtype=None, max_nonfinite_steps=1
-        )
+        amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
+        self.loop = TrainLoop(self.model, self.optimizer, device_type=self.device, amp_dtype=amp, max_nonfinite_steps=1)
         self.loop.data_loader = itertools.cycle(batches)
 
     def __call__(self, _: int) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.plan import Plan, Run, Variant
-from experiments.resolved import NOT_COMPARED, detectron2_defaults, differences, flat
+from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, detectron2_defaults, differences, flat
 from experiments.summary import Collected
 
 from sgr_d2.config import get_sgr_cfg
@@ -53,8 +53,8 @@ def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
 
 
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the defaults of what they leave out, but for what is not compared."""
-    every = flat(get_sgr_cfg()) | detectron2_defaults() | dict(settings)
+    """The settings with what they leave out, but for what is not compared: defaults, and what was done before a key."""
+    every = flat(get_sgr_cfg()) | BEFORE_THE_KEY | detectron2_defaults() | dict(settings)
     return json.loads(json.dumps({key: value for key, value in every.items() if key not in {*NOT_COMPARED, "SEED"}}))
 
 

@@ -100,7 +100,7 @@ def _state(collected: Collected) -> str:
     environments = [result["environment"] for result in collected.results.values() if result["environment"]]
     machine = "; ".join(
         f"{key} {', '.join(sorted({str(environment.get(key)) for environment in environments}))}"
-        for key in ("device", "threads", "torch", "revision")
+        for key in ("device", "instructions", "threads", "torch", "revision")
     )
     return "\n".join(lines) + (f"\n\nMade with: {machine}." if environments else "")
 

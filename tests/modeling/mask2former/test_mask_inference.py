@@ -1,9 +1,10 @@
 import pytest
 import torch
+from detectron2.structures import BitMasks
 from torch.nn import functional as F
 
 from sgr_d2.modeling.mask2former import stripes
-from sgr_d2.modeling.mask2former.inference import instances, panoptic_segments, semantic_scores
+from sgr_d2.modeling.mask2former.inference import instances, mask_boxes, panoptic_segments, semantic_scores
 from sgr_d2.modeling.mask2former.stripes import ResizedMasks
 
 
@@ -66,6 +67,14 @@ def boxes(*corners) -> list[torch.Tensor]:
         area[top:bottom, left:right] = True
         result.append(area)
     return result
+
+
+def test_boxes_of_masks():
+    areas = torch.stack([*boxes((2, 3, 7, 4), (0, 0, 10, 12), (9, 11, 10, 12), (5, 5, 5, 5)), torch.rand(10, 12) > 0.9])
+    expected = torch.tensor([[3.0, 2, 4, 7], [0, 0, 12, 10], [11, 9, 12, 10], [0, 0, 0, 0]])
+    assert torch.equal(mask_boxes(areas)[:4], expected)
+    assert torch.equal(mask_boxes(areas), BitMasks(areas).get_bounding_boxes().tensor)
+    assert mask_boxes(areas[:0]).shape == (0, 4)
 
 
 def test_panoptic_by_hand():
