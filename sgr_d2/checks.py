@@ -11,11 +11,18 @@ from fvcore.common.registry import Registry
 # Of numbers that else would be looked at late or never: the least, and what they stay below.
 _RANGES = {
     "SOLVER.MAX_ITER": (1, math.inf),
+    "SOLVER.IMS_PER_BATCH": (1, math.inf),
+    "SOLVER.ACCUMULATION_STEPS": (1, math.inf),
+    "SOLVER.BASE_LR": (0, math.inf),
     "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
     "TEST.EVAL_PERIOD": (0, math.inf),
     "SOLVER.BACKBONE_MULTIPLIER": (0, math.inf),
     "SOLVER.SGR_MULTIPLIER": (0, math.inf),
     "SOLVER.WEIGHT_DECAY_EMBED": (0, math.inf),
+    "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "MODEL.SGR.NUM_TOKENS": (1, math.inf),
+    "MODEL.SGR.ENCODER_LAYERS": (0, math.inf),
+    "MODEL.SGR.NUM_HEADS": (1, math.inf),
     "MODEL.TIMM.DROP_PATH_RATE": (0, 1),
     "MODEL.TIMM.SIZE_DIVISIBILITY": (0, math.inf),
     "MODEL.SWIN.DROP_PATH_RATE": (0, 1),

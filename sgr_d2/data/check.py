@@ -4,7 +4,7 @@ Shape legend: C classes, H x W pixels.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import numpy as np
 
 from sgr_d2.data.components import label_components
 from sgr_d2.data.file_map import map_files
-from sgr_d2.data.label_values import check_values, holds_colors, map_values
-from sgr_d2.data.reading import read_image, read_instances, read_values
+from sgr_d2.data.label_values import Color, check_values, holds_colors, map_values
+from sgr_d2.data.reading import read_image, read_instances, read_palette, read_values
 
 # What can be wrong with a pair, worst first.
 KINDS = ("unreadable image", "unreadable label", "unreadable instances", "sizes differ", "label out of range")
@@ -49,6 +49,8 @@ class PairCheck(NamedTuple):
         values, pixels: the values of the label map, and how many pixels have each.
         components: how many are kept, smaller than the minimum, cut by the maximum; None where the label is broken.
         shorter_edge: of the label map, in pixels; 0 where it is broken.
+        path: of the label file.
+        palette: {value that occurs: its colour}, where the file has a palette and is read by its values.
     """
 
     errors: list[tuple[str, str]]
@@ -56,6 +58,8 @@ class PairCheck(NamedTuple):
     pixels: np.ndarray
     components: tuple[int, int, int] | None
     shorter_edge: int = 0
+    path: str = ""
+    palette: Mapping[int, Color] | None = None
 
 
 @dataclass
@@ -69,9 +73,10 @@ class DatasetCheck:
         pixels, images: (C,) pixels of each class, and images with it.
         ignored: pixels with the ignore label.
         wrong: {value that is neither: images with it}.
-        unlabelled_images: images without a labelled pixel.
+        unlabelled_images: images without a labelled pixel; ``first_unlabelled`` is the label file of the first.
         components: (kept, small, cut) of each image whose label is in order.
         shorter_edges: of all label maps that could be read, in pixels.
+        palette: {value: {colour that a palette gives it: the first file}}.
     """
 
     rules: CheckRules
@@ -82,8 +87,10 @@ class DatasetCheck:
     ignored: int = 0
     wrong: Counter = field(default_factory=Counter)
     unlabelled_images: int = 0
+    first_unlabelled: str = ""
     components: list[tuple[int, int, int]] = field(default_factory=list)
     shorter_edges: list[int] = field(default_factory=list)
+    palette: dict[int, dict[Color, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.pixels, self.images = np.zeros((2, self.rules.num_classes), np.int64)
@@ -99,7 +106,11 @@ class DatasetCheck:
         self.images[pair.values[valid]] += 1
         self.ignored += int(pair.pixels[ignore].sum())
         self.wrong.update(pair.values[~valid & ~ignore].tolist())
-        self.unlabelled_images += bool(pair.values.size and ignore.all())
+        if pair.values.size and ignore.all():
+            self.unlabelled_images += 1
+            self.first_unlabelled = self.first_unlabelled or pair.path
+        for value, color in (pair.palette or {}).items():
+            self.palette.setdefault(value, {}).setdefault(color, pair.path)
         if pair.components is not None:
             self.components.append(pair.components)
         if pair.shorter_edge:
@@ -150,7 +161,8 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     check = partial(check_values, num_classes=rules.num_classes, ignore_label=rules.ignore_label)
     _try(errors, "label out of range", lambda path: check(mapped, path), path)
     components = None if len(errors) > broken else _count_components(mapped, instances, rules)
-    return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape))
+    palette = {} if holds_colors(record.get("label_map")) else read_palette(path, labels)
+    return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape), path, palette)
 
 
 def _try(errors: list[tuple[str, str]], kind: str, read, path: str) -> np.ndarray | None:

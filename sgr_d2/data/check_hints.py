@@ -57,6 +57,8 @@ def _ignore_value(check: DatasetCheck, classes: Sequence[str]) -> str:
     if len(check.wrong) != 1 or check.ignored:
         return ""
     (value,) = check.wrong
+    if value == 255 and not check.pixels[1:].any():
+        return f"The labels are 0 and 255 alone, as masks have them. {OF_A_MASK}"
     count, ignore = check.rules.num_classes, check.rules.ignore_label
     if value == count:
         return ""
@@ -88,6 +90,18 @@ def _one_class(check: DatasetCheck, classes: Sequence[str]) -> str:
     return f"{text} Any model scores 100 % on it."
 
 
+def _palette(check: DatasetCheck, classes: Sequence[str]) -> str:
+    for value, colors in sorted(check.palette.items()):
+        if len(colors) > 1:
+            (one, first), (other, second) = sorted(colors.items())[:2]
+            return (
+                f"{value} is shown as {list(one)} in {first} and as {list(other)} in {second}, by the palettes of the "
+                "files. If the colours are what is meant, map them: LABEL_MAP: [[[R, G, B], label], ...] in "
+                "DATASETS.FOLDERS."
+            )
+    return ""
+
+
 def _mostly_ignored(check: DatasetCheck, classes: Sequence[str]) -> str:
     if not check.unlabelled_share > LARGE_SHARE:
         return ""
@@ -112,4 +126,4 @@ def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
     )
 
 
-_RULES = (_offset, _ignore_value, _background, _one_class, _mostly_ignored, _scale)
+_RULES = (_offset, _ignore_value, _background, _one_class, _palette, _mostly_ignored, _scale)

@@ -75,7 +75,7 @@ def _labelled(check: DatasetCheck) -> list[str]:
     share = check.unlabelled_share
     lines = [] if math.isnan(share) else [f"not labelled: {100 * share:.2f} % of the pixels"]
     if check.unlabelled_images:
-        lines.append(f"{check.unlabelled_images} images have no labelled pixel")
+        lines.append(f"{check.unlabelled_images} images have no labelled pixel, the first {check.first_unlabelled}")
     absent = int(np.count_nonzero(check.pixels == 0))
     if absent:
         lines.append(f"{absent} of {len(check.pixels)} classes never occur")

@@ -9,7 +9,7 @@ from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL
 from PIL import Image
 
 from sgr_d2.checks import check_choice
-from sgr_d2.data.label_values import LabelMap, check_values, holds_colors, map_values, pack_colors, unpack_colors
+from sgr_d2.data.label_values import Color, LabelMap, check_values, holds_colors, map_values, pack_colors, unpack_colors
 
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -108,6 +108,15 @@ def read_values(path: str | os.PathLike, kind: str = "label", *, colors: bool = 
             raise ValueError(_describe_channels(image, path))
         values = np.asarray(image)
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def read_palette(path: str | os.PathLike, values: np.ndarray) -> dict[int, Color]:
+    """Return {value: its colour (R, G, B)} of the values of a file by its palette; {} if it has none."""
+    with _decoded(path, "label") as image:
+        if image.mode != "P":
+            return {}
+        palette = np.reshape(image.getpalette("RGB"), (-1, 3))
+    return {int(value): tuple(palette[value].tolist()) for value in np.unique(values) if value < len(palette)}
 
 
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:

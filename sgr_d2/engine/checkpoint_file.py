@@ -28,7 +28,7 @@ def require_weights(path: str) -> None:
     """
     if path and "://" not in path and not Path(path.split("?")[0]).is_file():
         raise FileNotFoundError(
-            f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or to train from the start ''."
+            f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' for none, to train from the start."
         )
 
 

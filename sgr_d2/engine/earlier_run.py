@@ -31,9 +31,12 @@ def claim(folder: Path) -> None:
     Windows.
 
     Raises:
-        ValueError: another process has claimed it.
+        ValueError: another process has claimed it, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"OUTPUT_DIR = {folder}: the folder cannot be made ({error}). Give another one.") from error
     folder = folder.resolve()
     if fcntl is None or folder in _locks:
         return
@@ -114,7 +117,7 @@ def _has_trained(folder: Path) -> bool:
 
 
 def check_resume(folder: Path) -> None:
-    """Raise ValueError if there is no run to go on with, but one was moved aside: it may be the one that is meant."""
+    """Say in the log if there is no run to go on with; raise ValueError if one was moved aside, which may be meant."""
     numbers = {path.parent.name.removeprefix("earlier_") for path in folder.glob("earlier_*/last_checkpoint")}
     earlier = [int(number) for number in numbers if number.isdecimal()]
     if earlier and not (folder / "last_checkpoint").is_file():
@@ -123,6 +126,8 @@ def check_resume(folder: Path) -> None:
             f"--resume: OUTPUT_DIR = {folder} holds no checkpoint, but {last} does: move its files back "
             "to go on with it, or leave out --resume to start anew."
         )
+    if not (folder / "last_checkpoint").is_file():  # jobs that a cluster starts again always say --resume
+        logger.warning("--resume: OUTPUT_DIR = %s holds no checkpoint to go on with, so the run begins.", folder)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -15,6 +17,13 @@ from sgr_d2.visualization import plot_curves
 
 # Figures of one class, which would make a list of metrics long.
 _OF_CLASSES = ("IoU-", "ACC-", "AP-")
+
+# What the evaluators of sgr_d2 and Detectron2 make, but for single classes.
+_USUAL = (
+    *(f"sem_seg/{name}" for name in ("mIoU", "fwIoU", "mACC", "pACC")),
+    *(f"{task}/AP{size}" for task in ("bbox", "segm") for size in ("", "50", "75", "s", "m", "l")),
+    *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +45,18 @@ def best_metric(cfg: CfgNode) -> str:
     if len(names) < 2 or metric.startswith(tuple(f"{name}/" for name in names)):
         return metric
     return f"{names[0]}/{metric}"
+
+
+def misspelt_metric(metric: str, data_sets: Sequence[str]) -> str:
+    """The usual metric that ``metric`` may mean and is not, for TEST.BEST_METRIC is only looked up after an evaluation;
+    "" for a usual one, or one of an evaluator of your own.
+    """
+    prefix = next((f"{name}/" for name in data_sets if metric.startswith(f"{name}/")), "")
+    name = metric.removeprefix(prefix)
+    if name in _USUAL or any(kind in name for kind in _OF_CLASSES):
+        return ""
+    meant = [usual for usual in _USUAL if name.lower() in (usual.lower(), usual.lower().split("/")[1])]
+    return next((prefix + usual for usual in [*meant, *get_close_matches(name, _USUAL, n=1, cutoff=0.9)]), "")
 
 
 class BestCheckpoint(HookBase):

@@ -116,7 +116,8 @@ def read_card(path: str | Path) -> ModelCard:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for other files
-        raise ValueError(f"{without} It could not be read as a checkpoint of PyTorch: {_first_line(error)}") from error
+        reason = f"It could not be read as a checkpoint of PyTorch ({type(error).__name__})."
+        raise ValueError(f"{without} {reason}") from error
     card = state.get(KEY) if isinstance(state, dict) else None
     if not isinstance(card, dict):
         raise ValueError(without)
@@ -130,7 +131,3 @@ def _is_zip(path: str | Path) -> bool:
     """Whether it is in the format of torch >= 1.6, the only one that can be read without copying the weights."""
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

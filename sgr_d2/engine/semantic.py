@@ -29,11 +29,12 @@ def use_semantic_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetad
         ValueError: if the config names another number of classes, or another ignore label.
     """
     number = len(info.classes)
+    shown = f"{', '.join(info.classes[:5])}{', ...' if number > 5 else ''}"
     for node, key in ((cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD"), (cfg.MODEL.POINT_HEAD, "POINT_HEAD")):
         if node.NUM_CLASSES not in (0, number):
             raise ValueError(
                 f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
-                f"({', '.join(info.classes[:5])}, ...). Leave the key out (0) to take the number from the data set."
+                f"({shown}). Leave the key out (0) to take the number from the data set."
             )
         node.NUM_CLASSES = number
     head = cfg.MODEL.SEM_SEG_HEAD

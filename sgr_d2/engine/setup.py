@@ -81,8 +81,25 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
         )
     if args.eval_only and not cfg.DATASETS.TEST:
         raise ValueError("--eval-only: DATASETS.TEST is empty; name a data set to evaluate on.")
+    if not cfg.OUTPUT_DIR:
+        raise ValueError("OUTPUT_DIR is empty: name the folder that logs, checkpoints and figures go to.")
+    if not args.resume:  # which begins with the weights of OUTPUT_DIR
+        require_weights(cfg.MODEL.WEIGHTS)
+    if not args.eval_only:
+        _check_training(cfg, max(1, args.num_gpus) * getattr(args, "num_machines", 1))
     require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     return cfg
+
+
+def _check_training(cfg: CfgNode, world_size: int) -> None:
+    if not cfg.DATASETS.TRAIN:
+        raise ValueError("DATASETS.TRAIN is empty: name a data set to train on, or evaluate with --eval-only.")
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE == 0 and batch % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH = {batch} is the batch of all {world_size} processes together, and must be a "
+            "multiple of their number."
+        )
 
 
 def fit_to_machine(
@@ -170,6 +187,8 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     Raises:
         KeyError, ValueError: a key is unknown (the message names those like it), a value does not fit or is missing.
     """
+    if flags := [str(opt) for opt in opts if str(opt).startswith("--")]:
+        raise ValueError(f"command line: {' '.join(flags)} stands behind KEY VALUE; flags come before these.")
     if len(opts) % 2:
         raise ValueError(f"command line {' '.join(map(str, opts))}: give options in pairs, KEY VALUE KEY VALUE ...")
     try:
@@ -245,6 +264,8 @@ def _explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueE
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     match = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
     if not match:
+        if re.search(r"Type mismatch \(<class '(?:tuple|list)'> vs. <class '(?:str|int|float)'>\)", text):
+            text += """. A list is wanted; on a command line: KEY "('value',)"."""
         return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
     near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

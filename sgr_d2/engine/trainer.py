@@ -20,7 +20,7 @@ from .build import build_model, without_initial_weights
 from .checkpoint import Checkpointer
 from .earlier_run import put_back, release
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
-from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric
+from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric, misspelt_metric
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
@@ -125,6 +125,11 @@ class Trainer(DefaultTrainer):
             return [SeedEachStep(self.cfg.SEED), *hooks, last]
         if not self.cfg.DATASETS.TEST:
             return [SeedEachStep(self.cfg.SEED), *hooks, last, curves]
+        if meant := misspelt_metric(best.metric, self.cfg.DATASETS.TEST):
+            logger.warning(
+                "TEST.BEST_METRIC = %s is nothing that is measured, so there will be no model_best.pth. Is %s meant?",
+                *(self.cfg.TEST.BEST_METRIC, meant),
+            )
         if best.metric != self.cfg.TEST.BEST_METRIC:
             logger.info("model_best.pth: by %s; set TEST.BEST_METRIC for another data set.", best.metric)
         # the last one writes the log and must see the results of all the others

@@ -1,5 +1,6 @@
 """Detectron2's semantic segmentation evaluator with constant memory and early, readable errors."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 
 from sgr_d2.labels import labels_of, resize_nearest
+
+logger = logging.getLogger(__name__)
 
 
 class StreamingSemSegEvaluator(SemSegEvaluator):
@@ -115,4 +118,8 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         figures = {name: float(value) for name, value in results["sem_seg"].items()}
         if math.isnan(figures["mIoU"]):
             figures["fwIoU"] = math.nan  # the parent's sum over no class is 0
+        absent = [name for name in self._class_names if math.isnan(figures[f"IoU-{name}"])]
+        if absent:
+            shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            logger.warning("%s: no pixel is labelled as %s, which does not count.", self._dataset_name, shown)
         return {"sem_seg": figures}

@@ -27,7 +27,7 @@ class SheetWriter(DatasetEvaluator):
     def __init__(self, *, output_dir: str | Path, num_images: int, file_names: Sequence[str]):
         """
         Args:
-            output_dir: created if missing; pictures of the same name are replaced.
+            output_dir: created if missing; it holds these pictures alone, other .png files are removed.
             num_images: how many; at most all.
             file_names: all images, in the order of the data set.
 
@@ -45,8 +45,11 @@ class SheetWriter(DatasetEvaluator):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Begin an evaluation; earlier pictures stay until they are replaced."""
+        """Begin an evaluation; pictures of an earlier one that drew others go, for they may be another model's."""
         self._num_written = 0
+        for path in self._output_dir.glob("*.png"):
+            if path.name not in self._names.values():
+                path.unlink(missing_ok=True)  # another process may have been faster
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Draw the chosen images of a batch: data set dicts with ``file_name``, and what the model gave for them."""

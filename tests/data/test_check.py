@@ -1,6 +1,8 @@
 """The checker of data sets: what it finds in a pair, and what it suspects of the whole."""
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,28 @@ def test_labels_in_colour_are_counted_as_their_map_says(record, scene):
     del record["label_map"][9, 9, 0]
     ((kind, message),) = check_pair(record, rules=RULES).errors
     assert kind == "label out of range" and "holds [9, 9, 0] in" in message
+
+
+def test_palettes_that_disagree_are_suspicious(write_pair):
+    def write(name, palette):
+        record = write_pair(name, np.array([[0, 1], [1, 1]], np.uint8))
+        image = Image.open(record["sem_seg_file_name"]).convert("P")
+        image.putpalette([value for color in palette for value in color])
+        image.putdata([0, 1, 1, 1])
+        image.save(record["sem_seg_file_name"])
+        return record
+
+    red_green, green_red = [(255, 0, 0), (0, 255, 0)], [(0, 255, 0), (255, 0, 0)]
+    records = [write("a", red_green), write("b", red_green)]
+    check = partial(check_records, rules=RULES, title="a", progress=False)
+    assert not any("palette" in text for text in suspicions(check(records), CLASSES))
+    records.append(write("c", green_red))
+    (text,) = [text for text in suspicions(check(records), CLASSES) if "palette" in text]
+    assert re.search(r"0 is shown as \[0, 255, 0\] in \S+c\.png and as \[255, 0, 0\] in \S+a\.png", text)
+    for record in records:
+        record["label_map"] = {(255, 0, 0): 0, (0, 255, 0): 1}
+    mapped = check(records)
+    assert not mapped.palette and mapped.pixels.tolist() == [2 * 1 + 3, 2 * 3 + 1, 0]
 
 
 def test_real_instances_take_the_place_of_components(record, scene, tmp_path):
@@ -213,7 +237,7 @@ def test_the_report_in_words():
     assert text.startswith("toys: 4 images, 3 classes, ignore label 255\nerror: label out of range, 1 times:\n  x\n")
     assert "values out of range, with the number of images: 5 in 1\n" in text
     assert f"not labelled: {100 * 70 / 340:.2f} % of the pixels" in text
-    assert "1 images have no labelled pixel\n1 of 3 classes never occur\n" in text
+    assert "1 images have no labelled pixel, the first \n1 of 3 classes never occur\n" in text
     assert (
         "components an image, at full size: 1 in the median, 1 to 1 in nine of ten images, at most 1; 0 images" in text
     )

@@ -1,5 +1,6 @@
 """Images and labels find each other by their names."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,14 @@ def test_a_split_and_a_suffix(tmp_path, suffix):
     (tmp_path / "train.txt").write_text("t/a\nb_rgb\n./c_rgb.jpg\n", encoding="utf-8")
     records = load_image_label_folder(tmp_path / "i", tmp_path / "l", image_suffix=suffix, split=tmp_path / "train.txt")
     assert [record["image_id"] for record in records] == ["b", "c", "t/a"]
+
+
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_an_umlaut_of_one_or_two_characters(tmp_path, suffix):
+    """As names come from macOS."""
+    one, two = (unicodedata.normalize(form, "Grün") for form in ("NFC", "NFD"))
+    touch(tmp_path, f"i/{one}.jpg", f"l/{two}{suffix}.png")
+    (tmp_path / "split.txt").write_text(f"{two}\n", encoding="utf-8")
+    for split in (None, tmp_path / "split.txt"):
+        (record,) = load_image_label_folder(tmp_path / "i", tmp_path / "l", label_suffix=suffix, split=split)
+        assert record["image_id"] == one and Path(record["sem_seg_file_name"]).name == f"{two}{suffix}.png"

@@ -16,6 +16,21 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
     check_resume(tmp_path)
 
 
+def test_resume_without_a_run_is_said(tmp_path, caplog):
+    check_resume(tmp_path)
+    assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to go on with, so the run begins" in caplog.text
+    caplog.clear()
+    (tmp_path / "last_checkpoint").touch()
+    check_resume(tmp_path)
+    assert not caplog.records
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR = .*file: the folder cannot be made"):
+        claim(tmp_path / "file")
+
+
 def test_the_config_of_a_training_outlives_what_fails_meanwhile(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
     (tmp_path / "config.yaml").write_text("trained")

@@ -8,7 +8,7 @@ from torch import nn
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.engine.checkpoint import Checkpointer
-from sgr_d2.engine.hooks import BestCheckpoint, SeedEachStep, best_metric
+from sgr_d2.engine.hooks import BestCheckpoint, SeedEachStep, best_metric, misspelt_metric
 
 
 def test_every_step_of_every_seed_draws_its_own_numbers():
@@ -116,6 +116,24 @@ def test_the_first_of_several_data_sets_decides(names, metric, expected):
     cfg = get_sgr_cfg()
     cfg.DATASETS.TEST, cfg.TEST.BEST_METRIC = names, metric
     assert best_metric(cfg) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "meant"),
+    [
+        ("sem_seg/mIoU", ""),
+        ("a_val/sem_seg/mIoU", ""),
+        ("sem_seg/IoU-Sky", ""),
+        ("bbox/APs", ""),
+        ("accuracy/top1", ""),
+        ("sem_seg/miou", "sem_seg/mIoU"),
+        ("mIoU", "sem_seg/mIoU"),
+        ("a_val/sem_seg/mIOU", "a_val/sem_seg/mIoU"),
+        ("semseg/mIoU", "sem_seg/mIoU"),
+    ],
+)
+def test_a_metric_whose_name_is_nearly_right(metric, meant):
+    assert misspelt_metric(metric, ("a_val",)) == meant
 
 
 def test_a_metric_that_there_is_not_is_told_with_those_that_there_are(tmp_path, caplog):

@@ -1,20 +1,25 @@
 import re
 import sys
-from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from detectron2.engine import default_argument_parser
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.logger import setup_logger
 from toy_checkpoint import write_checkpoint
 
 from sgr_d2.engine import SGRPredictor, Trainer, load_config, setup
 from sgr_d2.engine.model_card import KEY, ModelCard
-from sgr_d2.engine.setup import use_machine
+from sgr_d2.engine.setup import read_command_line, use_machine
 from sgr_d2.modeling import SGRSegmentor
+
+
+def arguments(*words):
+    return default_argument_parser().parse_args(words)
 
 
 def load(config_file, *opts):
@@ -102,6 +107,17 @@ def test_an_option_of_the_wrong_type_is_named(config_file):
         load(config_file, "MODEL.SGR.NUM_TOKENS", "many")
 
 
+def test_a_list_is_asked_for_where_one_is_wanted(config_file):
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN.*A list is wanted; on a command line: KEY \"\('value',\)\""):
+        load(config_file, "DATASETS.TRAIN", "scenes_train")
+
+
+def test_flags_behind_options_are_named(config_file):
+    for opts in (["SEED", "1", "--num-gpus", "0"], ["SEED", "1", "--eval-only", "MODEL.WEIGHTS", "x"]):
+        with pytest.raises(ValueError, match=rf"{opts[2]} stands behind KEY VALUE; flags come before"):
+            load(config_file, *opts)
+
+
 def test_an_option_without_value_is_named(config_file):
     with pytest.raises(ValueError, match=r"command line SEED: give options in pairs, KEY VALUE"):
         load(config_file, "SEED")
@@ -143,6 +159,9 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
         ("TEST.NUM_PICTURES", "-1", "0 or more"),
         ("TEST.TOKEN_SEMANTICS.MIN_MASS", "1.0", "0 or more and less than 1"),
         ("SOLVER.SGR_MULTIPLIER", "-0.5", "0 or more"),
+        ("SOLVER.BASE_LR", "-0.1", "0 or more"),
+        ("SOLVER.IMS_PER_BATCH", "0", "1 or more"),
+        ("MODEL.SGR.NUM_TOKENS", "0", "1 or more"),
         ("MODEL.TIMM.DROP_PATH_RATE", "nan", "0 or more and less than 1"),
     ],
 )
@@ -201,10 +220,38 @@ def test_the_machine_decides_the_device(config_file):
 
 
 def test_arguments(config_file, tmp_path):
-    args = Namespace(config_file=str(config_file), opts=["SEED", "-1"], eval_only=True, num_gpus=1)
-    cfg = setup(args)
+    cfg = setup(arguments("--config-file", str(config_file), "--eval-only", "SEED", "-1"))
     assert cfg.SEED >= 0  # drawn, so that the saved config repeats the run
     assert (tmp_path / "output/config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "opts", "message"),
+    [
+        ([], ["MODEL.WEIGHTS", "none.pth"], r"MODEL\.WEIGHTS = none\.pth: no such file"),
+        (["--eval-only"], ["MODEL.WEIGHTS", "none.pth"], r"MODEL\.WEIGHTS = none\.pth: no such file"),
+        ([], ["DATASETS.TRAIN", "()"], r"DATASETS\.TRAIN is empty: name"),
+        ([], ["OUTPUT_DIR", ""], r"OUTPUT_DIR is empty: name"),
+        (["--num-gpus", "3"], ["SOLVER.IMS_PER_BATCH", "4"], r"IMS_PER_BATCH = 4 is the batch of all 3 processes"),
+    ],
+)
+def test_what_cannot_work_is_found_before_anything_is_made(config_file, tmp_path, flags, opts, message):
+    before = set(tmp_path.iterdir())
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_command_line(arguments("--config-file", str(config_file), *flags, *opts))
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_an_image_without_label_is_found_before_anything_is_made(config_file):
+    cfg = load(config_file)
+    folder = cfg.DATASETS.FOLDERS.scenes_train.LABEL_DIR
+    lost = sorted(Path(folder).iterdir())[0]
+    lost.rename(lost.with_suffix(".gone"))
+    try:
+        with pytest.raises(ValueError, match=r"scenes_train: 1 of \d+ images have no label"):
+            read_command_line(arguments("--config-file", str(config_file)))
+    finally:
+        lost.with_suffix(".gone").rename(lost)
 
 
 def test_batch_rate_and_schedule_scale_with_the_number_of_processes(config_file):
@@ -251,7 +298,8 @@ def test_modules_and_keys_of_ones_own(config_file, tmp_path, monkeypatch):
         load(config_file, "IMPORTS", "my_net")
     (tmp_path / "my_net.py").write_text(MY_NET)
     config_file.write_text(yaml.safe_dump(own | {"IMPORTS": ["my_net"]}))
-    cfg = setup(Namespace(config_file=str(config_file), opts=["MODEL.MY_NET.WIDTH", "9"], eval_only=True, num_gpus=0))
+    flags = ("--eval-only", "--num-gpus", "0")
+    cfg = setup(arguments("--config-file", str(config_file), *flags, "MODEL.MY_NET.WIDTH", "9"))
     model = Trainer.build_model(cfg)
     assert model.sem_seg_head.layers[0].out_channels == 9
     torch.save({"model": model.state_dict(), KEY: asdict(ModelCard.of(cfg))}, tmp_path / "own.pth")

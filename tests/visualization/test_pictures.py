@@ -72,6 +72,15 @@ def test_exactly_the_chosen_images_are_drawn(tmp_path, files):
     assert picture.shape[1] == 1282
 
 
+def test_pictures_of_an_earlier_evaluation_go(tmp_path, files):
+    for number in (7, 3):
+        writer = _writer(tmp_path / "out", files, number)
+        writer.reset()
+        _process(writer, files)
+    (tmp_path / "out" / "notes.txt").touch()
+    assert _written(tmp_path / "out") == ["frame_1.png", "frame_3.png", "frame_5.png", "notes.txt"]
+
+
 def test_two_processes_draw_together_what_one_draws(tmp_path, files):
     names = list(files)
     for part in (names[0::2], names[1::2]):

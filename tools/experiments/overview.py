@@ -142,9 +142,7 @@ def _values(folder: Path, metrics: list[str]) -> dict[str, dict[int, float]]:
         raise FileNotFoundError(f"{folder}: there is no seed0.json or the like, no result of tools/run_experiment.py.")
     seeds = [result.get("seed") for result in results]
     if None in seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f"{folder}: its results are of the seeds {seeds}; keep one file a seed that says which it is of."
-        )
+        raise ValueError(f"{folder}: its results are of the seeds {seeds}; keep one file a seed, which says it.")
     found = {metric: {result["seed"]: metric_of(result, metric) for result in results} for metric in metrics}
     return {metric: {seed: v for seed, v in values.items() if v is not None} for metric, values in found.items()}
 

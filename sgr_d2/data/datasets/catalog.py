@@ -128,7 +128,8 @@ def get_dataset_records(name: str) -> list[dict[str, Any]]:
 
 
 def require_folders(names: Sequence[str]) -> None:
-    """Fail now, not after a model was built and its weights were fetched, if the files of a data set are not there.
+    """Fail now, not after a model was built and its weights were fetched, if the files of a data set are not there; of
+    one of DATASETS.FOLDERS also if an image or a label has no partner.
 
     Raises:
         FileNotFoundError, ValueError: what `get_dataset_records` says of it.
@@ -136,7 +137,7 @@ def require_folders(names: Sequence[str]) -> None:
     for name in names:
         metadata = MetadataCatalog.get(name)
         roots = [metadata.get(key) for key in ("image_root", "sem_seg_root")]
-        if any(root and not Path(root).is_dir() for root in roots):
+        if metadata.get("registered_by") == "folders" or any(root and not Path(root).is_dir() for root in roots):
             get_dataset_records(name)
 
 
@@ -195,5 +196,6 @@ def _check_name(name: str) -> None:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
-        f"Unknown data set {name!r}.{hint} Known: {', '.join(known)}. Your own folders go under DATASETS.FOLDERS."
+        f"Unknown data set {name!r}.{hint} Known: {', '.join(known)}. Your own folders go under "
+        "DATASETS.FOLDERS of a config, which tools have to be given."
     )

@@ -147,7 +147,7 @@ def _label_map(value: Any, count: int, ignore_label: int, key: str) -> LabelMap 
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(
             f"{key} must be a list of labels, one for each value of the files from 0 on, or of pairs [value, label] or "
-            f"[[R, G, B], label]; got {value!r}."
+            f"[[R, G, B], label]; got {dict(value) if isinstance(value, dict) else value!r}."
         )
     in_pairs = all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
     label_map = _from_pairs(value, key) if in_pairs else list(value)

@@ -1,6 +1,7 @@
 """Images and their label maps, paired by the names of the files."""
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -46,8 +47,8 @@ def _strip(name: str, suffix: str) -> str | None:
     """A name without its suffix, of which the case does not count; None if it does not end so."""
     if not name.lower().endswith(suffix.lower()):
         return None
-    kept = name[: len(name) - len(suffix)]
-    return kept.rstrip("/")  # the folder alone, where the suffix is the whole name of the file
+    kept = name[: len(name) - len(suffix)].rstrip("/")  # the folder alone, where the suffix is all of the file's name
+    return unicodedata.normalize("NFC", kept)  # macOS may write an umlaut as two characters
 
 
 def load_image_label_folder(

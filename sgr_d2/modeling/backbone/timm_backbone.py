@@ -3,6 +3,7 @@
 import difflib
 import logging
 import math
+import re
 from collections import Counter
 from typing import NoReturn
 
@@ -139,7 +140,9 @@ def _create(name: str, **options) -> nn.Module:
     """The model with feature maps as output, for images of any size where the model can be told so."""
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=5)
-        raise ValueError(f"MODEL.TIMM.NAME = {name!r}: timm {timm.__version__} has no such model. Close: {near}.")
+        family = re.match(r"[a-z]*", name)[0]
+        hint = f"Close: {near}." if near else f"timm.list_models({family + '*'!r}) lists what there is."
+        raise ValueError(f"MODEL.TIMM.NAME = {name!r}: timm {timm.__version__} has no such model. {hint}")
     try:
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
     except TypeError as error:
