@@ -118,12 +118,16 @@ def test_settings_of_a_run_hold_what_differs_from_detectron2(write):
 
 def test_settings_are_those_that_a_run_trains_with(write, tmp_path):
     """Of a recipe for eight processes: batch, rate, schedule, norms and precision of the one that trains, on a CPU."""
-    folders = {"blank": {"IMAGE_DIR": str(tmp_path), "LABEL_DIR": str(tmp_path), "CLASSES": ["a", "b"]}}
+    for name in ("images/x.png", "labels/x.png"):  # looked for, not read
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    images, labels = str(tmp_path / "images"), str(tmp_path / "labels")
+    folders = {"blank": {"IMAGE_DIR": images, "LABEL_DIR": labels, "CLASSES": ["a", "b"]}}
     recipe = {
         "VERSION": 2,
         "_BASE_": str(ROOT / CONFIG),
         "OUTPUT_DIR": str(tmp_path / "output"),
-        "DATASETS": {"FOLDERS": folders, "TRAIN": ["blank"], "TEST": ["blank"]},  # looked for, not read
+        "DATASETS": {"FOLDERS": folders, "TRAIN": ["blank"], "TEST": ["blank"]},
         "MODEL": {"FPN": {"NORM": "SyncBN"}},
         "SOLVER": {"REFERENCE_WORLD_SIZE": 8, "IMS_PER_BATCH": 16, "BASE_LR": 0.016, "AMP": {"ENABLED": True}},
     }
