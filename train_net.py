@@ -9,15 +9,18 @@ opts: KEY VALUE pairs that override the config; docs/keys.md lists the keys that
 """
 
 import argparse
+import sys
 
 import torch
 from detectron2.engine import default_argument_parser, launch
+from torch.multiprocessing import ProcessExitedException
 
 from sgr_d2.engine import (
     evaluate_checkpoint,
     keep_freed_memory,
     limit_threads,
     read_command_line,
+    refusals_in_a_line,
     run_process,
     setup,
     train,
@@ -34,6 +37,12 @@ def main(args: argparse.Namespace) -> dict | None:
     return train(cfg, resume=args.resume)
 
 
+def process(args: argparse.Namespace) -> None:
+    """What each process does; what it refuses, it tells in one line."""
+    with refusals_in_a_line("train_net.py"):
+        main(args)
+
+
 if __name__ == "__main__":
     parser = default_argument_parser(epilog=__doc__)
     args = parser.parse_args()
@@ -44,11 +53,16 @@ if __name__ == "__main__":
         read_command_line(args)
     except (FileNotFoundError, KeyError, ValueError) as error:
         parser.error(str(error.args[0] if len(error.args) == 1 else error))
-    launch(
-        run_process,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(main, args),
-    )
+    try:
+        launch(
+            run_process,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(process, args),
+        )
+    except ProcessExitedException as error:
+        if error.exit_code != 2:  # that of a refusal, which the process has told
+            raise
+        sys.exit(2)

@@ -8,6 +8,7 @@ from .model_card import read_card
 from .prediction import Prediction
 from .predictor import SGRPredictor
 from .processes import run_process
+from .refusals import refusals_in_a_line
 from .setup import load_config, merge_options, read_command_line, setup
 from .trainer import Trainer, evaluate_checkpoint, limit_threads, train
 
@@ -27,6 +28,7 @@ __all__ = [
     "merge_options",
     "read_card",
     "read_command_line",
+    "refusals_in_a_line",
     "run_process",
     "setup",
     "train",
