@@ -83,11 +83,11 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
         raise ValueError("--eval-only: DATASETS.TEST is empty; name a data set to evaluate on.")
     if not cfg.OUTPUT_DIR:
         raise ValueError("OUTPUT_DIR is empty: name the folder that logs, checkpoints and figures go to.")
-    if not args.resume:  # which begins with the weights of OUTPUT_DIR
-        require_weights(cfg.MODEL.WEIGHTS)
     if not args.eval_only:
         _check_training(cfg, max(1, args.num_gpus) * getattr(args, "num_machines", 1))
     require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    if not args.resume:  # which begins with the weights of OUTPUT_DIR
+        require_weights(cfg.MODEL.WEIGHTS)
     return cfg
 
 
