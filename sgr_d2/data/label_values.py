@@ -57,7 +57,7 @@ def map_values(
     known = inside & has[indices]
     wrong = np.unique(values[~known & (values != ignore_label)])
     if wrong.size:
-        raise ValueError(f"Label {path} holds {_shown(wrong)}, for which LABEL_MAP has no label. Add what they mean.")
+        raise ValueError(f"Label {path} holds {shown(wrong)}, for which LABEL_MAP has no label. Add what they mean.")
     return np.where(known, table[indices], ignore_label)
 
 
@@ -79,7 +79,7 @@ def _map_colors(values: np.ndarray, path: str | os.PathLike, label_map: Mapping[
     if unknown.any():
         wrong, pixels = np.unique(values[unknown], return_counts=True)
         raise ValueError(
-            f"Label {path} holds {_shown(unpack_colors(wrong))} in {pixels.sum()} pixels, for which LABEL_MAP has no "
+            f"Label {path} holds {shown(unpack_colors(wrong))} in {pixels.sum()} pixels, for which LABEL_MAP has no "
             "label. Add what they mean. Colours that nobody chose come from JPEG or from scaling by interpolation: "
             "make such a file anew."
         )
@@ -97,12 +97,13 @@ def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: in
         return
     found = np.unique(labels[wrong])
     raise ValueError(
-        f"Label {path} holds {_shown(found)}, neither a class (0..{num_classes - 1}) nor the ignore label "
+        f"Label {path} holds {shown(found)}, neither a class (0..{num_classes - 1}) nor the ignore label "
         f"({ignore_label}). " + _hint(labels, found, num_classes, ignore_label)
     )
 
 
-def _shown(values: Sequence[object] | np.ndarray) -> str:
+def shown(values: Sequence[object] | np.ndarray) -> str:
+    """The first eight of some values, for messages."""
     return ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 

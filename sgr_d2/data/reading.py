@@ -9,7 +9,16 @@ from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL
 from PIL import Image
 
 from sgr_d2.checks import check_choice
-from sgr_d2.data.label_values import Color, LabelMap, check_values, holds_colors, map_values, pack_colors, unpack_colors
+from sgr_d2.data.label_values import (
+    Color,
+    LabelMap,
+    check_values,
+    holds_colors,
+    map_values,
+    pack_colors,
+    shown,
+    unpack_colors,
+)
 
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -174,8 +183,8 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
     found = np.unique(pack_colors(np.asarray(image.convert("RGB"))))
     if len(found) > _MAX_COLORS:
         return f"{text}, and it holds {len(found)} colours, as photographs and JPEG do. Is it the label?"
-    shown = ", ".join(map(str, unpack_colors(found)[:8])) + (", ..." if len(found) > 8 else "")
     return (
-        f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: {shown}. In an entry of "
-        "DATASETS.FOLDERS map each to its class, or to the ignore label: LABEL_MAP: [[[128, 0, 0], 0], ...]."
+        f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: {shown(unpack_colors(found))}. "
+        "In an entry of DATASETS.FOLDERS map each to its class, or to the ignore label: "
+        "LABEL_MAP: [[[128, 0, 0], 0], ...]."
     )

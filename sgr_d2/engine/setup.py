@@ -130,7 +130,6 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     """Move an earlier run in OUTPUT_DIR aside unless it is to go on; where it is now.
 
     Raises:
-        FileNotFoundError: there are no weights to begin with.
         ValueError: if another training is running there, the weights to begin with lie there, or there is nothing to go
             on with but runs moved aside.
     """
@@ -140,7 +139,6 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     if resume:
         check_resume(folder)
     elif comm.is_main_process():
-        require_weights(cfg.MODEL.WEIGHTS)
         earlier = set_aside(folder, needed=cfg.MODEL.WEIGHTS)
     comm.synchronize()
     return earlier
