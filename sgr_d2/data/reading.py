@@ -183,8 +183,8 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
     found = np.unique(pack_colors(np.asarray(image.convert("RGB"))))
     if len(found) > _MAX_COLORS:
         return f"{text}, and it holds {len(found)} colours, as photographs and JPEG do. Is it the label?"
+    colors = shown(unpack_colors(found))
     return (
-        f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: "
-        f"{shown(unpack_colors(found))}. In an entry of DATASETS.FOLDERS map each to its class, or to the ignore label: "
-        "LABEL_MAP: [[[128, 0, 0], 0], ...]."
+        f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: {colors}. In an entry of "
+        "DATASETS.FOLDERS map each to its class, or to the ignore label: LABEL_MAP: [[[128, 0, 0], 0], ...]."
     )
