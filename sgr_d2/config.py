@@ -261,8 +261,8 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.SLIDING_WINDOW.STRIDE = [384, 768]
     # Windows predicted at a time.
     cfg.TEST.SLIDING_WINDOW.BATCH_SIZE = 1
-    # model_best.pth is the checkpoint with the highest value of this metric, also shown in curves.png: "task/name" (on the
-    # first of several test sets), or "data set/task/name".
+    # model_best.pth is the checkpoint with the highest value of this metric, which curves.png shows: "task/name" (of
+    # the first test set if there are several), or "data set/task/name".
     cfg.TEST.BEST_METRIC = "sem_seg/mIoU"
     # Number of images per test set drawn into OUTPUT_DIR/evaluation/<dataset>/pictures after an evaluation.
     cfg.TEST.NUM_PICTURES = 0
