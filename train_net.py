@@ -3,8 +3,8 @@
 python train_net.py --config-file configs/shapes/fpn_sgr.yaml --num-gpus 0
 python train_net.py --config-file configs/shapes/fpn_sgr.yaml --eval-only MODEL.WEIGHTS output/.../model_final.pth
 
---num-gpus N: processes on this machine, one a GPU (default 1); without a GPU, N processes on the CPU, 0 as 1.
---resume: go on from the last checkpoint in OUTPUT_DIR; with --eval-only, evaluate it.
+--num-gpus N: processes on this machine, one per GPU (default 1), or on the CPU if there is no GPU; 0: one on the CPU.
+--resume: continue from the last checkpoint in OUTPUT_DIR; with --eval-only, evaluate it.
 opts: KEY VALUE pairs that override the config; docs/keys.md lists the keys that Detectron2 does not have.
 """
 
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def process(args: argparse.Namespace) -> None:
-    """What each process does; what it refuses, it tells in one line."""
+    """The program of each process; reports invalid input in one line."""
     with refusals_in_a_line("train_net.py"):
         main(args)
 
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     available = torch.cuda.device_count()
     if available and args.num_gpus > available:
         parser.error(f"--num-gpus {args.num_gpus}: this machine has {available}.")
-    try:  # what cannot work is told in one line, before there are processes
+    try:  # report invalid input in one line, before processes are started
         read_command_line(args)
     except (FileNotFoundError, KeyError, ValueError) as error:
         parser.error(str(error.args[0] if len(error.args) == 1 else error))
@@ -63,6 +63,6 @@ if __name__ == "__main__":
             args=(process, args),
         )
     except ProcessExitedException as error:
-        if error.exit_code != 2:  # that of a refusal, which the process has told
+        if error.exit_code != 2:  # 2: the process has already reported the error
             raise
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""The command line that the prepare_*.py scripts share."""
+"""The command line shared by the prepare_*.py scripts."""
 
 import argparse
 import os
@@ -12,29 +12,29 @@ from sgr_d2.data.prepare import Plan, carry_out, format_summary, is_complete
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Return the parser of the options that every script has."""
+    """Return a parser with the options that every script has."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument(
         "--root",
         type=lambda text: Path(text).expanduser(),
         default=dataset_root(),
         metavar="DIR",
-        help="folder of the data sets (default: $DETECTRON2_DATASETS, or datasets/: %(default)s)",
+        help="folder with the data sets (default: $DETECTRON2_DATASETS, or datasets/: %(default)s)",
     )
     result.add_argument(
         "--num-workers",
         type=_positive,
         default=min(8, os.cpu_count() or 1),
         metavar="N",
-        help="processes (default: %(default)s)",
+        help="number of processes (default: %(default)s)",
     )
-    result.add_argument("--partial", action="store_true", help="take a tree that has only a part of the release")
-    result.add_argument("--overwrite", action="store_true", help="replace files that differ from what the source gives")
+    result.add_argument("--partial", action="store_true", help="accept an incomplete release")
+    result.add_argument("--overwrite", action="store_true", help="replace files that differ from the converted source")
     return result
 
 
 def run(make_plan: Callable[..., Plan], args: argparse.Namespace, **options) -> int:
-    """Prepare, print a summary, and return the exit code: 0, or 1 where anything is broken or missing."""
+    """Prepare a data set, print a summary and return the exit code: 1 if anything is broken or missing, else 0."""
     try:
         plan = make_plan(args.root, partial=args.partial, **options)
         reports = carry_out(plan, num_workers=args.num_workers, overwrite=args.overwrite)
@@ -42,7 +42,7 @@ def run(make_plan: Callable[..., Plan], args: argparse.Namespace, **options) -> 
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        print("\nStopped. Run the same command again to continue.", file=sys.stderr)
         return 130
     print(format_summary(plan, reports))
     if any(report.failures for report in reports):
@@ -54,7 +54,7 @@ def run(make_plan: Callable[..., Plan], args: argparse.Namespace, **options) -> 
 
 
 def main(make_plan: Callable[..., Plan], description: str) -> int:
-    """Run a script that has no options of its own."""
+    """Run a script without options of its own."""
     return run(make_plan, parser(description).parse_args())
 
 

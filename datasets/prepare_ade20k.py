@@ -1,8 +1,9 @@
-"""Make the labels of ADE20K: annotations/ (0-150) to annotations_detectron2/ (0-149, 255 not labelled).
+"""Convert the labels of ADE20K: annotations/ (0-150) to annotations_detectron2/ (0-149, 255 not labelled).
 
 python datasets/prepare_ade20k.py [--root DIR] [--num-workers N]
 
-Run it again after a stop, or to check: it writes only what is missing. datasets/README.md shows the expected tree.
+Run it again after an interruption, or to check: it only writes what is missing. datasets/README.md shows the expected
+tree.
 """
 
 import sys

@@ -1,8 +1,9 @@
-"""Make CamVid's images/ and labels/ (0-10, 255 not labelled) from the folders of the SegNet tutorial (0-10, 11).
+"""Create CamVid's images/ and labels/ (0-10, 255 not labelled) from the folders of the SegNet tutorial (0-10, 11).
 
 python datasets/prepare_camvid.py [--root DIR] [--num-workers N]
 
-Run it again after a stop, or to check: it writes only what is missing. datasets/README.md shows the expected tree.
+Run it again after an interruption, or to check: it only writes what is missing. datasets/README.md shows the expected
+tree.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Write the instances of camvid_instances as files in COCO's format; training works without them, too.
+"""Write the instances of camvid_instances to files in COCO's format; training also works without these files.
 
 python datasets/prepare_camvid_instances.py
 python datasets/prepare_camvid_instances.py --splits train val --output ~/data/camvid_instances

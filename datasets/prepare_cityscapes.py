@@ -1,8 +1,9 @@
-"""Make the labels of Cityscapes: *_labelIds.png to *_labelTrainIds.png (0-18, 255 not evaluated).
+"""Convert the labels of Cityscapes: *_labelIds.png to *_labelTrainIds.png (0-18, 255 not evaluated).
 
 python datasets/prepare_cityscapes.py [--root DIR] [--num-workers N]
 
-Run it again after a stop, or to check: it writes only what is missing. datasets/README.md shows the expected tree.
+Run it again after an interruption, or to check: it only writes what is missing. datasets/README.md shows the expected
+tree.
 """
 
 import sys

@@ -1,8 +1,9 @@
-"""Make the labels of COCO-Stuff 164K: stuffthingmaps/ (0-181) to stuffthingmaps_detectron2/ (0-170, 255).
+"""Convert the labels of COCO-Stuff 164K: stuffthingmaps/ (0-181) to stuffthingmaps_detectron2/ (0-170, 255).
 
 python datasets/prepare_coco_stuff_164k.py [--root DIR] [--num-workers N]
 
-Run it again after a stop, or to check: it writes only what is missing. datasets/README.md shows the expected tree.
+Run it again after an interruption, or to check: it only writes what is missing. datasets/README.md shows the expected
+tree.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Measure speed and memory; docs/performance.md tells what was found and how to read it.
+"""Measure speed and memory; docs/performance.md has results and explains them.
 
 python tools/benchmark.py --list
 python tools/benchmark.py sgr_step --json performance.json
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler would write a line for every start
+os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler would log a line at every start
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 
 import cv2
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
     if args.device == "cuda" and args.cpu_time:
-        parser.error("--cpu-time: counts no time of --device cuda; give one of the two")
+        parser.error("--cpu-time: does not count the time of --device cuda; give one of the two")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; leave the option out to measure the CPU")
     if args.json:
@@ -54,22 +54,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all without one")
-    parser.add_argument("--list", action="store_true", help="name the benchmarks and stop")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; default: all")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and stop")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of a --json file and stop")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="where the sweep draws its picture (.png)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to a file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="picture of the sweep to write (.png)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads of torch and OpenCV")
-    parser.add_argument("--rounds", type=positive, metavar="N", help="timed rounds, instead of each benchmark's own")
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time, for a machine that is busy")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="timed rounds; default: each benchmark's own")
+    parser.add_argument("--cpu-time", action="store_true", help="measure processor time, for a busy machine")
     parser.add_argument("--amp", choices=("float16", "bfloat16"), help="mixed precision of sgr_step; default float32")
-    parser.add_argument("--quick", action="store_true", help="toy sizes: shows that it runs, the numbers mean nothing")
+    parser.add_argument("--quick", action="store_true", help="toy sizes, to check that it runs; numbers mean nothing")
     return parser
 
 
 def run(names: list[str], args: argparse.Namespace) -> None:
-    """Run the benchmarks and print and write what they found; the file is there after each of them."""
+    """Run the benchmarks, print the results, and write the file after each of them."""
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
@@ -85,5 +85,5 @@ def run(names: list[str], args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # loaders and loops report what is of no interest here
+    logging.disable(logging.WARNING)  # of loaders and loops, of no interest here
     sys.exit(main())

@@ -1,10 +1,10 @@
-"""Look at every image and label of a data set before training on it.
+"""Check every image and label of a data set before training on it.
 
 python tools/check_dataset.py camvid_train camvid_val
 python tools/check_dataset.py configs/camvid/fpn_sgr_effnet_lite0.yaml
 
-Reports unreadable files, sizes that differ, labels out of range and label values that look wrong; class frequencies and
-components; writes these as class_frequencies.png and check.json. The exit code is 1 if the data have errors, 2 if it
+Reports unreadable files, sizes that differ, labels out of range, label values that look wrong, class frequencies and
+components, and writes class_frequencies.png and check.json. The exit code is 1 if the data have errors, 2 if the check
 cannot run.
 """
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "targets", nargs="+", metavar="NAME|CONFIG", help="registered data sets, or one .yaml: all of its data sets"
+        "targets", nargs="+", metavar="NAME|CONFIG", help="registered data sets, or a .yaml for all of its data sets"
     )
     parser.add_argument("--min-area", type=int, metavar="PIXELS", help="instead of INPUT.COMPONENTS.MIN_AREA")
     parser.add_argument("--max-components", type=int, metavar="N", help="instead of INPUT.COMPONENTS.MAX_COMPONENTS")
@@ -66,15 +66,15 @@ def resolve(targets: list[str]) -> tuple[CfgNode, list[str]]:
     """Return the config to take limits from, and the data sets to check.
 
     Raises:
-        ValueError: a config stands beside other configs or names.
+        ValueError: if a config is given together with other configs or names.
     """
     configs = [target for target in targets if target.endswith((".yaml", ".yml"))]
     if len(configs) > 1 or configs not in ([], targets[:1]):
-        raise ValueError(f"{' '.join(targets)}: give one config, or names of data sets, a call.")
+        raise ValueError(f"{' '.join(targets)}: give either one config or names of data sets.")
     if not configs:
         register_all()
         cfg = get_sgr_cfg()
-        cfg.INPUT.MIN_SIZE_TRAIN = ()  # nobody says how they are going to be trained
+        cfg.INPUT.MIN_SIZE_TRAIN = ()  # unknown without a config
         return cfg, targets
     cfg = load_config(targets[0], targets[1:])
     return cfg, list(dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]))

@@ -1,21 +1,21 @@
-"""What the command lines of the tools share."""
+"""Shared by the command lines of the tools."""
 
 import argparse
 import sys
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
+    """Parse a whole number of at least 1, for argparse."""
     return _number(text, 1, "a positive number")
 
 
 def whole(text: str) -> int:
-    """A whole number from 0 on, for argparse."""
-    return _number(text, 0, "a whole number from 0 on")
+    """Parse a whole number of at least 0, for argparse."""
+    return _number(text, 0, "a whole number of at least 0")
 
 
 def failed(program: str, error: Exception) -> int:
-    """Print in one line why the program ends, and return its exit code."""
+    """Print the error in one line, and return the exit code of the program."""
     print(f"{program}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
     return 2
 

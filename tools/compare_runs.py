@@ -4,9 +4,9 @@ python tools/compare_runs.py output/fpn_seed0 output/fpn_seed1 output/fpn_sgr_se
 python tools/compare_runs.py results/main/fpn results/main/fpn_sgr_decay --output comparison
 
 A run is the OUTPUT_DIR of a training or evaluation with train_net.py, or a result of tools/run_experiment.py; a folder
-stands for all runs below it. Runs whose settings differ in the seed alone (or in where and how fast they ran) are one
-variant, and the others are compared with the variant of the first run. What a run did not measure and seeds that only
-other variants have are shown as missing; a training that did not reach its last step is left out, and listed.
+stands for all runs below it. Runs whose settings differ only in the seed (or in where and how fast they ran) form one
+variant; other variants are compared with that of the first run. Metrics that a run does not have, and seeds that only
+other variants have, are shown as missing; trainings that did not reach their last step are left out, and listed.
 """
 
 import argparse
@@ -28,16 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         return failed(parser.prog, error)
     print(text)
-    print(f"{args.output / 'comparison.html'} holds this page with its pictures.", file=sys.stderr)
+    print(f"{args.output / 'comparison.html'} contains this page with pictures.", file=sys.stderr)
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, its result, or of several")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of one or several runs, or a result")
     parser.add_argument("--output", type=Path, default=Path("comparison"), metavar="DIR", help="default: comparison")
     parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="instead of the usual ones: sem_seg/mIoU ..."
+        "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="instead of the usual ones (sem_seg/mIoU ...)"
     )
     return parser
 

@@ -3,11 +3,11 @@
 python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \
     --weights output/camvid/fpn_sgr_effnet_lite0/model_final.pth --output output/diagnosis
 
-Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off: the difference is what
-SGR does for the prediction. Then, on training batches: what of the tokens differs from image to image and from token
-to token; how much SGR changes the features, how much of that a mere bias could do, and how much the tokens decide; and
-the gradients of SGR's losses beside that of the head, by part of the model, where a large norm with a small cosine
-means that a loss takes the features elsewhere. Prints Markdown, writes DIR/diagnosis.json.
+Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off: the difference is the
+effect of SGR on the predictions. Then, on training batches, measures how much tokens differ between images and between
+each other; how much SGR changes the features, how much of that a mere bias could do, and how much depends on the
+tokens; and the gradients of SGR's losses compared with that of the head, by part of the model: a large norm with a
+small cosine means that a loss pulls the features elsewhere. Prints Markdown, and writes DIR/diagnosis.json.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the run")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
-    parser.add_argument("--batches", type=int, default=8, metavar="N", help="training batches to look at; default 8")
+    parser.add_argument("--batches", type=int, default=8, metavar="N", help="training batches to use; default 8")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config")
     args = parser.parse_args(arguments)
     try:
@@ -51,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 def diagnose(args: argparse.Namespace) -> dict:
     """
     Returns:
-        {"evaluation": {data set: {"with_tokens", "without_tokens": figures}}, "tokens": TokenParts, "changes": {level:
-        Change}, "pulls": {part: {loss: Pull}}}, the tuples as dicts.
+        {"evaluation": {data set: {"with_tokens": figures, "without_tokens": figures}}, "tokens": TokenParts, "changes":
+        {level: Change}, "pulls": {part: {loss: Pull}}}, with tuples as dicts, and "weights" and "batches" of ``args``.
     """
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
@@ -82,7 +82,7 @@ def diagnose(args: argparse.Namespace) -> dict:
 
 
 def _figures(cfg, model, name: str, folder: Path) -> dict[str, float | None]:
-    """What the evaluators of predictions found, None where it is undefined; of a detector "segm/AP" and so on."""
+    """The metrics of an evaluation except token metrics, None if undefined; for detectors "segm/AP" and so on."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
@@ -94,7 +94,7 @@ def _figures(cfg, model, name: str, folder: Path) -> dict[str, float | None]:
 
 
 def to_markdown(found: dict) -> str:
-    """Tables: figures with and without tokens, what tokens hold, what SGR changes, gradients."""
+    """Tables of metrics with and without tokens, parts of the tokens, changes by SGR, and gradients."""
     parts = []
     for name, both in found["evaluation"].items():
         on, off = both["with_tokens"], both["without_tokens"]

@@ -4,9 +4,9 @@ python tools/explore_tokens.py --weights output/.../model_final.pth --dataset ca
 python tools/explore_tokens.py --weights output/.../model_final.pth --images photos/ --output explorer
 python tools/explore_tokens.py --weights a.pth --compare b.pth --names "with the loss" without --output explorer
 
-Without --dataset and --images the test set of the config is shown. Checkpoints carry their config; for older ones
-give --config-file (and --compare-config-file). A photograph that cannot be read is reported and passed over, and the
-exit code is then 1. An explorer that is replaced (--overwrite) stays until the new one is complete.
+Without --dataset and --images the test set of the config is shown. Checkpoints contain their config; for older ones
+give --config-file (and --compare-config-file). A photograph that cannot be read is reported and skipped, and the exit
+code is then 1. An explorer that is being replaced (--overwrite) is kept until the new one is complete.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.dataset and args.images:
         parser.error("give --dataset or --images, not both")
     if args.names and len(args.names) != 1 + bool(args.compare):
-        parser.error(f"--names: {1 + bool(args.compare)} wanted, one a checkpoint")
+        parser.error(f"--names: give {1 + bool(args.compare)}, one per checkpoint")
     try:
         return write(args)
     except (OSError, KeyError, ValueError) as error:
@@ -46,16 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of a model with SGR")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--dataset", metavar="NAME", help="registered data set to show")
-    parser.add_argument("--images", nargs="+", metavar="PATH", help="images, folders or patterns without truth")
+    parser.add_argument("--images", nargs="+", metavar="PATH", help="images without truth: files, folders or patterns")
     parser.add_argument("--max-images", type=int, default=200, metavar="N", help="evenly spread; default 200, 0: all")
-    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that carry none")
-    parser.add_argument("--compare", metavar="FILE", help="a second checkpoint, to stand beside the first")
+    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that contain none")
+    parser.add_argument("--compare", metavar="FILE", help="a second checkpoint to compare with")
     parser.add_argument("--compare-config-file", metavar="FILE", help="its config; default: --config-file")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="what the runs are called; default: their folders")
-    parser.add_argument("--title", help="head of the pages")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config of both")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the runs; default: their folders")
+    parser.add_argument("--title", help="title of the pages")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the configs of both")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="replace an explorer that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing explorer")
     return parser
 
 
@@ -67,7 +67,7 @@ def write(args: argparse.Namespace) -> int:
     cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg(args.opts)
     register_all()
     if not args.images and args.dataset in (None, *cfg.DATASETS.FOLDERS):
-        register_folders(cfg)  # which looks for the files of the classes
+        register_folders(cfg)  # needs the files of class names to exist
     models = load_models(args)
     dataset = None if args.images else chosen_dataset(args, cfg)
     if dataset is not None and semantic_metadata(dataset).classes != models[0].predictor.classes:
@@ -97,7 +97,7 @@ def write(args: argparse.Namespace) -> int:
 
 
 def chosen_dataset(args: argparse.Namespace, cfg) -> str:
-    """The data set that was asked for, or the test set of the config."""
+    """The data set given on the command line, or the test set of the config."""
     if not args.dataset and not cfg.DATASETS.TEST:
         raise ValueError("The config names no test set (DATASETS.TEST): give --dataset or --images.")
     return args.dataset or cfg.DATASETS.TEST[0]
@@ -117,7 +117,7 @@ def find_records(args: argparse.Namespace, dataset: str | None) -> list[dict]:
 
 
 def load_models(args: argparse.Namespace) -> list[NamedModel]:
-    """The model, and the one beside it."""
+    """The model, and the one to compare with, if any."""
     files = [(args.weights, args.config_file)]
     if args.compare:
         files.append((args.compare, args.compare_config_file or args.config_file))

@@ -1,26 +1,26 @@
-"""Write a trained model as one file for ONNX Runtime (.onnx) or torch.export (.pt2), and check what was written.
+"""Export a trained model to one file for ONNX Runtime (.onnx) or torch.export (.pt2), and check the file.
 
 python tools/export_model.py --weights output/.../model_final.pth --output model.onnx
 python tools/export_model.py --weights output/.../model_final.pth --output model.pt2 --size 512 1024 --fixed
 
-Input "images": float32 (1, 3, H, W), RGB of 0 to 255, one image. Output "scores": float32 (1, C, H, W); the class of a
-pixel is the one with the largest score. What the caller has to do is in the file as text, as metadata:
+Input "images": float32 (1, 3, H, W), RGB in 0..255, one image. Output "scores": float32 (1, C, H, W); the class of a
+pixel is the one with the largest score. What the caller needs to know is in the file's metadata, as text:
 
     about = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map
     extra = {"information.json": ""}; torch.export.load("model.pt2", extra_files=extra)   # JSON of the same
 
-    min_size_test, max_size_test  pixels to which images were resized in evaluation, of the shorter side, and at most of
-                                  the longer; 0: they were not
-    multiple_of                   height and width must be multiples of it; ONNX Runtime fails on others, with a message
-                                  about shapes. Pad at the bottom and right, with the mean colour, and cut the scores
-    smallest_size, largest_size   [height, width] that the graph takes
-    classes, ignore_label         names of the C scores; the label that stands for none of them
+    min_size_test, max_size_test  size to which the evaluation resizes images, in pixels: of the shorter side, and the
+                                  maximum of the longer; 0 if it does not
+    multiple_of                   height and width must be multiples of it; otherwise ONNX Runtime fails with a message
+                                  about shapes. Pad at the bottom and right with the mean colour, and crop the scores
+    smallest_size, largest_size   [height, width] that the graph accepts
+    classes, ignore_label         names of the C scores; the label of pixels that belong to none of them
 
-The padding counts as image there, while in Python it takes no part in SGR; so resize to a multiple rather than pad
-where the last digit counts. Batches, sliding windows and test-time augmentation are not in the file.
+Padding is treated as image by the graph, while in Python SGR ignores it; so if exact scores matter, resize to a
+multiple rather than pad. Batches, sliding windows and test-time augmentation are not in the file.
 
-The tool runs the file on several sizes and prints the largest difference to the scores of the model. Where it is above
---tolerance no file is written and the exit code is 1, where no file could be made it is 2.
+The tool runs the file on several sizes and prints the largest difference from the scores of the model. If it is above
+--tolerance, no file is written and the exit code is 1; if no file could be made, it is 2.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Load, export, write and check; returns the exit code."""
+    """Load, export, check and write; returns the exit code."""
     predictor = SGRPredictor.from_checkpoint(
         args.weights, config_file=args.config_file, opts=[*args.opts, *PLAIN], device="cpu"
     )
@@ -91,17 +91,17 @@ def export(args: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of train_net.py")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="what to write: .onnx or .pt2")
-    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that carry none")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to write: .onnx or .pt2")
+    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that contain none")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config")
-    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="pixels of the recording")
-    parser.add_argument("--fixed", action="store_true", help="a graph for --size alone")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="image size in pixels for tracing")
+    parser.add_argument("--fixed", action="store_true", help="make a graph for --size only")
     parser.add_argument("--tolerance", type=float, default=1e-3, metavar="X", help="largest difference; default 0.001")
     return parser
 
 
 def quiet() -> None:
-    """The exporters tell much that is of no use here; what fails is still an error."""
+    """Silence the many warnings of the exporters that are of no use here; failures still raise errors."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|onnx")

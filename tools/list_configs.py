@@ -7,9 +7,9 @@ python tools/list_configs.py "detection/*" --no-flops
 Parameters are in millions. GFLOPs are billions of multiply-adds for one image of the size of the training crop: 512x512
 on ADE20K, 640x640 there with Swin-B and Swin-L and on COCO-Stuff, 512x1024 on Cityscapes. fvcore counts them as in the
 published tables, up to scores at that size: the products of attention count, the sampling of deformable attention does
-not (its projections do; the reads would add 0.4 at 512x512). The column "published" is to compare with those tables:
-Mask2Former's own code makes the masks that steer its attention at a higher resolution than needed, which is counted
-there. Detectors have no GFLOPs here: their work depends on what they find.
+not (its projections do; the reads would add 0.4 at 512x512). Compare the column "published" with those tables: they
+include that Mask2Former's own code computes attention masks at a higher resolution than needed. Detectors have no
+GFLOPs here, since they depend on the detections.
 """
 
 import argparse
@@ -58,9 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pattern", nargs="?", default="*", metavar="GLOB", help='below configs/, e.g. "ade20k/m2f*"')
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="a table in Markdown")
-    form.add_argument("--json", action="store_true", help="everything, with numbers in full")
-    parser.add_argument("--no-flops", dest="flops", action="store_false", help="parameters alone: quick, no memory")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    form.add_argument("--json", action="store_true", help="print everything as JSON, with exact numbers")
+    parser.add_argument("--no-flops", dest="flops", action="store_false", help="parameters only: quick, little memory")
     return parser
 
 
@@ -75,7 +75,7 @@ def find_configs(pattern: str) -> list[Path]:
 
 
 def describe(path: Path, *, flops: bool = True) -> dict[str, Any]:
-    """One row: strings, and numbers in full (parameters, multiply-adds); None for what was not counted."""
+    """One row: strings, and exact numbers (parameters, multiply-adds); None for what was not counted."""
     cfg = load_config(str(path), [*OPTIONS, "MODEL.DEVICE", "cpu"]).clone()
     cfg.defrost()
     use_machine(cfg, 1)
@@ -94,7 +94,7 @@ def describe(path: Path, *, flops: bool = True) -> dict[str, Any]:
 def _cost(cfg: CfgNode, size: tuple[int, int] | None) -> ModelCost:
     if size is not None:
         return count_cost(build_model(cfg), size)
-    try:  # without memory, where a model can be built so
+    try:  # needs no memory, but not every model can be built on the meta device
         with torch.device("meta"):
             cfg.MODEL.DEVICE = "meta"
             return count_parameters(build_model(cfg))
@@ -104,7 +104,7 @@ def _cost(cfg: CfgNode, size: tuple[int, int] | None) -> ModelCost:
 
 
 def backbone_name(cfg: CfgNode) -> str:
-    """As in papers: R50, Swin-T, ..."""
+    """The name used in papers: R50, Swin-T, ..."""
     name = cfg.MODEL.BACKBONE.NAME
     if "timm" in name:
         return cfg.MODEL.TIMM.NAME
@@ -118,7 +118,7 @@ COLUMNS = ("config", "head", "backbone", "params M", "+SGR", "input", "GFLOPs", 
 
 
 def format_table(rows: list[dict[str, Any]], *, markdown: bool = False) -> str:
-    """A table of `describe`'s rows; the model as a whole, and in the columns +SGR what of it is SGR."""
+    """A table of `describe`'s rows: the whole model, and SGR's part of it in the columns +SGR."""
     return tabulate(
         [_values(row) for row in rows],
         headers=COLUMNS,

@@ -1,4 +1,4 @@
-"""Write docs/keys.md: every config key of sgr_d2 with its default and its line of meaning, from sgr_d2/config.py."""
+"""Write docs/keys.md: every config key of sgr_d2 with its default and description, from sgr_d2/config.py."""
 
 import argparse
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = """# Config keys
 
-Made from `sgr_d2/config.py` by `python tools/list_keys.py`. Detectron2's own keys (`SOLVER.*`, `INPUT.*`,
-`MODEL.RESNETS.*`, ...) keep their meaning and are not repeated. Any key can stand in a yaml file or, as `KEY value`, at
+Generated from `sgr_d2/config.py` by `python tools/list_keys.py`. Detectron2's own keys (`SOLVER.*`, `INPUT.*`,
+`MODEL.RESNETS.*`, ...) keep their meaning and are not listed. Any key can be set in a YAML file or, as `KEY value`, at
 the end of a command.
 """
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def page(source: str) -> str:
-    """Markdown with a table a group of keys."""
+    """Markdown with one table per group of keys."""
     groups: dict[str, list[str]] = {}
     for key, default, meaning in keys(source):
         groups.setdefault(key.rpartition(".")[0] or "top level", []).append(
@@ -33,7 +33,7 @@ def page(source: str) -> str:
 
 
 def keys(source: str) -> list[tuple[str, str, str]]:
-    """(key, default, meaning) in the order of the file; a comment holds for the keys after it up to an empty line."""
+    """(key, default, meaning) in the order of the file; a comment applies to the keys after it up to an empty line."""
     names, found, comment, fresh = {"cfg": ""}, [], "", False
     for line in source.splitlines():
         text = line.strip()

@@ -1,10 +1,10 @@
-"""Tell what a change gains over several experiments: paired differences with 95 % intervals, as a table and a picture.
+"""Show what a change gains in several experiments: paired differences with 95 % intervals, as a table and a picture.
 
 python tools/overview.py results/overview.yaml
 python tools/overview.py mine.yaml --output comparison
 
-The file names the results to compare; tools/experiments/overview.py explains it. Written are overview.md and
-overview.png, beside the file or into --output.
+The file names the results to compare; tools/experiments/overview.py explains it. Writes overview.md and overview.png,
+next to the file or into --output.
 """
 
 import argparse

@@ -3,9 +3,9 @@
 python tools/predict.py --weights output/.../model_final.pth --output predicted photos/ clip.mp4 "more/**/*.jpg"
 python tools/predict.py --weights output/.../model_final.pth --output predicted --webcam 0 --show
 
-Writes labels/<name>.png (the class of each pixel), overlays/<name>.jpg (or .mp4), areas/<name>.json (share of each
-class), with --regions N also regions/<name>/token_<k>.jpg, and classes.json. A file that cannot be read is
-reported and passed over, and the exit code is then 1.
+Writes labels/<name>.png (the class of each pixel), overlays/<name>.jpg (or .mp4), areas/<name>.json (fraction of each
+class), with --regions N also regions/<name>/token_<k>.jpg, and classes.json. A file that cannot be read is reported
+and skipped, and the exit code is then 1.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(arguments)
     if bool(args.inputs) == (args.webcam is not None):
-        parser.error("name images, folders, patterns or videos, before --opts, or else --webcam NUMBER")
+        parser.error("give either images, folders, patterns or videos (before --opts), or --webcam NUMBER")
     try:
         return predict(args)
     except (OSError, KeyError, ValueError) as error:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Load the model, predict what was asked for; returns the exit code."""
+    """Load the model and predict all inputs; returns the exit code."""
     inputs = find_inputs(args.inputs, exclude=args.output)
     predictor = SGRPredictor.from_checkpoint(
         args.weights, config_file=args.config_file, opts=args.opts, device=args.device, autocast=args.autocast
@@ -60,17 +60,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, folder, video or quoted glob pattern")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of train_net.py")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
-    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that carry none")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config; last of all")
+    parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that contain none")
+    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config; put it last")
     parser.add_argument("--webcam", type=int, metavar="NUMBER", help="record a camera (0 is the first) until Ctrl-C")
-    parser.add_argument("--show", action="store_true", help="show videos and the camera in a window; q ends")
+    parser.add_argument("--show", action="store_true", help="show videos and the camera in a window; q to end")
     parser.add_argument("--regions", type=whole, default=0, metavar="N", help="draw the N largest regions of images")
-    parser.add_argument("--no-overlays", action="store_true", help="leave out the colour overlays")
+    parser.add_argument("--no-overlays", action="store_true", help="do not write colour overlays")
     parser.add_argument("--opacity", type=_share, default=0.5, metavar="0..1", help="of the colours; default 0.5")
-    parser.add_argument("--overwrite", action="store_true", help="predict again what has results already")
+    parser.add_argument("--overwrite", action="store_true", help="predict inputs again that already have results")
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images at a time; default 1")
-    parser.add_argument("--stride", type=positive, default=1, metavar="N", help="every N-th frame of videos")
-    parser.add_argument("--max-frames", type=positive, metavar="N", help="at most so many frames of a video or camera")
+    parser.add_argument("--stride", type=positive, default=1, metavar="N", help="use every N-th frame of videos")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="at most N frames of a video or camera")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ...; default: a GPU if there is one")
     parser.add_argument("--autocast", choices=("bfloat16", "float16"), help="mixed precision; default float32")
     return parser
@@ -92,14 +92,14 @@ def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFo
         except ValueError as error:
             failed.append(report(error))
     kept = len(inputs) - len(waiting)
-    kept_text = f", {kept} kept that were there (--overwrite predicts them again)" if kept else ""
+    kept_text = f", {kept} existing ones kept (--overwrite predicts them again)" if kept else ""
     failed_text = f", {len(failed)} failed" if failed else ""
     print(f"{len(waiting) - len(failed)} predicted{kept_text}{failed_text}: {args.output}")
     return 1 if failed else 0
 
 
 def predict_images(predictor: SGRPredictor, batch: list[Input], output: OutputFolder) -> list[str]:
-    """Predict and write a batch; returns what went wrong, a line a file."""
+    """Predict and write a batch; returns one error message for each file that failed."""
     failed, good = [], []
     for item in batch:
         try:
@@ -108,7 +108,7 @@ def predict_images(predictor: SGRPredictor, batch: list[Input], output: OutputFo
             failed.append(report(error))
     try:
         predictions = predictor([image for _, image in good], scores=False)
-    except (MemoryError, RuntimeError) as error:  # torch's error for memory is a RuntimeError
+    except (MemoryError, RuntimeError) as error:  # torch raises a RuntimeError if out of memory
         if len(good) > 1:
             return failed + [text for item, _ in good for text in predict_images(predictor, [item], output)]
         height, width = good[0][1].shape[:2]

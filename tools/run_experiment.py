@@ -4,9 +4,9 @@ python tools/run_experiment.py experiments/main.yaml --list
 python tools/run_experiment.py experiments/main.yaml --workers 2
 python tools/run_experiment.py experiments/main.yaml --summary
 
-A plan is a YAML file, explained in tools/experiments/plan.py; experiments/ holds ours.
-What is done is not done again, what was interrupted goes on, and several runners may work on a plan at once. For the
-plans of experiments/, results/ holds our results: --output DIR makes all runs of your own.
+A plan is a YAML file, explained in tools/experiments/plan.py; experiments/ contains ours. Finished runs are not
+repeated, interrupted ones are resumed, and several runners may work on a plan at once. For the plans of experiments/,
+results/ contains our results: --output DIR makes all runs yourself.
 """
 
 import argparse
@@ -33,13 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(arguments)
     found = Path(sgr_d2.__file__).resolve().parents[1]
-    if found != ROOT:  # the installed package, where this is a second working copy
-        parser.error(f"train_net.py would use sgr_d2 of {ROOT}, this tool that of {found}: set PYTHONPATH={ROOT}")
+    if found != ROOT:  # the installed package, if this is a second working copy
+        parser.error(f"train_net.py would use sgr_d2 of {ROOT}, this tool uses that of {found}: set PYTHONPATH={ROOT}")
     try:
         plan = read_plan(args.plan)
         folders = Folders(
             results=args.output or Path("results") / plan.name,
-            # a folder for each place of results: none takes over, or waits for, the runs of another
+            # one work folder for each folder of results, so that none takes over, or waits for, the runs of another
             work=args.work or Path("output/experiments") / (args.output.resolve().name if args.output else plan.name),
         )
         configs = {run.name: resolve(run, cpu=plan.num_gpus == 0) for run in plan.runs()}
@@ -57,12 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
         lines = [f"  {name}: {collected.states[name][1]}" for name in changed]
         parser.error(
             f"the plan or the defaults have changed since these were run:\n{chr(10).join(lines)}\n"
-            "--redo runs them anew; another --output keeps both."
+            "--redo repeats them; another --output keeps both."
         )
     try:
         fine = train(plan, runs, configs, folders, args)
     except KeyboardInterrupt:
-        say("stopped; the same command goes on from here")
+        say("stopped; the same command continues from here")
         return 130
     print(write_summary(collect(plan, folders, configs), folders))
     return 0 if fine else 1
@@ -71,30 +71,30 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; tools/experiments/plan.py explains")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="small results; default results/<plan>")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="for small results; default results/<plan>")
     parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="logs, checkpoints; default output/experiments/<plan or DIR>"
+        "--work", type=Path, metavar="DIR", help="for logs, checkpoints; default output/experiments/<plan or DIR>"
     )
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"
     )
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of each run on the CPU; default 1")
-    parser.add_argument("--only", default="*", metavar="GLOB", help='variants or runs: "sgr*", "*/seed0"')
-    parser.add_argument("--list", action="store_true", help="say what is done, running, failed or missing, and stop")
-    parser.add_argument("--summary", action="store_true", help="write and print the summary of what is done, and stop")
-    parser.add_argument("--redo", action="store_true", help="run anew what was run with other settings")
+    parser.add_argument("--only", default="*", metavar="GLOB", help='only these variants or runs: "sgr*", "*/seed0"')
+    parser.add_argument("--list", action="store_true", help="list runs with their states, and stop")
+    parser.add_argument("--summary", action="store_true", help="write and print the summary of finished runs, and stop")
+    parser.add_argument("--redo", action="store_true", help="repeat runs that were made with other settings")
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints of finished runs")
     return parser
 
 
 def train(plan: Plan, runs: list[Run], configs: dict, folders: Folders, args: argparse.Namespace) -> bool:
-    """Make the runs; True if none failed."""
+    """Make the runs; returns True if none failed."""
     has_gpu = torch.cuda.is_available()
     num_gpus = int(has_gpu) if plan.num_gpus == "auto" else plan.num_gpus
     gpus = visible_gpus() if num_gpus else ()
     launch = Launch(num_gpus=num_gpus, metrics=plan.metrics, threads=args.threads, keep=args.keep, gpus=gpus)
     runner = Runner(folders, launch, workers=args.workers, redo=args.redo, say=say)
-    # as Ctrl-C does: end the runs that were begun here
+    # like Ctrl-C, end the runs that were started here
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return runner.make(runs, configs)
@@ -103,7 +103,7 @@ def train(plan: Plan, runs: list[Run], configs: dict, folders: Folders, args: ar
 
 
 def show(collected: Collected, runs: list[Run]) -> int:
-    """Print a line a run."""
+    """Print one line per run."""
     for run in runs:
         state, detail = collected.states[run.name]
         print(f"{run.name:<32} {state:<12} {detail}".rstrip())
@@ -111,7 +111,7 @@ def show(collected: Collected, runs: list[Run]) -> int:
 
 
 def write_summary(collected: Collected, folders: Folders) -> str:
-    """Write ``summary.md`` and its pictures into the folder of the results; returns the text."""
+    """Write ``summary.md`` and its pictures to the folder of the results; returns the text."""
     folders.results.mkdir(parents=True, exist_ok=True)
     text = to_markdown(collected, draw(collected, folders.results))
     (folders.results / "summary.md").write_text(text, encoding="utf-8")

@@ -1,12 +1,12 @@
-"""Take backbone and SGR out of a segmentation checkpoint, under the names of a detector; or the other way round.
+"""Extract backbone and SGR from a segmentation checkpoint, under the names of a detector; or the other way round.
 
 python tools/transfer_to_detector.py --weights output/.../model_final.pth --output detector_init.pth
 python tools/transfer_to_detector.py --weights SEGMENTATION.pth --output detector_init.pth \\
     --config-file configs/detection/mask_rcnn_sgr_effnet_lite0_camvid_instances.yaml
 python tools/transfer_to_detector.py --weights DETECTOR.pth --output segmentation_init.pth
 
-Give the result as MODEL.WEIGHTS. The checkpoint itself can be given there as well: the names are found when it is
-loaded. The file is for programs that load weights by their names alone, as Detectron2's own train_net.py does.
+Give the result as MODEL.WEIGHTS. The checkpoint itself can also be given there, as sgr_d2 converts the names when it
+loads weights; the file is for programs that load weights only by name, such as Detectron2's own train_net.py.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="checkpoint of a segmentation model or detector"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="what to write (.pth)")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to write (.pth)")
     parser.add_argument(
-        "--config-file", metavar="FILE", help="of the model it is for: tells what will be loaded, skipped and missing"
+        "--config-file", metavar="FILE", help="of the target model: prints what will be loaded, skipped and missing"
     )
     args = parser.parse_args(arguments)
     try:
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def transfer(checkpoint: str, out: Path) -> None:
-    """Write ``out`` and print what is in it and what was left out."""
+    """Write ``out``, and print what it contains and what was left out."""
     if out.exists() and out.samefile(checkpoint):
         raise ValueError(f"{out} is the checkpoint itself. Give another name for the result.")
     state = read_checkpoint(checkpoint)["model"]
@@ -66,7 +66,7 @@ def transfer(checkpoint: str, out: Path) -> None:
 
 
 def compare(checkpoint: str, config_file: str) -> None:
-    """Load the checkpoint into the model of a config and print what was loaded, skipped, missing and not used."""
+    """Load the checkpoint into the model of a config, and print what was loaded, skipped, missing and not used."""
     cfg = without_initial_weights(load_config(config_file, ["MODEL.DEVICE", "cpu"]))
     report = load_weights(build_model(cfg), checkpoint)
     print(f"{config_file}: {report}")

@@ -1,4 +1,4 @@
-"""The augmentations of training and test, from Detectron2's own parts and keys."""
+"""The augmentations for training and test, built from Detectron2's own classes and keys."""
 
 import random
 
@@ -15,16 +15,16 @@ from sgr_d2.data.reading import IMAGE_FORMATS
 def build_augmentations(
     cfg: CfgNode, is_train: bool, *, ignore_label: int = 255, crop_first: bool = False
 ) -> list[T.Augmentation | T.Transform]:
-    """Return what ``INPUT`` asks for, in order: scale, crop, colour, flip; at test the scale alone.
+    """Return the augmentations of ``INPUT``, in order: scale, crop, colour, flip; for test only the scale.
 
     Args:
-        cfg: read for INPUT.{MIN,MAX}_SIZE_*, CROP, COLOR_AUG_SSD, FORMAT and RANDOM_FLIP.
+        cfg: config with INPUT.{MIN,MAX}_SIZE_*, CROP, COLOR_AUG_SSD, FORMAT and RANDOM_FLIP.
         is_train: for training or for test.
-        ignore_label: labels of this value do not count for INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
-        crop_first: crop before the scale, and regardless of labels, as Detectron2 does for detectors.
+        ignore_label: label that is not counted for INPUT.CROP.SINGLE_CATEGORY_MAX_AREA.
+        crop_first: crop before scaling, and regardless of labels, as Detectron2 does for detectors.
 
     Raises:
-        ValueError: a key has a value that cannot be obeyed.
+        ValueError: if a key has an invalid value.
     """
     if not is_train:
         size = cfg.INPUT.MIN_SIZE_TEST  # 0: leave the image as it is
@@ -43,9 +43,9 @@ def build_augmentations(
 
 
 class TabulatedColorAugSSD(ColorAugSSDTransform):
-    """Detectron2's transform, equal bit for bit and in its random draws, in a third of the time.
+    """Detectron2's transform, with the same random draws and bit for bit the same results, in a third of the time.
 
-    It computes the 256 results that a byte can have instead of each pixel's, and leaves the swap of channels to OpenCV.
+    It computes the results for the 256 values of a byte instead of for each pixel, and swaps channels with OpenCV.
     """
 
     def __init__(self, img_format: str) -> None:
@@ -54,7 +54,7 @@ class TabulatedColorAugSSD(ColorAugSSDTransform):
         self.img_format = img_format
 
     def apply_image(self, img: np.ndarray, interp: str | None = None) -> np.ndarray:
-        """Return an image (H, W, 3) uint8 with other colours."""
+        """Return an image (H, W, 3) uint8 with changed colours."""
         if self.img_format == "BGR":
             return super().apply_image(img)
         return cv2.cvtColor(super().apply_image(cv2.cvtColor(img, cv2.COLOR_RGB2BGR)), cv2.COLOR_BGR2RGB)
@@ -64,7 +64,7 @@ class TabulatedColorAugSSD(ColorAugSSDTransform):
         return cv2.LUT(img, super().convert(np.arange(256, dtype=np.uint8), alpha, beta))
 
     def hue(self, img: np.ndarray) -> np.ndarray:
-        """Shift the hue, or leave it, at random."""
+        """Shift the hue at random, or leave it."""
         if not random.randrange(2):
             return img
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
@@ -92,7 +92,7 @@ def _random_crop(cfg: CfgNode, ignore_label: int, by_labels: bool) -> T.Augmenta
     pixels = crop.TYPE.startswith("absolute")
     valid = all(x == int(x) >= 1 for x in size) if pixels else all(0 < x <= 1 for x in size)
     if len(size) != 2 or not valid:
-        unit = "two whole numbers of pixels" if pixels else "two shares of the image in (0, 1]"
+        unit = "two whole numbers of pixels" if pixels else "two fractions of the image in (0, 1]"
         raise ValueError(f"INPUT.CROP.SIZE must be {unit} for INPUT.CROP.TYPE {crop.TYPE!r}; got {size}.")
     if pixels:
         size = tuple(int(x) for x in size)
@@ -100,7 +100,7 @@ def _random_crop(cfg: CfgNode, ignore_label: int, by_labels: bool) -> T.Augmenta
         if crop.SINGLE_CATEGORY_MAX_AREA < 1:
             raise ValueError(
                 f"INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = {crop.SINGLE_CATEGORY_MAX_AREA} is for segmentation; detectors "
-                "have no label map to look at. Set it to 1.0."
+                "have no label map. Set it to 1.0."
             )
         return T.RandomCrop(crop.TYPE, size)
     return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, size, crop.SINGLE_CATEGORY_MAX_AREA, ignore_label)

@@ -1,4 +1,4 @@
-"""Look at every image and label of a data set: what is broken, which classes occur, how many components there are.
+"""Checks every image and label of a data set: what is broken, which classes occur, how many components there are.
 
 Shape legend: C classes, H x W pixels.
 """
@@ -22,14 +22,14 @@ KINDS = ("unreadable image", "unreadable label", "unreadable instances", "sizes 
 
 @dataclass(frozen=True)
 class CheckRules:
-    """What a pair is held against.
+    """What pairs are checked against.
 
     Attributes:
         num_classes, ignore_label: valid values are 0..num_classes-1 and the ignore label.
         min_area, max_components: INPUT.COMPONENTS.MIN_AREA (pixels) and MAX_COMPONENTS.
         first_instance_id: smaller ids in instance maps mean "no instance".
-        train_edges, test_edge: INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, to which the shorter edge is scaled; not
-            compared where there are none.
+        train_edges, test_edge: INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, to which the shorter edge is scaled; compared
+            if there are ``train_edges``.
     """
 
     num_classes: int
@@ -42,15 +42,15 @@ class CheckRules:
 
 
 class PairCheck(NamedTuple):
-    """One image with its label.
+    """The check of one image and its label.
 
     Attributes:
-        errors: (kind, message) of what is wrong.
-        values, pixels: the values of the label map, and how many pixels have each.
-        components: how many are kept, smaller than the minimum, cut by the maximum; None where the label is broken.
-        shorter_edge: of the label map, in pixels; 0 where it is broken.
+        errors: (kind, message) of everything that is wrong.
+        values, pixels: the values of the label map, and the number of pixels of each.
+        components: numbers of components kept, below the minimum, and cut by the maximum; None if the pair is broken.
+        shorter_edge: of the label map, in pixels; 0 if it cannot be read.
         path: of the label file.
-        palette: {value that occurs: its colour}, where the file has a palette and is read by its values.
+        palette: {value that occurs: its colour}, if the file has a palette and is read by its values.
     """
 
     errors: list[tuple[str, str]]
@@ -67,16 +67,16 @@ class DatasetCheck:
     """The sum over all pairs.
 
     Attributes:
-        rules: what they were held against.
-        num_pairs: pairs looked at.
+        rules: what they were checked against.
+        num_pairs: number of pairs checked.
         errors: {kind: messages}.
         pixels, images: (C,) pixels of each class, and images with it.
         ignored: pixels with the ignore label.
         wrong: {value that is neither: images with it}.
         unlabelled_images: images without a labelled pixel; ``first_unlabelled`` is the label file of the first.
-        components: (kept, small, cut) of each image whose label is in order.
+        components: (kept, small, cut) of each image whose label is valid.
         shorter_edges: of all label maps that could be read, in pixels.
-        palette: {value: {colour that a palette gives it: the first file}}.
+        palette: {value: {colour in a palette: the first file}}.
     """
 
     rules: CheckRules
@@ -118,7 +118,7 @@ class DatasetCheck:
 
     @property
     def unlabelled_share(self) -> float:
-        """Share of the pixels in classes and ignore label that is ignored; NaN without a pixel."""
+        """Fraction of ignored pixels among those with a valid label; NaN if there are none."""
         total = self.ignored + int(self.pixels.sum())
         return self.ignored / total if total else float("nan")
 
@@ -135,7 +135,7 @@ def check_records(
 
 
 def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
-    """Read the files of one record and note what is wrong with them."""
+    """Read the files of one record and record what is wrong with them."""
     errors: list[tuple[str, str]] = []
     image = _try(errors, "unreadable image", read_image, record["file_name"])
     path = record.get("sem_seg_file_name")
@@ -177,7 +177,7 @@ def _compare_sizes(errors: list[tuple[str, str]], labels: np.ndarray, path: str,
     if array is None or array.shape[:2] == labels.shape:
         return
     (height, width), (rows, columns) = labels.shape, array.shape[:2]
-    hint = " Is one of them turned?" if (height, width) == (columns, rows) else ""
+    hint = " Is one of them rotated?" if (height, width) == (columns, rows) else ""
     errors.append(
         ("sizes differ", f"{path} has {width}x{height} pixels (width x height), {other} {columns}x{rows}.{hint}")
     )

@@ -1,5 +1,5 @@
-"""Mistakes that no single file shows: labels with an offset, a wrong ignore value, a mask in place of classes; images
-that are trained and tested at different scales. Ours.
+"""Finds mistakes that no single file shows: shifted labels, a wrong ignore value, masks instead of classes, images
+trained and tested at different scales. Ours.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import numpy as np
 from sgr_d2.data.check import DatasetCheck
 from sgr_d2.data.label_values import OF_A_MASK, one_wrong_value
 
-# Above this share of all pixels a value is suspected to be something else than a class, or than "not labelled".
+# Above this fraction of all pixels, a value is suspected not to be a class, or not to mean "not labelled".
 LARGE_SHARE = 0.5
-# So much larger or smaller than in training may images be in evaluation without a word.
+# By this factor images may be larger or smaller in evaluation than in training without a hint.
 SCALE_SLACK = 1.25
 
 
 def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
-    """Return what looks wrong about the labels as a whole, in sentences; empty where nothing does.
+    """Return sentences on what looks wrong with the labels as a whole; empty if nothing does.
 
     Args:
         check: the counts of the data set.
@@ -39,9 +39,9 @@ def _offset(check: DatasetCheck, classes: Sequence[str]) -> str:
         if not check.ignored:
             return (
                 f"{count} occurs, one beyond the last class, and the ignore label {ignore} never does. {remedy} For "
-                "published data sets the scripts datasets/prepare_*.py do so."
+                "published data sets, the scripts datasets/prepare_*.py do this."
             )
-    if count < 3 or used.sum() < (count + 1) // 2:  # too few classes occur to miss one
+    if count < 3 or used.sum() < (count + 1) // 2:  # too few classes occur for a missing one to stand out
         return ""
     if not used[0] and used[1:].all():
         return f"Labels look shifted by one: class 0 ({classes[0]}) never occurs, and all others do."
@@ -58,12 +58,12 @@ def _ignore_value(check: DatasetCheck, classes: Sequence[str]) -> str:
         return ""
     (value,) = check.wrong
     if value == 255 and not check.pixels[1:].any():
-        return f"The labels are 0 and 255 alone, as masks have them. {OF_A_MASK}"
+        return f"The labels are only 0 and 255, as in masks. {OF_A_MASK}"
     count, ignore = check.rules.num_classes, check.rules.ignore_label
     if value == count:
         return ""
     remedy = one_wrong_value(value, count, ignore, has_zero=bool(check.pixels[0]))
-    return f"The only value that is no class is {value}, and the ignore label {ignore} never occurs. {remedy}"
+    return f"The only value that is not a class is {value}, and the ignore label {ignore} never occurs. {remedy}"
 
 
 def _background(check: DatasetCheck, classes: Sequence[str]) -> str:
@@ -96,7 +96,7 @@ def _palette(check: DatasetCheck, classes: Sequence[str]) -> str:
             (one, first), (other, second) = sorted(colors.items())[:2]
             return (
                 f"{value} is shown as {list(one)} in {first} and as {list(other)} in {second}, by the palettes of the "
-                "files. If the colours are what is meant, map them: LABEL_MAP: [[[R, G, B], label], ...] in "
+                "files. If the colours are what counts, map them: LABEL_MAP: [[[R, G, B], label], ...] in "
                 "DATASETS.FOLDERS."
             )
     return ""
@@ -106,8 +106,8 @@ def _mostly_ignored(check: DatasetCheck, classes: Sequence[str]) -> str:
     if not check.unlabelled_share > LARGE_SHARE:
         return ""
     return (
-        f"{100 * check.unlabelled_share:.0f} % of the pixels have the ignore label {check.rules.ignore_label} and take "
-        "no part in training and evaluation. Is a class stored under that value?"
+        f"{100 * check.unlabelled_share:.0f} % of the pixels have the ignore label {check.rules.ignore_label} and are "
+        "left out of training and evaluation. Is a class stored under that value?"
     )
 
 
@@ -121,8 +121,8 @@ def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
         return ""
     return (
         f"Training scales the shorter edge of the images ({middle} pixels in the median) to {smallest} to {largest} "
-        f"(INPUT.MIN_SIZE_TRAIN); evaluation and prediction see {tested} (INPUT.MIN_SIZE_TEST {rules.test_edge}). What "
-        "is learnt at one scale is worse at another: bring the two together, and INPUT.CROP.SIZE with them."
+        f"(INPUT.MIN_SIZE_TRAIN); evaluation and prediction see {tested} (INPUT.MIN_SIZE_TEST {rules.test_edge}). A "
+        "model is worse at other scales than those of its training: adapt one to the other, and INPUT.CROP.SIZE, too."
     )
 
 

@@ -1,4 +1,4 @@
-"""A checked data set as text and as JSON."""
+"""Reports the check of a data set as text and as JSON."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tabulate import tabulate
 from sgr_d2.data.check import KINDS, DatasetCheck
 from sgr_d2.data.check_hints import suspicions
 
-# Messages of one kind that are printed; the JSON has all of them.
+# Number of messages of one kind that are printed; the JSON has all of them.
 SHOWN = 20
 
 
@@ -24,7 +24,7 @@ def format_check(check: DatasetCheck, name: str, classes: Sequence[str]) -> str:
 
 
 def check_to_json(check: DatasetCheck, name: str, classes: Sequence[str]) -> dict[str, Any]:
-    """Return everything as a dict that JSON can hold."""
+    """Return everything as a JSON-serialisable dict."""
     share = check.unlabelled_share
     return {
         "dataset": name,
@@ -89,7 +89,7 @@ def _components(check: DatasetCheck) -> list[str]:
     low, median, high = np.percentile(kept, (5, 50, 95))
     every = max(1, int((kept + small + cut).sum()))
     return [
-        f"components an image, at full size: {median:.0f} in the median, {low:.0f} to {high:.0f} in nine of ten "
+        f"components per image, at full size: {median:.0f} in the median, {low:.0f} to {high:.0f} in nine of ten "
         f"images, at most {kept.max()}; {np.count_nonzero(kept == 0)} images have none",
         f"left out: {small.sum()} ({100 * small.sum() / every:.1f} %) below MIN_AREA {check.rules.min_area}; "
         f"{cut.sum()} in {np.count_nonzero(cut)} images beyond MAX_COMPONENTS {check.rules.max_components}",

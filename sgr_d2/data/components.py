@@ -1,6 +1,6 @@
 """Connected components of a label map: the weak supervision of the regions.
 
-Pure functions of arrays; all classes are labelled in one pass.
+Pure functions of arrays; one pass labels all classes.
 """
 
 import cc3d
@@ -28,18 +28,18 @@ def label_components(
         labels: (H, W) integer class of each pixel.
         ignore_label: pixels of this value belong to no component.
         min_area: components with fewer pixels are dropped.
-        max_components: of the others, so many are kept, largest first; ties go to the one that a scan meets first.
-        instances: (H, W) ids where the data set has real ones, 0 elsewhere. The labelled pixels of one id are one
-            component, in one piece or not; all other pixels (stuff, groups) go by connection.
-        left_out: the pixels of components that are dropped or cut are "ignored", 0 as those of ``ignore_label``; or
-            "outside", labelled and part of no component: one more than the last number.
+        max_components: at most this many of the others are kept, the largest; ties go to the first in scan order.
+        instances: (H, W) ids where the data set has real instances, 0 elsewhere. The labelled pixels of one id form one
+            component, connected or not; all other pixels (stuff, groups) form connected components.
+        left_out: what becomes of the pixels of dropped components: "ignored", 0 like those of ``ignore_label``; or
+            "outside", labelled but in no component: one more than the last number.
 
     Returns:
-        The map, numbered largest first, with what was dropped counted.
+        The map, numbered from the largest down, with the numbers of dropped components.
 
     Raises:
-        ValueError: ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative,
-            ``left_out`` is something else, or ``instances`` has another shape.
+        ValueError: if ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative,
+            ``left_out`` is unknown, or ``instances`` has another shape.
     """
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"A label map is a 2-D integer array; got shape {labels.shape} of {labels.dtype}.")
@@ -64,7 +64,7 @@ def label_components(
 
 
 def check_component_options(min_area: int, max_components: int, left_out: str = "ignored") -> None:
-    """Raise ValueError, which names the key of INPUT.COMPONENTS, unless `label_components` can work with these."""
+    """Raise ValueError, naming the key of INPUT.COMPONENTS, if an option of `label_components` is invalid."""
     if min_area < 0 or max_components < 0:
         raise ValueError(
             f"INPUT.COMPONENTS.MIN_AREA and MAX_COMPONENTS must be 0 or more; got {min_area} and {max_components}."
@@ -73,9 +73,9 @@ def check_component_options(min_area: int, max_components: int, left_out: str = 
 
 
 def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:
-    """Map the classes to distinct values above 0 and ``ignore_label`` to 0, which cc3d takes for background.
+    """Map the classes to distinct values above 0 and ``ignore_label`` to 0, which cc3d treats as background.
 
-    Subtracting modulo 2^8 or 2^16 does it in one pass, whatever the ignore label.
+    A subtraction modulo 2^8 or 2^16 does so in one pass, for any ignore label.
     """
     if labels.dtype == np.uint8 and 0 <= ignore_label <= 255:
         return np.subtract(labels, np.uint8(ignore_label), order="C")
@@ -87,7 +87,7 @@ def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:
 
 
 def _connect_around(shifted: np.ndarray, instances: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the components of ``shifted`` (H, W; 0 ignored) outside the instances, and after them the instances."""
+    """Number the components of ``shifted`` (H, W; 0 ignored) outside the instances, then the instances."""
     if instances.shape != shifted.shape:
         raise ValueError(
             f"The instance map has {instances.shape[1]}x{instances.shape[0]} pixels (width x height), "
@@ -102,10 +102,10 @@ def _connect_around(shifted: np.ndarray, instances: np.ndarray) -> tuple[np.ndar
 
 
 def _areas_and_first_pixels(flat: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return area and index of the first pixel, in scan order, of the components 1..total of ``flat`` (H*W,).
+    """Return areas and indices of the first pixel, in scan order, of the components 1..total of ``flat`` (H*W,).
 
-    A street scene has some forty times fewer runs of equal pixels than pixels, so these are counted: a bincount of
-    every pixel would take longer than cc3d itself.
+    Counts runs of equal pixels, of which a street scene has some forty times fewer than pixels: a bincount of every
+    pixel would take longer than cc3d itself.
     """
     starts = _run_starts(flat)
     owners = flat.take(starts).astype(np.intp)
@@ -114,32 +114,32 @@ def _areas_and_first_pixels(flat: np.ndarray, total: int) -> tuple[np.ndarray, n
     lengths[-1] = flat.size - starts[-1]
     areas = np.bincount(owners, weights=lengths, minlength=total + 1)
     firsts = np.zeros(total + 1, np.intp)
-    firsts[owners[::-1]] = starts[::-1]  # of repeated indices, the last one written stays
+    firsts[owners[::-1]] = starts[::-1]  # for repeated indices the last assignment wins
     return areas[1:], firsts[1:]
 
 
 def _run_starts(flat: np.ndarray) -> np.ndarray:
     """Return where the runs of equal values of ``flat`` (N,) start, ascending.
 
-    Eight comparisons at a time: words without a start, most of them, are passed over before their bytes are looked at.
+    Tests eight comparisons at a time: most words have no start, and are skipped without looking at their bytes.
     """
     is_start = np.zeros(-(-flat.size // 8) * 8, bool)
     is_start[0] = True
     np.not_equal(flat[1:], flat[:-1], out=is_start[1 : flat.size])
     words = is_start.view(np.uint64)
     hit = np.flatnonzero(words != 0)
-    starts = np.flatnonzero(words.take(hit).view(bool))  # as if there were no other words
+    starts = np.flatnonzero(words.take(hit).view(bool))  # counted in the hit words only
     starts += (8 * (hit - np.arange(len(hit)))).take(starts >> 3)
     return starts
 
 
 def _renumber(raw: np.ndarray, total: int, kept: np.ndarray, others: int) -> np.ndarray:
-    """Map ``kept`` of the ids 1..total of ``raw`` (H, W) to 1.., in order, the rest to ``others``, 0 to 0: int32."""
-    table = np.empty(max(total + 1, 1 << 16), np.int32)  # OpenCV wants an entry for each 16-bit value
+    """Map the ids ``kept`` of ``raw`` (H, W) to 1.., in order, others up to ``total`` to ``others``, 0 to 0: int32."""
+    table = np.empty(max(total + 1, 1 << 16), np.int32)  # OpenCV needs an entry for every 16-bit value
     table[: total + 1] = others
     table[0] = 0
     table[kept] = np.arange(1, len(kept) + 1, dtype=np.int32)
     try:
         return cv2.LUT(raw, table)  # less than half the time of take
-    except cv2.error:  # more than 16 bits of components, or an OpenCV that knows tables for 8 bits only
+    except cv2.error:  # more than 16 bits of components, or an OpenCV that only supports 8-bit tables
         return table.take(raw)

@@ -32,7 +32,7 @@ Annotation = dict[str, Any]
 class DetectionMapper:
     """Map a record {file_name, annotations, ...} of Detectron2's format to model input.
 
-    The result keeps the keys of the record but ``annotations``, and gains
+    The result has the keys of the record except ``annotations``, and also
 
     * ``image``: (3, H, W) uint8, channels in the order of INPUT.FORMAT;
     * ``height``, ``width``: size of the image in its file;
@@ -41,9 +41,9 @@ class DetectionMapper:
 
     * ``instances``: Detectron2's Instances with gt_boxes, gt_classes and, with ``masks``, gt_masks. Crowds, boxes
       without area and, with ``masks``, instances without a mask are left out;
-    * with ``components``, the instances as components, whether the detector itself has masks or not: ``components``
+    * with ``components``, the instances as components, whether or not the detector itself has masks: ``components``
       (H, W) int32, 0 (none, or crowd) or the number; ``component_classes`` (L,) int64; ``components_small`` and
-      ``components_cut``, int, how many were dropped for their area, and for the limit.
+      ``components_cut``, int, how many were dropped because of their area and of the limit.
     """
 
     @configurable
@@ -60,10 +60,10 @@ class DetectionMapper:
         min_area: int = 128,
         max_components: int = 256,
     ) -> None:
-        """Keep the parts; ``classes`` and what follows it are read in training only.
+        """``classes`` and all arguments after it are only used in training.
 
         Raises:
-            ValueError: ``mask_format`` is neither "polygon" nor "bitmask", or a limit of components is negative.
+            ValueError: if ``mask_format`` is neither "polygon" nor "bitmask", or a limit of components is negative.
         """
         check_component_options(min_area, max_components)
         if mask_format not in ("polygon", "bitmask"):
@@ -80,15 +80,15 @@ class DetectionMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, components: bool = True) -> dict[str, Any]:
-        """The classes come from the metadata of the data sets; ``components``: whether their annotations have masks."""
+        """Take the classes from the data sets' metadata; ``components``: whether their annotations have masks."""
         options: dict[str, Any] = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT}
         options["augmentations"] = build_augmentations(cfg, is_train, crop_first=True)
         if not is_train:
             return options
         if cfg.INPUT.CROP.ENABLED and cfg.INPUT.MASK_FORMAT == "polygon" and find_spec("shapely") is None:
             raise ValueError(
-                "INPUT.CROP.ENABLED: polygons are cut by the package shapely, which is not installed. Install it, or "
-                "set INPUT.MASK_FORMAT bitmask."
+                "INPUT.CROP.ENABLED: cropping polygons needs the package shapely, which is not installed. Install it, "
+                "or set INPUT.MASK_FORMAT bitmask."
             )
         return options | {
             "classes": thing_metadata_of([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]).classes,
@@ -100,10 +100,10 @@ class DetectionMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a new dict; see the class.
+        """Return a new dict; see the class docstring.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing or wrong, or an annotation cannot be.
+            FileNotFoundError, ValueError: if a file is missing or invalid, or an annotation is invalid.
         """
         image = read_image(dataset_dict["file_name"], self.image_format)
         _check_size(dataset_dict, image)
@@ -118,7 +118,7 @@ class DetectionMapper:
         moved = [self._transformed(a, transforms, image.shape[:2], size) for a in self._usable(dataset_dict)]
         instances = self._instances(moved, size)
         if self.masks and any(isinstance(t, CropTransform) for t in transforms.transforms):
-            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()  # a part of an object has a smaller box
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()  # a cropped object has a smaller box
         output["instances"] = filter_empty_instances(instances)
         return output | self._component_targets(moved, size) if self.components else output
 
@@ -181,7 +181,7 @@ class DetectionMapper:
 
 
 def _check_size(record: dict[str, Any], image: np.ndarray) -> None:
-    """Raise where the annotations were made for an image of another size."""
+    """Raise SizeMismatchError if the annotations are for an image of another size."""
     wanted = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
     if wanted != image.shape[:2]:
         raise SizeMismatchError(

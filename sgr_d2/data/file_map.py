@@ -1,4 +1,4 @@
-"""Apply a function to many files, in several processes, with a progress bar."""
+"""Applies a function to many files, in several processes, with a progress bar."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-# Files that a process takes at a time.
+# Number of files that a process takes at a time.
 _CHUNK = 16
 
 Item = TypeVar("Item")
@@ -20,18 +20,18 @@ Result = TypeVar("Result")
 def map_files(
     function: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int, title: str, progress: bool = True
 ) -> Iterator[Result]:
-    """Yield ``function(item)`` of all items, in their order.
+    """Yield ``function(item)`` for all items, in order.
 
     Args:
-        function: pickles; catches what it can report.
-        items: pickle, too.
-        num_workers: processes; 1 works in the calling one.
+        function: must be picklable, and should catch the errors that it can report.
+        items: must be picklable.
+        num_workers: number of processes; 1 to work in the calling one.
         title: of the progress bar, which goes to stderr.
-        progress: whether to draw it.
+        progress: whether to draw the bar.
 
     Raises:
-        ValueError: ``num_workers`` is below 1.
-        BrokenProcessPool: a process was killed, for instance for its memory.
+        ValueError: if ``num_workers`` is below 1.
+        BrokenProcessPool: if a process was killed, for instance for its memory.
     """
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1; got {num_workers}.")
@@ -54,12 +54,12 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], num_work
 
 
 def _start_worker() -> None:
-    # Ctrl-C goes to all processes; the workers leave it to the one that can say something about it.
+    # Ctrl-C goes to all processes; the workers leave its handling to the main one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A pool whose process is killed tells its workers nothing: they would wait for files for ever."""
+    """If the main process is killed, its workers are not notified, and would wait for files forever."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Instance masks as two maps of the image, its classes and its instances: never a stack of masks.
+"""Instance masks as two maps of the image, of classes and of instances, never as a stack of masks.
 
 Shape legend: H x W the image, L its instances.
 """
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pycocotools.mask as coco_mask
 
-# What belongs to no instance: not labelled, rather than background.
+# Label of pixels that belong to no instance: not labelled, rather than background.
 NO_INSTANCE = -1
 
 # COCO's polygons [[x, y, x, y, ...], ...], a COCO run-length encoding, or a mask (H, W).
@@ -19,8 +19,8 @@ Segmentation = Sequence[Sequence[float]] | dict[str, Any] | np.ndarray
 class InstanceMaps(NamedTuple):
     """
     Attributes:
-        labels: (H, W) int32, the class of each pixel, NO_INSTANCE where there is none.
-        ids: (H, W) int32, 0 or the number 1..L of the instance.
+        labels: (H, W) int32, the class of each pixel, or NO_INSTANCE.
+        ids: (H, W) int32, the number 1..L of the instance, or 0.
     """
 
     labels: np.ndarray
@@ -30,7 +30,7 @@ class InstanceMaps(NamedTuple):
 def paint_instances(
     segmentations: Sequence[Segmentation], classes: Sequence[int], size: tuple[int, int]
 ) -> InstanceMaps:
-    """Paint the instances over each other, the largest first, so that none hides a smaller one.
+    """Paint the instances over each other, largest first, so that none hides a smaller one.
 
     Args:
         segmentations: L masks of the image's size.
@@ -38,7 +38,7 @@ def paint_instances(
         size: (H, W).
 
     Raises:
-        ValueError: a mask is of another size.
+        ValueError: if a mask has another size.
     """
     encoded = [to_rle(segmentation, size) for segmentation in segmentations]
     areas = [int(coco_mask.area(code)) for code in encoded]
@@ -50,10 +50,10 @@ def paint_instances(
 
 
 def to_rle(segmentation: Segmentation, size: tuple[int, int]) -> dict[str, Any]:
-    """A mask in COCO's compressed run-length encoding.
+    """Convert a mask to COCO's compressed run-length encoding.
 
     Raises:
-        ValueError: the mask is not of ``size`` (H, W).
+        ValueError: if the size of the mask is not ``size`` (H, W).
     """
     if isinstance(segmentation, np.ndarray):
         code = coco_mask.encode(np.asfortranarray(segmentation, dtype=np.uint8))
@@ -71,12 +71,12 @@ def to_rle(segmentation: Segmentation, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def polygons_of(segmentation: Sequence[Sequence[float]]) -> list[Sequence[float]]:
-    """The polygons of at least three points; what is shorter, or has half a point, is not one."""
+    """The polygons with at least three points; others, or those with half a point, are dropped."""
     return [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
 
 
 def has_mask(annotation: dict[str, Any]) -> bool:
-    """Whether an annotation of Detectron2's format has a mask with anything in it: not None, [], [[]]."""
+    """Whether an annotation in Detectron2's format has a non-empty mask: not None, [] or [[]]."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list | tuple):
         return bool(polygons_of(segmentation))

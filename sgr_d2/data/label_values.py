@@ -1,4 +1,4 @@
-"""What the values of label files mean: map them, check them, and guess why they are wrong."""
+"""The values of label files: maps them, checks them, and guesses why they are wrong."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,46 +6,46 @@ from typing import TypeAlias
 
 import numpy as np
 
-# What to do about masks whose foreground is 255.
+# Advice on masks whose foreground is 255.
 OF_A_MASK = (
     "If 255 is a class, set LABEL_MAP: [[0, 0], [255, 1]] if the data set is one of DATASETS.FOLDERS, or write 1 "
     "instead of it."
 )
 
 Color: TypeAlias = tuple[int, int, int]
-# Item v is the label that the value v means; or {value: label}; or {(R, G, B): label} of files that hold colours.
+# A list whose item v is the label of value v; or {value: label}; or {(R, G, B): label} for files that hold colours.
 LabelMap: TypeAlias = Sequence[int] | Mapping[int, int] | Mapping[Color, int]
 
 
 def holds_colors(label_map: LabelMap | None) -> bool:
-    """Return whether the files of a ``LABEL_MAP`` hold colours."""
+    """Return whether a ``LABEL_MAP`` is for files that hold colours."""
     return isinstance(label_map, Mapping) and any(isinstance(value, tuple) for value in label_map)
 
 
 def pack_colors(image: np.ndarray) -> np.ndarray:
-    """Return (H, W) int32, one number a colour, of an image (H, W, 3) uint8."""
+    """Convert an image (H, W, 3) uint8 to (H, W) int32, one number per colour."""
     channels = image.astype(np.int32)
     return channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
 
 
 def unpack_colors(numbers: np.ndarray) -> list[list[int]]:
-    """Return the [R, G, B] of numbers (N,) of :func:`pack_colors`."""
+    """Return the [R, G, B] of numbers (N,) made by :func:`pack_colors`."""
     return [[int(number) >> shift & 255 for shift in (16, 8, 0)] for number in numbers]
 
 
 def map_values(
     values: np.ndarray, path: str | os.PathLike, *, label_map: LabelMap | None, ignore_label: int
 ) -> np.ndarray:
-    """Return the labels (H, W) that the values (H, W) of a file mean.
+    """Map the values (H, W) of a file to labels (H, W).
 
     Args:
-        values: of the file; of one that holds colours by :func:`pack_colors`.
+        values: of the file; for one that holds colours, from :func:`pack_colors`.
         path: the file, for messages.
-        label_map: None: the values are labels.
-        ignore_label: as a value that the map does not have it means itself. No colour does.
+        label_map: None if the values are labels.
+        ignore_label: this value maps to itself if the map does not have it, unless the map is of colours.
 
     Raises:
-        ValueError: the file holds a value that the map does not have.
+        ValueError: if the file holds a value that the map does not have.
     """
     if label_map is None:
         return values
@@ -57,7 +57,7 @@ def map_values(
     known = inside & has[indices]
     wrong = np.unique(values[~known & (values != ignore_label)])
     if wrong.size:
-        raise ValueError(f"Label {path} holds {shown(wrong)}, for which LABEL_MAP has no label. Add what they mean.")
+        raise ValueError(f"Label {path} holds {shown(wrong)}, for which LABEL_MAP has no label. Add their labels.")
     return np.where(known, table[indices], ignore_label)
 
 
@@ -80,14 +80,14 @@ def _map_colors(values: np.ndarray, path: str | os.PathLike, label_map: Mapping[
         wrong, pixels = np.unique(values[unknown], return_counts=True)
         raise ValueError(
             f"Label {path} holds {shown(unpack_colors(wrong))} in {pixels.sum()} pixels, for which LABEL_MAP has no "
-            "label. Add what they mean. Colours that nobody chose come from JPEG or from scaling by interpolation: "
-            "make such a file anew."
+            "label. Add their labels. Unintended colours come from JPEG or from scaling with interpolation: make such "
+            "a file again without them."
         )
     return labels[position]
 
 
 def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: int, ignore_label: int) -> None:
-    """Raise ValueError, with a guess at the reason, where ``labels`` (H, W) are no class and not to be ignored."""
+    """Raise ValueError, with a guess at the reason, if any of ``labels`` (H, W) is neither a class nor ignored."""
     if labels.size == 0 or (labels.max() < num_classes and labels.min() >= 0):
         return
     wrong = (labels >= num_classes) & (labels != ignore_label)
@@ -103,7 +103,7 @@ def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: in
 
 
 def shown(values: Sequence[object] | np.ndarray) -> str:
-    """The first eight of some values, for messages."""
+    """The first eight of ``values``, for messages."""
     return ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
@@ -120,7 +120,7 @@ def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int, ignore_label:
 
 
 def one_wrong_value(value: int, num_classes: int, ignore_label: int, *, has_zero: bool) -> str:
-    """Return what to do where ``value`` alone is neither a class nor ignored; ``has_zero``: 0 occurs beside it."""
+    """Return advice if only ``value`` is neither a class nor ignored; ``has_zero``: whether 0 occurs, too."""
     unlabelled = (
         f"Does {value} mean 'not labelled'? Then write {ignore_label} instead of it, or set IGNORE_LABEL: {value} if "
         "the data set is one of DATASETS.FOLDERS."

@@ -1,8 +1,8 @@
-"""Data loaders. The training stream is a function of the seed alone.
+"""Data loaders. The training stream depends only on the seed.
 
-Sample n of the stream is the same whatever the number of workers and processes, and after a resume: the shuffle
-depends on the seed, the augmentation of sample n on (seed, n), and batch i of all processes together holds the
-samples [i * B, (i + 1) * B).
+Sample n of the stream is the same for any number of workers and processes, and after a resume: the shuffle depends on
+the seed, the augmentation of sample n on (seed, n), and batch i of all processes together consists of the samples
+[i * B, (i + 1) * B).
 """
 
 import logging
@@ -37,14 +37,14 @@ def build_train_loader(
     """Return the endless loader of DATASETS.TRAIN; it yields lists of IMS_PER_BATCH / processes mapped records.
 
     Args:
-        cfg: read for DATASETS.TRAIN, TRAIN_FRACTION, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS, SEED and what the
-            mapper reads.
+        cfg: config with DATASETS.TRAIN, TRAIN_FRACTION, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS, SEED and the keys
+            of the mapper.
         start_iter: iterations already done; their samples are skipped without being made.
-        mapper: instead of ``SemanticMapper(cfg, is_train=True)``.
-        records: instead of all those of DATASETS.TRAIN.
+        mapper: used instead of ``SemanticMapper(cfg, is_train=True)``.
+        records: used instead of all those of DATASETS.TRAIN.
 
     Raises:
-        FileNotFoundError, ValueError: a data set is unknown, missing or empty, or the batch cannot be split.
+        FileNotFoundError, ValueError: if a data set is unknown, missing or empty, or the batch cannot be split.
     """
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is empty; name at least one data set to train on.")
@@ -71,10 +71,10 @@ def build_train_loader(
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper) -> DataLoader:
-    """Return the loader of one data set, an image a batch, split over the processes by Detectron2's InferenceSampler.
+    """Return the loader of one data set, an image per batch, split over processes by Detectron2's InferenceSampler.
 
     Raises:
-        FileNotFoundError, ValueError: the data set is unknown, missing or empty.
+        FileNotFoundError, ValueError: if the data set is unknown, missing or empty.
     """
     return build_detection_test_loader(
         get_dataset_records(dataset_name),
@@ -97,11 +97,11 @@ def stream_loader(
 ) -> DataLoader:
     """Return the endless loader of ``records``; ``batch_size`` counts the samples of all processes together.
 
-    ``rank`` and ``world_size`` are those of the running process unless given. ``pin_memory`` is for training on a GPU:
-    its copies then wait for nothing.
+    ``rank`` and ``world_size`` default to those of the running process. ``pin_memory`` is for training on a GPU: it
+    makes copies to the GPU asynchronous.
 
     Raises:
-        ValueError: ``batch_size`` is not a positive multiple of the number of processes.
+        ValueError: if ``batch_size`` is not a positive multiple of the number of processes.
     """
     rank = comm.get_rank() if rank is None else rank
     world_size = comm.get_world_size() if world_size is None else world_size
@@ -120,14 +120,14 @@ def stream_loader(
         pin_memory=pin_memory,
         collate_fn=trivial_batch_collator,
         worker_init_fn=_init_worker,
-        generator=torch.Generator().manual_seed(seed),  # else each epoch would advance torch's global generator
+        generator=torch.Generator().manual_seed(seed),  # otherwise each epoch would advance torch's global generator
     )
 
 
 class PositionSampler(TrainingSampler):
-    """Detectron2's endless shuffle, with the place of every sample in the stream: yields (index, position).
+    """Detectron2's endless shuffle, with the position of every sample in the stream: yields (index, position).
 
-    A process of rank r among W takes the positions start + r, start + r + W, ...
+    The process of rank r out of W gets the positions start + r, start + r + W, ...
     """
 
     def __init__(self, size: int, *, seed: int, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
@@ -142,7 +142,7 @@ class PositionSampler(TrainingSampler):
 
 
 class _SeededDataset(Dataset):
-    """Maps record ``index`` with the random state of ``position``."""
+    """Maps record ``index`` with the random state for ``position``."""
 
     def __init__(self, records: DatasetFromList, mapper: Mapper, seed: int) -> None:
         self.records = records
@@ -160,9 +160,9 @@ class _SeededDataset(Dataset):
 
 @contextmanager
 def seeded_randomness(*entropy: int) -> Iterator[None]:
-    """Make ``random`` and ``numpy.random``, which Detectron2's augmentations use, a function of ``entropy`` inside.
+    """Seed ``random`` and ``numpy.random``, which Detectron2's augmentations use, from ``entropy``.
 
-    Both get their former state back, so that other code in the process notices nothing.
+    Their previous states are restored at the end of the ``with`` block, so other code is not affected.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     words = np.random.SeedSequence(entropy).generate_state(4)
@@ -176,4 +176,4 @@ def seeded_randomness(*entropy: int) -> Iterator[None]:
 
 
 def _init_worker(worker_id: int) -> None:
-    cv2.setNumThreads(0)  # as torch does for its own threads in a worker: the workers are the parallelism
+    cv2.setNumThreads(0)  # as torch limits its own threads in a worker: the workers already run in parallel

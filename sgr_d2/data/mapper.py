@@ -19,23 +19,24 @@ from sgr_d2.data.reading import read_image, read_label
 
 
 class SemanticMapper:
-    """Map a record {file_name, sem_seg_file_name, ...} to model input; ``label_map`` as ``map_values`` takes it.
+    """Map a record {file_name, sem_seg_file_name, ...} to model input; it may have a ``label_map`` (`map_values`).
 
-    The result keeps the keys of the record and gains
+    The result has the keys of the record, and also
 
     * ``image``: (3, H, W) uint8, channels in the order of INPUT.FORMAT;
     * ``height``, ``width``: size of the image in its file;
 
     and in training
 
-    * ``sem_seg``: (H, W) classes and the ignore label, uint8, or int32 where that is too small; int64 with
-      ``long_labels``, as Detectron2's own meta-architectures want them;
-    and with ``components``, which SGR is taught with,
+    * ``sem_seg``: (H, W) classes and the ignore label, uint8, or int32 if that is too small; int64 with
+      ``long_labels``, as Detectron2's own meta-architectures need;
 
-    * ``components``: (H, W) int16, or int32, 0 or the number of the component (L + 1: left out, if those are
-      "outside"); made after the augmentation;
+    and with ``components``, the supervision of SGR, computed after the augmentation,
+
+    * ``components``: (H, W) int16 or int32, the number of the component or 0 (L + 1 for dropped components, if
+      ``left_out`` is "outside");
     * ``component_classes``: (L,) int64;
-    * ``components_small``, ``components_cut``: int, how many were dropped for their area, and for the limit.
+    * ``components_small``, ``components_cut``: int, how many were dropped because of their area and of the limit.
     """
 
     @configurable
@@ -53,10 +54,10 @@ class SemanticMapper:
         max_components: int = 256,
         left_out: str = "ignored",
     ) -> None:
-        """Keep the parts; ``num_classes`` and what follows it are read in training only.
+        """``num_classes`` and all arguments after it are only used in training.
 
         Raises:
-            ValueError: if `label_components` could not work with ``min_area``, ``max_components`` or ``left_out``.
+            ValueError: if ``min_area``, ``max_components`` or ``left_out`` is invalid for `label_components`.
         """
         check_component_options(min_area, max_components, left_out)
         self.is_train = is_train
@@ -72,7 +73,7 @@ class SemanticMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Classes and ignore label come from the metadata of the data sets."""
+        """Take classes and ignore label from the metadata of the data sets."""
         options: dict[str, Any] = {"is_train": is_train, "image_format": cfg.INPUT.FORMAT}
         if not is_train:
             return options | {"augmentations": build_augmentations(cfg, False)}
@@ -89,16 +90,16 @@ class SemanticMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a new dict; see the class.
+        """Return a new dict; see the class docstring.
 
         Raises:
-            FileNotFoundError, ValueError: a file is missing or wrong, or image and label differ in size.
+            FileNotFoundError, ValueError: if a file is missing or invalid, or image and label differ in size.
         """
         image = read_image(dataset_dict["file_name"], self.image_format)
         labels = self._read_label(dataset_dict, image.shape[:2]) if self.is_train else None
         augmented = _LabelledInput(image, sem_seg=labels)
         self.augmentations(augmented)
-        # np.array copies: a flip leaves negative strides, which torch refuses, and Pillow's resize a read-only array
+        # np.array makes a copy: a flip gives negative strides, which torch rejects, Pillow's resize a read-only array
         pixels = torch.from_numpy(np.array(augmented.image.transpose(2, 0, 1), order="C"))
         output = {**dataset_dict, "height": image.shape[0], "width": image.shape[1], "image": pixels}
         return output | self._targets(augmented.sem_seg) if self.is_train else output
@@ -131,7 +132,7 @@ class SemanticMapper:
             max_components=self.max_components,
             left_out=self.left_out,
         )
-        # the smallest types: they travel between processes and to the GPU
+        # the smallest dtype, since they are sent between processes and to the GPU
         ids = found.ids.astype(np.int16) if len(found.classes) < np.iinfo(np.int16).max else found.ids
         return {
             "components": torch.from_numpy(ids),
@@ -144,8 +145,8 @@ class SemanticMapper:
 class _LabelledInput(T.AugInput):
     """An AugInput whose label map may have more than 8 bits.
 
-    Detectron2's resize would send such a map through torch, which knows no nearest neighbour for integers and
-    picks other pixels than Pillow does for 8 bits; so the bytes of a label travel as channels.
+    Detectron2 would resize such a map with torch, which has no nearest neighbour for integers and picks other pixels
+    than Pillow does for 8 bits; so the bytes of each label are transformed as channels.
     """
 
     def transform(self, tfm: Transform) -> None:

@@ -1,4 +1,4 @@
-"""Read photographs and label maps; say which file is wrong, how, and what to do."""
+"""Reads photographs and label maps; errors say which file is wrong, how, and what to do."""
 
 import os
 from collections.abc import Iterator
@@ -27,18 +27,18 @@ _MAX_COLORS = 256  # more than classes have
 
 
 def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
-    """Read an image of any mode, turned upright by its EXIF orientation, without its alpha channel.
+    """Read an image of any mode, rotated according to its EXIF orientation, without its alpha channel.
 
     Args:
         path: the file.
-        format: "RGB" or "BGR", the order of the channels.
+        format: channel order, "RGB" or "BGR".
 
     Returns:
         (H, W, 3) uint8; 16-bit grey values are scaled to 8 bits.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file cannot be decoded, or ``format`` is neither.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file cannot be decoded, or ``format`` is unknown.
     """
     check_choice("INPUT.FORMAT", format, IMAGE_FORMATS)
     with _decoded(path, "image") as image:
@@ -46,10 +46,10 @@ def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
 
 
 def pil_to_array(image: Image.Image, format: str = "RGB", *, name: str = "(PIL)") -> np.ndarray:
-    """The same for an image that Pillow has opened: (H, W, 3) uint8; ``name`` stands for it in messages.
+    """`read_image` for an image opened by Pillow: (H, W, 3) uint8; ``name`` is used in messages.
 
     Raises:
-        ValueError: it holds floating-point values, or cannot be decoded.
+        ValueError: if it holds floating-point values, or cannot be decoded.
     """
     try:
         image.load()
@@ -75,21 +75,21 @@ def read_label(
     label_map: LabelMap | None = None,
     dtype: np.dtype | type | None = None,
 ) -> np.ndarray:
-    """Read a label map: a single-channel (8-bit, 16-bit or palette) image of class indices, or what ``label_map`` maps.
+    """Read a label map: a single-channel (8-bit, 16-bit or palette) image of class indices, or values of ``label_map``.
 
     Args:
         path: the file.
         num_classes: valid labels are 0..num_classes-1.
         ignore_label: also valid; means "not labelled".
-        label_map: as in :func:`.label_values.map_values`, where the file does not hold class indices.
+        label_map: as in :func:`.label_values.map_values`, if the file does not hold class indices.
         dtype: of the result; by default :func:`label_dtype`.
 
     Returns:
         (H, W) integers.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it cannot be decoded, has several channels, or holds another value.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it cannot be decoded, has several channels, or holds invalid values.
     """
     values = read_values(path, colors=holds_colors(label_map))
     labels = map_values(values, path, label_map=label_map, ignore_label=ignore_label)
@@ -98,17 +98,17 @@ def read_label(
 
 
 def read_values(path: str | os.PathLike, kind: str = "label", *, colors: bool = False) -> np.ndarray:
-    """Read the (H, W) integers of a single-channel (8-bit, 16-bit or palette) image, whatever they are.
+    """Read the (H, W) integers of a single-channel (8-bit, 16-bit or palette) image without checking them.
 
     Args:
         path: the file.
         kind: the word for it in messages.
-        colors: read the colours of an image of any mode instead, without its alpha channel, as int32 of
+        colors: instead read the colours of an image of any mode, without its alpha channel, as int32 by
             :func:`.label_values.pack_colors`.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: it cannot be decoded, or has several channels.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it cannot be decoded, or has several channels.
     """
     with _decoded(path, kind) as image:
         if colors:
@@ -120,7 +120,7 @@ def read_values(path: str | os.PathLike, kind: str = "label", *, colors: bool = 
 
 
 def read_palette(path: str | os.PathLike, values: np.ndarray) -> dict[int, Color]:
-    """Return {value: its colour (R, G, B)} of the values of a file by its palette; {} if it has none."""
+    """Return {value: (R, G, B)} for the values of a file, from its palette; {} if it has none."""
     with _decoded(path, "label") as image:
         if image.mode != "P":
             return {}
@@ -157,11 +157,11 @@ def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
             image.load()
             upright = _apply_exif_orientation(image)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"No {kind} file {path}. Check the path, or make the {kind} again.") from error
+        raise FileNotFoundError(f"No {kind} file {path}. Check the path, or create the {kind} again.") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others for bad files
         raise ValueError(
-            f"Cannot read {kind} file {path}: {error}. It is damaged, cut short, not readable for you or no image at "
-            "all; replace it, or take it out of the data set."
+            f"Cannot read {kind} file {path}: {error}. It is damaged, truncated, not readable for you or not an image; "
+            "replace it, or remove it from the data set."
         ) from error
     yield upright
 
@@ -182,7 +182,7 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
         return f"{text}. Its three channels are equal: keep one of them (Pillow: convert('L')) and save as PNG."
     found = np.unique(pack_colors(np.asarray(image.convert("RGB"))))
     if len(found) > _MAX_COLORS:
-        return f"{text}, and it holds {len(found)} colours, as photographs and JPEG do. Is it the label?"
+        return f"{text}, and it holds {len(found)} colours, like photographs and JPEG files. Is it the label?"
     colors = shown(unpack_colors(found))
     return (
         f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: {colors}. In an entry of "

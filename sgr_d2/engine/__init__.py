@@ -1,4 +1,4 @@
-"""Set-up, training and evaluation of a run."""
+"""Setup, training and evaluation of a run."""
 
 from .allocator import keep_freed_memory
 from .checkpoint import load_weights

@@ -1,33 +1,33 @@
-"""How the C library keeps memory on the CPU.
+"""Keeping freed CPU memory in the process.
 
-glibc gives every large tensor back to the system when it is freed, and the system hands out fresh pages, filled with
-zeros one by one, when the next one is made: a fifth of a training step. Kept memory saves that; a process then holds
-its peak until it ends.
+glibc returns the memory of every large tensor to the system when it is freed; for the next tensor, the system hands out
+fresh pages and zeroes them one by one, which takes a fifth of a training step. Keeping the memory saves that time, but
+the process then holds its peak memory until it ends.
 """
 
 import ctypes
 import os
 import platform
 
-# For the environment of a process.
+# Environment variables, to start a process with.
 KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**28),
 }
-# The same for a running one: parameters of glibc's mallopt (malloc.h), whose values are ints; -1 is "never trim", while
-# any positive number would give back, and fetch again, what a step of more than 2 GiB needs.
+# The same for a running process: parameters of glibc's mallopt (malloc.h), whose values are ints. -1 is "never trim";
+# with any positive number, steps that need more than 2 GiB would return and fetch memory every time.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _OPTIONS = {_M_MMAP_THRESHOLD: 2**31 - 1, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 2**28}
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next tensors; call it before large ones are made.
+    """Let this process keep freed memory for its next tensors; call it before large tensors are created.
 
-    Does nothing where the C library is not glibc, or where the user has set any of its MALLOC_ variables.
+    Does nothing if the C library is not glibc, or if the user has set any of its MALLOC_ variables.
 
     Returns:
-        Whether it is so now.
+        Whether freed memory is now kept.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return False

@@ -1,4 +1,4 @@
-"""The attention weights of an encoder, read from outside while the model predicts.
+"""Recording the attention weights of an encoder while the model predicts.
 
 Shape legend: B batch, K tokens.
 """
@@ -20,7 +20,7 @@ class AttentionRecord:
         self._calls.setdefault(layer, []).append(weights)
 
     def take(self) -> np.ndarray | None:
-        """(layers, K, K) since the last time, mean over heads, batch and calls; None if nothing attended."""
+        """(layers, K, K): the mean over heads, batch and calls since the last time; None if there was no attention."""
         calls, self._calls = self._calls, {}
         if not calls:
             return None
@@ -29,9 +29,9 @@ class AttentionRecord:
 
 @contextmanager
 def record_attention(module: nn.Module) -> Iterator[AttentionRecord]:
-    """Record every `nn.MultiheadAttention` inside ``module`` as long as the context lasts.
+    """Record every `nn.MultiheadAttention` in ``module`` inside the ``with`` block.
 
-    PyTorch computes weights only where they are asked for, so a hook asks; outputs stay the same up to rounding.
+    PyTorch only computes the weights on request, so a hook requests them; outputs stay the same up to rounding.
     """
     record = AttentionRecord()
     handles = []

@@ -1,4 +1,4 @@
-"""The model of a config, as it is to be trained or used; what contradicts itself is refused here."""
+"""Builds the model of a config for training or inference, and rejects contradictory settings."""
 
 import torch
 from detectron2 import modeling
@@ -20,29 +20,29 @@ def check_parts(cfg: CfgNode) -> None:
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Detectron2's ``build_model``, in the memory format of MODEL.CHANNELS_LAST.
+    """Detectron2's ``build_model``, with the memory format of MODEL.CHANNELS_LAST.
 
     Raises:
-        ValueError: a part is not registered; MODEL.SGR.ENABLED and the model does not have exactly one SGR, or it is
-            off and there is one.
+        ValueError: if a part is not registered, or if the model does not have exactly one SGR with MODEL.SGR.ENABLED
+            on, or none with it off.
     """
     check_parts(cfg)
     model = modeling.build_model(cfg)
     found = sum(isinstance(module, SGR) for module in model.modules())
-    # a peer stands in SGR's place and reads its keys
+    # a peer replaces SGR and reads its keys
     wanted = cfg.MODEL.SGR.ENABLED and cfg.MODEL.META_ARCHITECTURE != "PeerSegmentor"
     if found != wanted:
         raise ValueError(
             f"MODEL.SGR.ENABLED is {cfg.MODEL.SGR.ENABLED}, but the model has {found} SGR modules: "
             f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} and MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME} "
-            "do not go together. SGRSegmentor takes SGR itself, on any backbone without one; a detector needs a "
+            "do not go together. SGRSegmentor adds SGR itself, to any backbone without one; a detector needs a "
             "backbone with SGR, build_sgr_..._backbone."
         )
     return to_channels_last(model) if cfg.MODEL.CHANNELS_LAST else model
 
 
 def without_initial_weights(cfg: CfgNode) -> CfgNode:
-    """The config for a model whose weights all come from a checkpoint: those of the backbone need not be there."""
+    """The config for a model whose weights all come from a checkpoint, so that backbone weights need not be there."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.TIMM.WEIGHTS = ""
@@ -51,9 +51,9 @@ def without_initial_weights(cfg: CfgNode) -> CfgNode:
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:
-    """``model.to(memory_format=torch.channels_last)``, without the strides that make DDP warn of every step.
+    """``model.to(memory_format=torch.channels_last)``, without the strides that make DDP warn at every step.
 
-    The weights of a `PointwiseConv2d` are the same bytes in both orders; their gradients have the strides of a matrix.
+    The weights of a `PointwiseConv2d` are the same bytes in both formats; their gradients have the strides of a matrix.
     """
     model = model.to(memory_format=torch.channels_last)
     for module in model.modules():

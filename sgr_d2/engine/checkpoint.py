@@ -1,4 +1,4 @@
-"""Checkpoints: of ours and of other codes; what was loaded, what was skipped, what is missing."""
+"""Loads checkpoints of sgr_d2 and other codes, with a report of what was loaded, skipped and missing."""
 
 import logging
 import os
@@ -22,26 +22,26 @@ from .key_maps import match_keys
 from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
 from .model_card import classes_in, settings_in
 
-# In the names of files that are being written.
+# Part of the name of a file while it is being written.
 UNFINISHED = ".unfinished"
 
 logger = logging.getLogger(__name__)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
-    """Load the tensors of a checkpoint that fit ``model``, by name and shape, whatever code the file is from.
+    """Load the tensors of a checkpoint that fit ``model`` by name and shape, whatever code wrote the file.
 
     Args:
-        path: a file of ours, of Detectron2 (its model zoo too), of Mask2Former, or an ImageNet backbone of torchvision,
-            timm, Swin or Caffe2, as they are published; a path or an address that Detectron2 knows. Nothing that is
-            in the file is run.
+        path: a file of sgr_d2, Detectron2 (including its model zoo) or Mask2Former, or an ImageNet backbone of
+            torchvision, timm, Swin or Caffe2, as published; a path or URL that Detectron2 supports. No code in the
+            file is run.
 
     Returns:
-        What was loaded, skipped for its shape, missing, new, and not used; it is also logged.
+        What was loaded, skipped because of its shape, missing, new, and unused; it is also logged.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, holds more than tensors and plain data, or nothing of it fits.
+        ValueError: if the file is damaged, contains more than tensors and plain data, or nothing in it fits.
     """
     if not str(path):
         raise FileNotFoundError("load_weights: the path is empty. Give the path of a checkpoint.")
@@ -51,50 +51,50 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
 
 
 def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> None:
-    """For a model that is not to be trained any more.
+    """Check that a model that will not be trained any further was loaded completely.
 
     Raises:
-        ValueError: if a parameter, a statistic of a norm or another buffer that is not computed anew was not in the
-            file, or of another shape: it would have its value from before training.
+        ValueError: if a parameter, a norm's statistics or another buffer that the model does not compute itself was
+            missing from the file, or had another shape: it would keep its initial value.
     """
     absent = absent_parameters(model, report)
     if absent and all(name.startswith("backbone.") for name in report.loaded):
         raise ValueError(
-            f"{path} holds a backbone alone, to begin a training with: {len(absent)} other parameters of the model "
-            "would be untrained. Give the checkpoint of a training as MODEL.WEIGHTS, or --resume for the last one in "
-            "OUTPUT_DIR."
+            f"{path} holds only a backbone, to start training from: {len(absent)} other parameters of the model "
+            "would be untrained. Give the checkpoint of a training run as MODEL.WEIGHTS, or --resume for the last one "
+            "in OUTPUT_DIR."
         )
     if absent:
         raise ValueError(
-            f"{path}: {len(absent)} parameters of the model are not in the file or of another shape, and would be "
-            f"untrained: {summary(absent)}. Give the config of the training: config.yaml beside the checkpoint."
+            f"{path}: {len(absent)} parameters of the model are missing from the file or have another shape, and would "
+            f"be untrained: {summary(absent)}. Give the config of the training run: config.yaml next to the checkpoint."
         )
 
 
 def absent_parameters(model: nn.Module, report: LoadReport) -> list[str]:
-    """The parameters and buffers that were not in the file, or of another shape; not the buffers computed anew."""
+    """The parameters and buffers that were missing or had another shape, without those that the model computes."""
     loaded = set(report.loaded)
     return [name for name in model.state_dict() if name not in loaded and not MADE_ANEW.search(name)]
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer with safe reading, key maps, a report, and an error where nothing fits.
+    """Detectron2's checkpointer with safe reading, key maps, a report, and an error if nothing fits.
 
-    What it writes has another name until it is whole: a full disk, Ctrl-C or a killed job leaves the file of that name,
-    and ``last_checkpoint``, as they were.
+    A file gets its final name only when complete: a full disk, Ctrl-C or a killed job leaves any previous file of that
+    name, and ``last_checkpoint``, unchanged.
     """
 
-    # Of the last load.
+    # Results of the last load.
     report: LoadReport | None = None
     path = ""
-    classes: list[str] | None = None  # None: the file does not name them
-    settings: Mapping[str, Any] = MappingProxyType({})  # the config in the file; empty: it has none
+    classes: list[str] | None = None  # None if the file does not name them
+    settings: Mapping[str, Any] = MappingProxyType({})  # the config in the file; empty if it has none
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """
         Raises:
             FileNotFoundError, ValueError: see `load_weights`.
-            ConnectionError: an address that cannot be reached.
+            ConnectionError: if a URL cannot be reached.
         """
         require_weights(path)
         self.path = path
@@ -102,11 +102,11 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except URLError as error:
             raise ConnectionError(
-                f"MODEL.WEIGHTS = {path}: cannot be fetched ({error.reason}). Give the path of a copy, or '' to start "
-                "from random weights."
+                f"MODEL.WEIGHTS = {path}: cannot be fetched ({error.reason}). Give the path of a local copy, or '' to "
+                "start from random weights."
             ) from error
         finally:
-            self._parsed_url_during_load = None  # else a second load would fail after an error
+            self._parsed_url_during_load = None  # otherwise the next load after an error would fail
 
     def save(self, name: str, **kwargs) -> None:
         try:
@@ -116,7 +116,7 @@ class Checkpointer(DetectionCheckpointer):
             raise
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Called by the parent when the file is written."""
+        """Called by the parent after the file has been written."""
         name = last_filename_basename.replace(f"{UNFINISHED}.pth", ".pth")
         if name != last_filename_basename:
             os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
@@ -124,7 +124,7 @@ class Checkpointer(DetectionCheckpointer):
         super().tag_last_checkpoint(name)
 
     def _load_file(self, filename: str) -> dict:
-        """Replaces the parent's, which unpickles anything."""
+        """Replaces the parent's method, which unpickles anything."""
         checkpoint = read_checkpoint(filename)
         query = self._parsed_url_during_load.query if self._parsed_url_during_load else ""
         options = parse_qs(query)
@@ -143,7 +143,7 @@ class Checkpointer(DetectionCheckpointer):
         if not fitting:
             raise ValueError(
                 f"MODEL.WEIGHTS: nothing loaded, no tensor of the file fits the model. The file has "
-                f"{sorted(names.values())[:3]}..., the model wants {sorted(own)[:3]}...: the file is of another model."
+                f"{sorted(names.values())[:3]}..., the model needs {sorted(own)[:3]}...: the file is for another model."
             )
         leave_absent_modules(self.model, state)
         check_backbone(fitting, checkpoint["model"], own)
@@ -159,7 +159,7 @@ class Checkpointer(DetectionCheckpointer):
         return incompatible
 
     def _renamed(self, checkpoint: dict, own: dict[str, Tensor]) -> tuple[OrderedDict[str, Tensor], dict[str, str]]:
-        """The tensors under the names of the model, and {that name: key of the file}."""
+        """The tensors under the model's names, and {name in the model: key in the file}."""
         state = checkpoint["model"]
         if checkpoint.get("__author__") == "Caffe2":
             state = align_and_update_state_dicts(own, state, c2_conversion=True)
@@ -170,26 +170,26 @@ class Checkpointer(DetectionCheckpointer):
         if any(old != new for old, new in keys.items()):
             logger.info("The names in the file are those of: %s", layout)
         renamed = OrderedDict((new, state[old]) for old, new in keys.items())
-        versions = getattr(state, "_metadata", {})  # of modules, by which they convert old tensors
+        versions = getattr(state, "_metadata", {})  # versions of modules, which convert tensors of older ones
         renamed._metadata = OrderedDict((path.removeprefix("module."), data) for path, data in versions.items())
         return renamed, {new: old for old, new in keys.items()}
 
     def _log_incompatible_keys(self, incompatible) -> None:
-        """Called by the parent after the model was loaded."""
+        """Called by the parent after the model has been loaded."""
         self.report.log(logger)
 
 
 def leave_absent_modules(model: nn.Module, state: OrderedDict[str, Tensor]) -> None:
-    """Give the modules that ``state`` says nothing of their own version, so that they do not convert "old" tensors.
+    """Give the modules missing from ``state`` their current version, so that they do not convert "old" tensors.
 
-    FrozenBN would set its statistics to those of a very old file, 0 and 1; BN its counter.
+    FrozenBN would reset its statistics to 0 and 1, as for a very old file, and BN its counter.
     """
-    absent = _modules(model.state_dict()) - _modules(state)  # by the names in state dicts: a module may hide its own
+    absent = _modules(model.state_dict()) - _modules(state)  # names in state dicts: a module may hide its own name
     for name, module in model.named_modules():
         if name_in_state_dict(name) in absent:
             state._metadata[name] = {"version": module._version}
 
 
 def _modules(keys: Iterable[str]) -> set[str]:
-    """The names of all modules that have one of these tensors in them."""
+    """The names of all modules that contain one of these tensors."""
     return {key[:dot] for key in keys for dot in range(len(key)) if key[dot] == "."}

@@ -1,4 +1,4 @@
-"""Checkpoint files of several formats, read without running what is in them."""
+"""Reads checkpoint files of several formats without running code in them."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .safe_unpickle import RefusedError, load_pickle, load_torch
 
-# Keys under which training codes keep the tensors of the model; in this order.
+# Keys under which training codes store the tensors of the model, in the order in which they are tried.
 CONTAINERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs", "net")
 _TORCH_LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
-# What a failed download leaves, by its first bytes.
+# What a failed download leaves behind, by its first bytes.
 _NOT_A_CHECKPOINT = {
     b"<": "a web page",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run git lfs pull",
@@ -24,25 +24,25 @@ _NOT_A_CHECKPOINT = {
 def require_weights(path: str) -> None:
     """
     Raises:
-        FileNotFoundError: ``path`` is no address, and no file.
+        FileNotFoundError: if ``path`` is neither empty, a URL nor an existing file.
     """
     if path and "://" not in path and not Path(path.split("?")[0]).is_file():
         raise FileNotFoundError(
-            f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' for none, to train from the start."
+            f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to train from scratch."
         )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint: of `torch.save` (both formats), of `pickle` (Detectron2's model zoo), or safetensors.
+    """Read a checkpoint written by `torch.save` (both formats), `pickle` (Detectron2's model zoo) or safetensors.
 
     Returns:
-        {"model": {name: tensor}} and whatever else the file has beside its model. Files of Caffe2 (Detectron1, MSRA)
-        also get Detectron2's "__author__": "Caffe2".
+        {"model": {name: tensor}} and whatever else the file contains. Files of Caffe2 (Detectron1, MSRA) also get
+        Detectron2's "__author__": "Caffe2".
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file that is damaged, holds no tensors, or holds anything but tensors, arrays, numbers, text
-            and plain containers; the message names the file and the object.
+        ValueError: if the file is damaged, has no tensors, or contains anything but tensors, arrays, numbers, text and
+            plain containers; the message names the file and the object.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     tensors = _tensors(state)
     if not tensors:
         raise ValueError(
-            f"{path} holds no tensors, neither by itself nor under {', '.join(CONTAINERS)}; its keys are "
+            f"{path} holds no tensors, neither at the top level nor under {', '.join(CONTAINERS)}; its keys are "
             f"{', '.join(map(str, list(content)[:10]))}."
         )
     if container is None:
@@ -84,14 +84,14 @@ def _read(path: Path) -> Any:
         except RefusedError as error:
             raise ValueError(
                 f"{path}: refused to unpickle {error.name}; only tensors, arrays, numbers, text and plain containers "
-                "are read, for anything else may run code. If you trust the file, save its tensors alone to another."
+                "are read, as anything else may run code. If you trust the file, save only its tensors to another one."
             ) from error
         except MemoryError:
             raise
         except Exception as error:  # damaged pickles raise errors of every kind
             reason = (str(error).strip().splitlines() or [""])[0]
             raise ValueError(
-                f"{path} is damaged, cut short or no checkpoint ({type(error).__name__}: {reason[:200]}). "
+                f"{path} is damaged, truncated or not a checkpoint ({type(error).__name__}: {reason[:200]}). "
                 "Download it again."
             ) from error
 
@@ -107,7 +107,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(state: Mapping) -> OrderedDict[str, Tensor]:
-    """Tensors and arrays of a state dict, as tensors, with the versions of its modules where it has them."""
+    """Tensors and arrays of a state dict, as tensors, with the versions of its modules if it has them."""
     result = OrderedDict()
     for key, value in state.items():
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""A segmentor as one graph of tensors: images to class scores.
+"""A segmentor as a single graph of tensors, from images to class scores.
 
 Shapes: C classes, Q queries, H x W pixels.
 """
@@ -14,17 +14,17 @@ from sgr_d2.modeling import SGRSegmentor
 
 
 class ClassScores(nn.Module):
-    """(1, 3, H, W) RGB images of 0 to 255 -> (1, C, H, W) class scores; H and W multiples of ``divisor``.
+    """(1, 3, H, W) RGB images in 0..255 -> (1, C, H, W) class scores; H and W must be multiples of ``divisor``.
 
-    The caller pads: the padding counts as image, so cells of it take part in SGR. Per-pixel heads give logits, a
-    Mask2Former head sums of probabilities, both as the model itself gives them.
+    Padding, which is up to the caller, is treated as image, also by SGR. As in the model itself, the scores are logits
+    for per-pixel heads and sums of probabilities for a Mask2Former head.
     """
 
     def __init__(self, model: SGRSegmentor, *, image_format: str = "RGB"):
         """
         Args:
-            model: is copied.
-            image_format: the order of channels that the model was trained with, "RGB" or "BGR".
+            model: a copy is made.
+            image_format: the channel order that the model was trained with, "RGB" or "BGR".
         """
         super().__init__()
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -36,7 +36,7 @@ class ClassScores(nn.Module):
         """(1, 3, H, W) float32 -> (1, C, H, W) float32."""
         model = self.model
         pixels = images.flip(1) if self.image_format == "BGR" else images
-        # the sizes as `SGRSegmentor.features` gives them, were the image not padded
+        # as in `SGRSegmentor.features`, for an image without padding
         sizes = torch.tensor([images.shape[-2:]], device=images.device)
         features, _ = model.refine(model.backbone((pixels - model.pixel_mean) / model.pixel_std), sizes)
         prediction, _ = model.sem_seg_head(features)
@@ -46,9 +46,9 @@ class ClassScores(nn.Module):
 
 
 class FixedSameConv(nn.Module):
-    """timm's convolution with padding "same" for lengths that are multiples of the stride: the padding is constant.
+    """timm's convolution with "same" padding, for lengths that are multiples of the stride: the padding is constant.
 
-    What timm computes from the length makes torch.export simplify its formulas for ten minutes and more.
+    timm computes the padding from the length, and torch.export takes ten minutes or more to simplify the formulas.
     """
 
     def __init__(self, conv: Conv2dSame):
@@ -58,14 +58,14 @@ class FixedSameConv(nn.Module):
         self.padding = [side for total in map(_positive, reversed(totals)) for side in (total // 2, -(-total // 2))]
 
     def forward(self, maps: Tensor) -> Tensor:
-        """As that of `Conv2dSame`."""
+        """As `Conv2dSame.forward`."""
         conv = self.conv
         padded = F.pad(maps, self.padding)
         return F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
 def fix_same_padding(module: nn.Module) -> None:
-    """Replace every `Conv2dSame` inside ``module`` by a `FixedSameConv` of the same weights."""
+    """Replace every `Conv2dSame` in ``module`` by a `FixedSameConv` with the same weights."""
     for name, child in module.named_children():
         if type(child) is Conv2dSame:
             setattr(module, name, FixedSameConv(child))
@@ -78,7 +78,7 @@ def _positive(value: int) -> int:
 
 
 def query_scores(class_logits: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Semantic scores of queries: sum of P(class) * P(mask), without the stripes that bound the memory elsewhere.
+    """Semantic scores of queries: the sum of P(class) * P(mask), without the stripes that limit memory elsewhere.
 
     Args:
         class_logits: (1, Q, C + 1). masks: (1, Q, h, w) logits. size: of the result.

@@ -27,10 +27,10 @@ def use_thing_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata
     """Set the number of classes of all heads from the data sets' metadata.
 
     Raises:
-        ValueError: if the config names another number of classes, or asks for what this training does not make.
+        ValueError: if the config names another number of classes, or needs inputs that this training does not provide.
     """
     if not cfg.TEST.FULL_SIZE:
-        raise ValueError("TEST.FULL_SIZE False is for segmentation; detections are measured at the size of the file.")
+        raise ValueError("TEST.FULL_SIZE False is for segmentation; detections are evaluated at the size of the file.")
     _refuse_unknown_inputs(cfg)
     number, defaults = len(info.classes), get_cfg().MODEL
     for key in ("ROI_HEADS", "RETINANET"):
@@ -47,22 +47,22 @@ def _refuse_unknown_inputs(cfg: CfgNode) -> None:
     """Raise ValueError for models whose training needs more than boxes, masks and components."""
     for key, on in (("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON), ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS)):
         if on:
-            raise ValueError(f"{key} is True: this training makes boxes and masks alone. Set it to False.")
+            raise ValueError(f"{key} is True: this training only provides boxes and masks. Set it to False.")
 
 
 def check_detection_evaluation(cfg: CfgNode, dataset_name: str) -> None:
-    """Raise ValueError for what is evaluated of segmentation alone."""
+    """Raise ValueError for evaluations that only exist for segmentation."""
     if cfg.TEST.ERROR_KINDS.ENABLED:
         raise ValueError(
-            f"TEST.ERROR_KINDS is of semantic segmentation, and {dataset_name} is of detection: leave it off."
+            f"TEST.ERROR_KINDS is for semantic segmentation, but {dataset_name} is for detection: turn it off."
         )
 
 
 def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
-    """The endless loader of DATASETS.TRAIN, of images with annotations alone if DATALOADER.FILTER_EMPTY_ANNOTATIONS.
+    """The endless loader of DATASETS.TRAIN, only of annotated images if DATALOADER.FILTER_EMPTY_ANNOTATIONS is True.
 
     Raises:
-        ValueError: nothing is left to train on, or MODEL.MASK_ON and no annotation has a mask.
+        ValueError: if nothing is left to train on, or MODEL.MASK_ON is True and no annotation has a mask.
     """
     names = ", ".join(cfg.DATASETS.TRAIN)
     records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
@@ -74,7 +74,7 @@ def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLo
     if cfg.MODEL.MASK_ON and not masks:
         raise ValueError(f"MODEL.MASK_ON is True, but no annotation of {names} has a mask. Set it to False.")
     if cfg.MODEL.SGR.ENABLED and not masks:
-        logger.info("%s has boxes and no masks: the losses of SGR (component, diversity) are off.", names)
+        logger.info("%s has boxes but no masks: the losses of SGR (component, diversity) are off.", names)
     mapper = DetectionMapper(cfg, is_train=True, components=masks)
     return build_train_loader(cfg, start_iter=start_iter, mapper=mapper, records=records)
 
@@ -84,7 +84,7 @@ def build_detection_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 
 
 def build_detection_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
-    """COCO's metrics, those of the tokens, and pictures."""
+    """COCO's metrics, token metrics and pictures."""
     folder = Path(cfg.OUTPUT_DIR) / "evaluation" / dataset_name
     truth = Truth(get_dataset_records(dataset_name), cfg.INPUT.COMPONENTS)
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)

@@ -1,8 +1,8 @@
-"""From a segmentation model to a detector and back: names of tensors, and a check that the backbone came along.
+"""Tensor names for a transfer between segmentation models and detectors, and a check that the backbone is included.
 
-A segmentation model has its SGR beside the backbone (``sgr.*``), a detector inside: behind the pyramid
-(``backbone.sgr.*``) or, below it, behind the bottom-up network (``backbone.bottom_up.sgr.*``). All other names are the
-same, but for the prefix ``bottom_up.`` where only one of the two models has an FPN.
+SGR is next to the backbone in a segmentation model (``sgr.*``) and inside it in a detector: after the pyramid
+(``backbone.sgr.*``) or below it, after the bottom-up network (``backbone.bottom_up.sgr.*``). All other names are the
+same, except for the prefix ``bottom_up.`` if only one of the two models has an FPN.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
-# {name: (regular expression, replacement), applied in turn}; a layout of `key_maps` each.
+# {name: (regular expression, replacement), applied in turn}; each is a layout of `key_maps`.
 TRANSFERS: dict[str, tuple[tuple[str, str], ...]] = {
     "segmentation model with FPN": ((r"^sgr\.", "backbone.sgr."),),
     "segmentation model without FPN": ((r"^backbone\.", "backbone.bottom_up."), (r"^sgr\.", "backbone.bottom_up.sgr.")),
@@ -20,36 +20,36 @@ TRANSFERS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"^backbone\.bottom_up\.", "backbone."),
     ),
 }
-# What two models of different tasks can share.
+# The parts that models of different tasks can share.
 _SHARED = re.compile(r"(backbone|sgr)\.")
 
 
 def transfer_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Names for the other kind of model, told from the names alone: {old: new} of the backbone and SGR.
+    """New names of the tensors of backbone and SGR in the other kind of model, {old: new}, going by names only.
 
-    A segmentation model's become those of a detector with an FPN and SGR on the same levels, a detector's those of the
-    segmentation model on the same levels. Heads are left out.
+    Names of a segmentation model become those of a detector with an FPN and SGR on the same levels; names of a detector
+    become those of a segmentation model with SGR on the same levels. Heads are left out.
 
     Raises:
-        ValueError: there is no backbone among them.
+        ValueError: if there is no backbone among them.
     """
     shared = [key for key in keys if _SHARED.match(key)]
     if not any(key.startswith("backbone.") for key in shared):
-        raise ValueError("no tensor is named backbone.*: this is no checkpoint of a segmentation model or a detector.")
+        raise ValueError("no tensor is named backbone.*: not a checkpoint of a segmentation model or a detector.")
     renames = TRANSFERS[_layout_of(shared, list(keys))]
     return {key: _renamed(key, renames) for key in shared}
 
 
 def check_backbone(fitting: Collection[str], file: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
-    """In a transfer between the two kinds of models, the backbone has to be among what fits.
+    """Check that a transfer between the two kinds of models includes the backbone.
 
     Args:
-        fitting: names, in the model, of what is to be loaded.
+        fitting: names, in the model, of the tensors to be loaded.
         file: tensors by their names in the file.
         model: tensors by their names in the model.
 
     Raises:
-        ValueError: no tensor of the file's backbone fits; what else does would meet features that it never saw.
+        ValueError: if no tensor of the file's backbone fits; the rest would get features it was not trained on.
     """
     if is_detector(file) == is_detector(model):
         return
@@ -67,7 +67,7 @@ def is_detector(keys: Iterable[str]) -> bool:
 
 
 def _bottom_up(keys: Iterable[str]) -> set[str]:
-    """Those of the network below the FPN, or of the backbone where there is no FPN; without SGR."""
+    """The keys of the network below the FPN, or of the backbone if there is no FPN; without SGR."""
     backbone = {key for key in keys if key.startswith("backbone.") and ".sgr." not in key}
     return {key for key in backbone if key.startswith("backbone.bottom_up.")} or backbone
 

@@ -18,11 +18,11 @@ HEAD = "head"
 
 
 class Pull(NamedTuple):
-    """What a loss does to a part of a model, means over batches.
+    """The effect of a loss on a part of a model, averaged over batches.
 
     Attributes:
-        norm: of its gradient with respect to all parameters of the part.
-        cosine: between that gradient and the one of the head's losses; 0 where either is zero.
+        norm: of the loss's gradient with respect to all parameters of the part.
+        cosine: between that gradient and that of the head's losses; 0 if either is zero.
     """
 
     norm: float
@@ -31,9 +31,9 @@ class Pull(NamedTuple):
 
 @contextmanager
 def without_tokens(model: nn.Module) -> Iterator[None]:
-    """Let every fusion block of SGR return its features, and queries that attend to tokens stay, unchanged.
+    """Make every fusion block of SGR, and every attention of queries to tokens, return its input unchanged.
 
-    Regions and tokens are still made.
+    Regions and tokens are still computed.
 
     Raises:
         ValueError: if the model has no SGR.
@@ -54,11 +54,11 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
 
     Args:
         model: returns a dict of losses; it is put into training mode, and its running statistics change.
-        batches: as a training loader gives them.
+        batches: from a training loader.
 
     Returns:
-        {part: {loss: Pull}}; the losses of the head are added up as "head". Parts are "backbone" (or "bottom_up" and
-        "neck" where it has both), "sgr" and "head"; what belongs to a loss alone is left out.
+        {part: {loss: Pull}}; the losses of the head are summed as "head". Parts are "backbone" (or "bottom_up" and
+        "neck" if it has both), "sgr" and "head"; parameters that belong only to a loss are left out.
     """
     parts = _parts(model)
     parameters = [parameter for members in parts.values() for parameter in members]
@@ -80,7 +80,7 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
 
 
 def _losses(model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:
-    with EventStorage():  # which Detectron2's heads write into while they train
+    with EventStorage():  # Detectron2's heads write into it during training
         return model(batch)
 
 
@@ -91,7 +91,7 @@ def _by_source(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     parts: dict[str, list[nn.Parameter]] = defaultdict(list)
-    # in a detector SGR and what it wraps lie inside the backbone
+    # in a detector, SGR and the backbone that it wraps are inside the backbone
     named = [(name.replace(".wrapped.", "."), parameter) for name, parameter in model.named_parameters()]
     has_neck = any(name.startswith("backbone.bottom_up.") for name, _ in named)
     for name, parameter in named:
@@ -109,7 +109,7 @@ def _parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def _split(gradients: tuple[Tensor | None, ...], parts: dict[str, list[nn.Parameter]]) -> dict[str, Tensor]:
-    """One vector a part, zero where a parameter takes no part in the loss."""
+    """One vector per part, zero for parameters that do not affect the loss."""
     found, start = {}, 0
     for part, members in parts.items():
         pairs = zip(members, gradients[start : start + len(members)], strict=True)

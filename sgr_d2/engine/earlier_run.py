@@ -1,4 +1,4 @@
-"""A folder that holds another run: an earlier one's files are moved aside, one that is going on is left alone."""
+"""Output folders in use: the files of an earlier run are moved aside, a run in progress is left alone."""
 
 import logging
 from collections.abc import Iterator
@@ -16,27 +16,26 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-# Without one of these there is nothing to lose.
+# If none of these exists, there is nothing to lose.
 _SIGNS = ("last_checkpoint", "metrics.json")
 _FILES = (*_SIGNS, "model_*", "config.yaml", "log.txt*", "events.out.tfevents.*", "curves.png", "evaluation")
 
-# Where this process has moved the earlier runs of folders.
+# Where this process has moved earlier runs to, by folder.
 _aside: dict[Path, Path] = {}
-# The locks that this process holds, by folder; they end with it, however it ends.
+# The locks that this process holds, by folder; they are released when it ends, however it ends.
 _locks: dict[Path, IO] = {}
 
 
 def claim(folder: Path) -> None:
-    """Keep ``folder`` for this process, until `release` or its end; without effect where a disk has no locks, and on
-    Windows.
+    """Reserve ``folder`` for this process, until `release` or its end; no effect on disks without locks and on Windows.
 
     Raises:
-        ValueError: another process has claimed it, or it cannot be made.
+        ValueError: if another process has claimed it, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"OUTPUT_DIR = {folder}: the folder cannot be made ({error}). Give another one.") from error
+        raise ValueError(f"OUTPUT_DIR = {folder}: the folder cannot be created ({error}). Give another one.") from error
     folder = folder.resolve()
     if fcntl is None or folder in _locks:
         return
@@ -55,7 +54,7 @@ def claim(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Give back what `claim` took, if it did."""
+    """Release the folder if `claim` has reserved it."""
     lock = _locks.pop(folder.resolve(), None)
     if lock is not None:
         lock.close()
@@ -71,13 +70,13 @@ def set_aside(folder: Path, *, needed: str = "") -> Path | None:
 
     Args:
         folder: OUTPUT_DIR.
-        needed: MODEL.WEIGHTS, which must not be among these files.
+        needed: MODEL.WEIGHTS, which must not be one of these files.
 
     Returns:
         The subfolder; None if there was no run.
 
     Raises:
-        ValueError: if it is.
+        ValueError: if ``needed`` is one of these files.
     """
     if not holds_run(folder):
         return None
@@ -85,7 +84,7 @@ def set_aside(folder: Path, *, needed: str = "") -> Path | None:
     if needed and Path(needed).resolve() in {path.resolve() for path in files}:
         raise ValueError(
             f"MODEL.WEIGHTS = {needed} is a file of the run in OUTPUT_DIR = {folder}, which a new run would replace. "
-            "Give the new run another OUTPUT_DIR, or go on with the old one by --resume."
+            "Give the new run another OUTPUT_DIR, or continue the old one with --resume."
         )
     target = next(path for number in count(1) if not (path := folder / f"earlier_{number}").exists())
     target.mkdir()
@@ -96,9 +95,9 @@ def set_aside(folder: Path, *, needed: str = "") -> Path | None:
 
 
 def put_back(folder: Path) -> None:
-    """Undo what `set_aside` did in this process, if the run that it made room for has trained nothing.
+    """Undo what `set_aside` did in this process, if the new run has not trained anything.
 
-    A command that is refused so leaves a finished run where it was; of the refused one, the log is lost.
+    So a command that fails early leaves a finished run where it was; only the log of the failed one is lost.
     """
     target = _aside.pop(folder.resolve(), None)
     if target is None or _has_trained(folder):
@@ -117,22 +116,22 @@ def _has_trained(folder: Path) -> bool:
 
 
 def check_resume(folder: Path) -> None:
-    """Say in the log if there is no run to go on with; raise ValueError if one was moved aside, which may be meant."""
+    """Log a warning if there is no run to resume; raise ValueError if one was moved aside, which may be meant."""
     numbers = {path.parent.name.removeprefix("earlier_") for path in folder.glob("earlier_*/last_checkpoint")}
     earlier = [int(number) for number in numbers if number.isdecimal()]
     if earlier and not (folder / "last_checkpoint").is_file():
         last = folder / f"earlier_{max(earlier)}"
         raise ValueError(
             f"--resume: OUTPUT_DIR = {folder} holds no checkpoint, but {last} does: move its files back "
-            "to go on with it, or leave out --resume to start anew."
+            "to continue that run, or leave out --resume to start a new one."
         )
-    if not (folder / "last_checkpoint").is_file():  # jobs that a cluster starts again always say --resume
-        logger.warning("--resume: OUTPUT_DIR = %s holds no checkpoint to go on with, so the run begins.", folder)
+    if not (folder / "last_checkpoint").is_file():  # jobs that a cluster restarts always use --resume
+        logger.warning("--resume: OUTPUT_DIR = %s holds no checkpoint to resume from: starting a new run.", folder)
 
 
 @contextmanager
 def keeping_config(folder: str) -> Iterator[None]:
-    """Leave the config.yaml of a training as it is, whatever is written there meanwhile."""
+    """Restore the config.yaml of a training run after the ``with`` block, whatever is written there meanwhile."""
     path = Path(folder) / "config.yaml"
     kept = path.read_bytes() if holds_run(Path(folder)) and path.is_file() else None
     try:

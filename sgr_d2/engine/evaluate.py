@@ -1,4 +1,4 @@
-"""Evaluate a model on a data set: one pass for metrics, token metrics and pictures."""
+"""Evaluates a model on a data set: one pass for metrics, token metrics and pictures."""
 
 import logging
 
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
-    """Find out before training what would stop its first evaluation.
+    """Detect before training what would make its first evaluation fail.
 
     Raises:
-        ValueError: TEST.SLIDING_WINDOW or TEST.AUG cannot work with this model, a data set has an unknown
+        ValueError: if TEST.SLIDING_WINDOW or TEST.AUG cannot work with this model, a data set has an unknown
             evaluator_type, or the model does not return what is evaluated.
     """
     if cfg.DATASETS.TEST:
@@ -33,12 +33,12 @@ def check_evaluation(cfg: CfgNode, model: nn.Module) -> None:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """The loader of the data set's task."""
+    """The test loader of the data set's task."""
     return task_of([dataset_name]).build_test_loader(cfg, dataset_name)
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-    """The metrics and pictures of the data set's task; ValueError if it cannot be evaluated."""
+    """The evaluators (metrics and pictures) of the data set's task. Raises ValueError if it cannot be evaluated."""
     task = task_of([dataset_name])
     task.check_evaluation(cfg, dataset_name)
     return task.build_evaluators(cfg, dataset_name, task.metadata_of([dataset_name]))
@@ -55,14 +55,14 @@ def evaluate(
     """Evaluate ``model`` and write ``metrics.json`` and ``config.yaml`` into ``OUTPUT_DIR/evaluation/<dataset>``.
 
     Args:
-        loader, evaluator: instead of `build_test_loader` and `build_evaluator`.
+        loader, evaluator: used instead of `build_test_loader` and `build_evaluator`.
 
     Returns:
-        {"sem_seg": {...}, "token_semantics": {...}} on the main process, or of a detector {"bbox": {...}, "segm": ...,
-        "token_semantics": ...}; {} on the other processes.
+        On the main process {"sem_seg": {...}, "token_semantics": {...}}, or for a detector {"bbox": {...}, "segm": ...,
+        "token_semantics": ...}; on the other processes {}.
     """
     if isinstance(model, DistributedDataParallel):
-        model = model.module  # whose head and sizes `with_protocol` asks for
+        model = model.module  # `with_protocol` needs its head and sizes
     evaluator = build_evaluator(cfg, dataset_name) if evaluator is None else evaluator
     share_buffers(model)
     loader = build_test_loader(cfg, dataset_name) if loader is None else loader
@@ -81,7 +81,7 @@ def evaluate(
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every rank the buffers (BatchNorm statistics) of rank 0, which are the ones that checkpoints hold."""
+    """Copy the buffers (BatchNorm statistics) of rank 0, which are those that checkpoints hold, to every rank."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""Fill the token explorer: predict images with one or more models, measure them, hand all of it to the pages.
+"""Fills the token explorer: predicts images with one or more models, measures them and writes the pages.
 
 Shape legend: H x W image, K tokens, C classes.
 """
@@ -27,7 +27,7 @@ TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
 
 
 class ExploreSettings(NamedTuple):
-    """How tokens are measured; the defaults and meaning are those of the config keys of the same name.
+    """How tokens are measured; defaults and meaning are those of the corresponding config keys.
 
     Attributes:
         min_mass: TEST.TOKEN_SEMANTICS.MIN_MASS.
@@ -40,7 +40,7 @@ class ExploreSettings(NamedTuple):
 
 
 class NamedModel(NamedTuple):
-    """A run to explore: what the reader sees as its name and note, and the model."""
+    """A run to explore: its name and note as shown in the pages, and the model."""
 
     name: str
     note: str
@@ -61,18 +61,18 @@ def explore(
     """Write the explorer of ``models`` over the images of ``records`` into ``output_dir``.
 
     Args:
-        models: they must have the same classes; at least the first one has SGR.
+        models: with the same classes; the first one must have SGR.
         records: {"file_name"} and, for a data set, {"sem_seg_file_name"}.
         output_dir: see `ExplorerWriter`.
-        title: head of the pages.
-        dataset_name: the registered data set of the records; None where there is no truth.
+        title: of the pages.
+        dataset_name: the registered data set of the records; None if there is no ground truth.
         settings: None for the defaults.
-        progress: wraps the images, for a progress bar; gets them and what is done.
-        unreadable: is told of each image that cannot be read, which is then left out; None: it is an error.
+        progress: wraps the images, for a progress bar; called with them and a description.
+        unreadable: called with the error for each image that cannot be read, which is then left out; None to raise it.
 
     Raises:
-        ValueError: the models do not fit each other, or there is nothing to explore.
-        FileNotFoundError, ValueError: an image cannot be read, or with ``unreadable`` none of them can.
+        ValueError: if the models have different classes, or there is nothing to explore.
+        FileNotFoundError, ValueError: if an image cannot be read, or with ``unreadable`` if none can.
     """
     settings = settings or ExploreSettings()
     _check(models, records)
@@ -92,7 +92,7 @@ def explore(
 
 
 def _add_photos(writer: ExplorerWriter, records, info: SemanticMetadata, progress, unreadable) -> list[dict[str, Any]]:
-    """Write the photographs; returns the records of those that can be read."""
+    """Write the photographs and return the records of those that can be read."""
     readable = []
     for record in progress(records, "photographs"):
         try:
@@ -123,9 +123,9 @@ def _explore_model(model: NamedModel, records, writer: ExplorerWriter, dataset_n
 
 
 class _Meter:
-    """Measures image by image, and over all, with the evaluators of an evaluation.
+    """Measures each image and all together, with the evaluators of an evaluation.
 
-    Without truth the labels are the predicted ones: figures then tell how well tokens agree with the prediction.
+    Without ground truth, predicted labels are used: the figures then show how well tokens agree with the prediction.
     """
 
     def __init__(self, info: SemanticMetadata, dataset_name: str | None, settings: ExploreSettings):
@@ -228,7 +228,7 @@ def _check(models: Sequence[NamedModel], records: Sequence[dict[str, Any]]) -> N
     if not models or not models[0].predictor.has_sgr:
         raise ValueError(
             "The first model has no SGR (MODEL.SGR.ENABLED: False), hence no tokens to explore; a baseline can only "
-            "stand beside a model with SGR (--compare)."
+            "be compared with a model with SGR (--compare)."
         )
     first = models[0]
     for model in models[1:]:

@@ -1,4 +1,4 @@
-"""Write the class scores of a segmentor as a torch.export or ONNX file, and check it.
+"""Exports the class scores of a segmentor to a torch.export or ONNX file, and checks the file.
 
 d is the model's ``size_divisibility``.
 """
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 Size = tuple[int, int]
 INPUT, OUTPUT = "images", "scores"
 SUFFIXES = (".onnx", ".pt2")
-# torch.export wants an upper bound for what is a multiple of something; 8192 pixels for d = 32.
+# torch.export needs an upper bound for lengths that are multiples; 8192 pixels for d = 32.
 MAX_CELLS = 256
-# A length of one cell is a special case to torch.export, which it would fix.
+# torch.export specialises on a length of one cell.
 MIN_CELLS = 2
-# Without wrappers around the model, and without outputs beside the scores.
+# Options that remove wrappers around the model, and outputs other than the scores.
 PLAIN = (
     *("TEST.SLIDING_WINDOW.ENABLED", False, "TEST.AUG.ENABLED", False, "MODEL.CHANNELS_LAST", False),
     *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", False, "MODEL.MASK_FORMER.TEST.PANOPTIC_ON", False),
@@ -37,15 +37,15 @@ PLAIN = (
 
 
 class ExportError(ValueError):
-    """torch.export or the ONNX exporter cannot make a graph of a model."""
+    """torch.export or the ONNX exporter cannot make a graph of the model."""
 
 
 class Sizes(NamedTuple):
     """Heights and widths in pixels.
 
     Attributes:
-        traced: of the image that the graph is recorded with.
-        smallest, largest: that the graph takes; both ``traced`` where the size is fixed.
+        traced: size of the image with which the graph is traced.
+        smallest, largest: sizes that the graph accepts; both equal ``traced`` if the size is fixed.
     """
 
     traced: Size
@@ -53,23 +53,23 @@ class Sizes(NamedTuple):
     largest: Size
 
     def to_check(self) -> list[Size]:
-        """The size traced, the smallest, and one of another aspect ratio."""
+        """The traced size, the smallest, and one with another aspect ratio."""
         limits = zip(self.smallest, self.traced[::-1], self.largest, strict=True)
         turned = tuple(min(max(least, wanted), most) for least, wanted, most in limits)
         return list(dict.fromkeys([self.traced, self.smallest, turned]))
 
 
 def choose_sizes(wrapper: ClassScores, size: Size | None = None, *, fixed: bool = False) -> Sizes:
-    """Which sizes a graph can take.
+    """Choose the sizes that a graph accepts.
 
-    A head of the DeepLab family pools over a window of its training crops; for images smaller than it the graph would
-    be another one, so they are left out.
+    Heads of the DeepLab family pool over a window of the size of the training crops; smaller images would need another
+    graph and are excluded.
 
     Args:
-        size: that of the fixed graph, or of the recording.
+        size: of the image for tracing; also the only size of a fixed graph.
 
     Raises:
-        ValueError: if ``size`` is no multiple of the divisor, or smaller than the smallest possible.
+        ValueError: if ``size`` is not a multiple of the divisor, or smaller than the smallest possible.
     """
     d = wrapper.divisor
     smallest = (MIN_CELLS * d, MIN_CELLS * d) if fixed else _smallest(wrapper)
@@ -103,10 +103,10 @@ def _smallest(wrapper: ClassScores) -> Size:
 
 @torch.no_grad()
 def to_program(wrapper: ClassScores, sizes: Sizes) -> ExportedProgram:
-    """Record the graph with torch.export, with symbolic height and width unless the size is fixed.
+    """Trace the graph with torch.export, with symbolic height and width unless the size is fixed.
 
     Raises:
-        ExportError: if torch.export cannot.
+        ExportError: if torch.export fails.
     """
     images = torch.zeros(1, 3, *sizes.traced, device=wrapper.model.device)
     d = wrapper.divisor
@@ -122,10 +122,10 @@ def to_program(wrapper: ClassScores, sizes: Sizes) -> ExportedProgram:
 
 
 def save(program: ExportedProgram, path: Path, information: dict[str, str]) -> None:
-    """Write ``*.pt2`` (torch.export) or ``*.onnx``, with ``information`` inside.
+    """Write ``*.pt2`` (torch.export) or ``*.onnx``, including ``information``.
 
     Raises:
-        ExportError: if the ONNX exporter cannot. ModuleNotFoundError: it is not installed.
+        ExportError: if the ONNX exporter fails. ModuleNotFoundError: if it is not installed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -154,15 +154,15 @@ def _write(program: ExportedProgram, path: Path, information: dict[str, str]) ->
 
 
 def exact_sigmoid(x: Tensor) -> Tensor:
-    """The sigmoid by its formula: onnxruntime's own is wrong by 1e-7 and gives 0 below -18.
+    """The sigmoid by its formula: onnxruntime's own has errors of 1e-7 and gives 0 below -18.
 
-    Regions divide by their sum, so that where all are faint (1e-7 is usual) the tokens would be others.
+    Regions are divided by their sum, so where all are faint (1e-7 is common), the tokens would come out different.
     """
     return 1 / (1 + torch.exp(-x))
 
 
 def information_of(wrapper: ClassScores, sizes: Sizes, metadata: SemanticMetadata, test_size: Size) -> dict[str, str]:
-    """What a user of the file has to know, as text: JSON lists, or numbers.
+    """What users of the file need to know, as text: JSON lists, or numbers.
 
     Args:
         test_size: `SGRPredictor.test_size`.
@@ -181,16 +181,16 @@ def information_of(wrapper: ClassScores, sizes: Sizes, metadata: SemanticMetadat
 
 @torch.no_grad()
 def largest_difference(model: SGRSegmentor, wrapper: ClassScores, path: Path, sizes: Sizes) -> float:
-    """The largest difference between the scores of a file and of the model itself, on noise of several sizes.
+    """The largest difference between the scores of a file and of the model itself, on noise images of several sizes.
 
     Args:
-        model: that ``wrapper`` was made of.
+        model: the model that ``wrapper`` was made from.
 
     Returns:
-        Infinity for scores of another shape, NaN where one of both is NaN.
+        Infinity if the shapes of the scores differ, NaN if any score is NaN.
 
     Raises:
-        ModuleNotFoundError: an ONNX file needs onnxruntime.
+        ModuleNotFoundError: for an ONNX file, if onnxruntime is not installed.
     """
     run = _program_runner(path) if path.suffix == ".pt2" else _onnx_runner(path)
     differences = []

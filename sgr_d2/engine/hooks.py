@@ -1,4 +1,4 @@
-"""Hooks beside Detectron2's own."""
+"""Hooks in addition to Detectron2's."""
 
 import json
 import logging
@@ -15,10 +15,10 @@ from detectron2.utils import comm
 
 from sgr_d2.visualization import plot_curves
 
-# Figures of one class, which would make a list of metrics long.
+# Metrics of single classes, left out of lists of metrics.
 _OF_CLASSES = ("IoU-", "ACC-", "AP-")
 
-# What the evaluators of sgr_d2 and Detectron2 make, but for single classes.
+# The metrics of sgr_d2's and Detectron2's evaluators, except those of single classes.
 _USUAL = (
     *(f"sem_seg/{name}" for name in ("mIoU", "fwIoU", "mACC", "pACC")),
     *(f"{task}/AP{size}" for task in ("bbox", "segm") for size in ("", "50", "75", "s", "m", "l")),
@@ -40,7 +40,7 @@ class SeedEachStep(HookBase):
 
 
 def best_metric(cfg: CfgNode) -> str:
-    """TEST.BEST_METRIC by its full name: of several data sets that of the first one, unless it names another."""
+    """The full name of TEST.BEST_METRIC: with several data sets, that of the first one unless it names one."""
     names, metric = cfg.DATASETS.TEST, cfg.TEST.BEST_METRIC
     if len(names) < 2 or metric.startswith(tuple(f"{name}/" for name in names)):
         return metric
@@ -48,8 +48,9 @@ def best_metric(cfg: CfgNode) -> str:
 
 
 def misspelt_metric(metric: str, data_sets: Sequence[str]) -> str:
-    """The usual metric that ``metric`` may mean and is not, for TEST.BEST_METRIC is only looked up after an evaluation;
-    "" for a usual one, or one of an evaluator of your own.
+    """The known metric that ``metric`` seems to misspell, or "" if it is known or may be from your own evaluator.
+
+    TEST.BEST_METRIC itself is only looked up after an evaluation.
     """
     prefix = next((f"{name}/" for name in data_sets if metric.startswith(f"{name}/")), "")
     name = metric.removeprefix(prefix)
@@ -60,9 +61,10 @@ def misspelt_metric(metric: str, data_sets: Sequence[str]) -> str:
 
 
 class BestCheckpoint(HookBase):
-    """Keep the checkpoint with the highest value of one metric, across resumes, beside the record ``model_best.json``.
+    """Keep the checkpoint with the highest value of one metric, also across resumes, and a record in
+    ``model_best.json``.
 
-    Runs after the evaluation. Leaves ``last_checkpoint`` alone, so that a resume goes on from the latest state.
+    Runs after the evaluation. Does not change ``last_checkpoint``, so that runs resume from the latest state.
     """
 
     def __init__(self, checkpointer, eval_period: int, metric: str):
@@ -70,7 +72,7 @@ class BestCheckpoint(HookBase):
         Args:
             checkpointer: saves the model.
             eval_period: iterations between evaluations.
-            metric: "task/name", or "data set/task/name" where several data sets are evaluated.
+            metric: "task/name", or "data set/task/name" if several data sets are evaluated.
         """
         self.checkpointer = checkpointer
         self.eval_period = eval_period
@@ -110,7 +112,7 @@ class BestCheckpoint(HookBase):
         if not value > self.best:
             return
         self.best = value
-        iteration = min(iteration, self.trainer.max_iter - 1)  # after training the storage stands one further
+        iteration = min(iteration, self.trainer.max_iter - 1)  # after training the storage is one iteration ahead
         last = self.checkpointer.get_checkpoint_file()
         self.checkpointer.save("model_best", iteration=iteration)
         if last:
@@ -120,7 +122,7 @@ class BestCheckpoint(HookBase):
 
 
 class PlotCurves(HookBase):
-    """Draw losses and ``metric`` (see `plot_curves`) of the run into ``OUTPUT_DIR/curves.png`` at its end."""
+    """Plot losses and ``metric`` (see `plot_curves`) of the run to ``OUTPUT_DIR/curves.png`` at its end."""
 
     def __init__(self, output_dir: str, metric: str):
         self.output_dir = Path(output_dir)

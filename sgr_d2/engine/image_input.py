@@ -1,4 +1,4 @@
-"""An image as a user has it, as (H, W, 3) uint8 RGB."""
+"""Converts an image in any common form to (H, W, 3) uint8 RGB."""
 
 import os
 from typing import Any, TypeAlias
@@ -12,20 +12,20 @@ ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
 
 
 def as_image(image: ImageLike, channels: str = "RGB") -> np.ndarray:
-    """Bring a path, PIL image or array into one form.
+    """Convert a path, PIL image or array.
 
     Args:
-        image: a file; a PIL image of any mode, turned upright by its EXIF orientation; an array (H, W, 3) uint8,
-            (H, W) grey, (H, W, 1) grey or (H, W, 4), whose alpha is dropped.
-        channels: order of the channels of an array, "RGB" or "BGR".
+        image: the path of a file; a PIL image of any mode, rotated according to its EXIF orientation; or a uint8 array:
+            (H, W, 3), (H, W) or (H, W, 1) grey, or (H, W, 4), whose alpha is dropped.
+        channels: channel order of an array, "RGB" or "BGR".
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, or an array has another shape or type.
-        TypeError: it is none of these.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read, or an array has another shape or type.
+        TypeError: if ``image`` is none of these.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, "RGB")
@@ -57,4 +57,4 @@ def _from_array(array: np.ndarray, channels: str) -> np.ndarray:
 
 def _describe(value: Any) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return f"{kind} (image.permute(1, 2, 0).numpy() makes an array of a tensor)" if "Tensor" in kind else kind
+    return f"{kind} (image.permute(1, 2, 0).numpy() turns a tensor into an array)" if "Tensor" in kind else kind

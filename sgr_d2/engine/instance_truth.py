@@ -1,4 +1,4 @@
-"""The instance annotations of a data set as maps and pictures need them."""
+"""The instance annotations of a data set, in the forms that metrics and pictures need."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,13 +15,13 @@ from sgr_d2.visualization import Detections, InstanceTruth
 
 
 class Truth:
-    """Looks up the annotations of an image by its file name. Crowds do not count."""
+    """Looks up the annotations of an image by its file name, without crowds."""
 
     def __init__(self, records: Sequence[dict[str, Any]], limits: CfgNode):
         """
         Args:
-            records: of Detectron2's format.
-            limits: INPUT.COMPONENTS, which instances are too small or too many.
+            records: in Detectron2's format.
+            limits: INPUT.COMPONENTS, the limits on size and number of components.
         """
         self.records = {record["file_name"]: record for record in records}
         self._components = partial(
@@ -32,17 +32,17 @@ class Truth:
         )
 
     def maps_of(self, file_name: str) -> InstanceMaps:
-        """Categories and ids (H, W) of the instances that have a mask."""
+        """Maps (H, W) of the categories and ids of the instances that have a mask."""
         masked = [a for a in self._annotations(file_name) if has_mask(a)]
         categories = [a["category_id"] for a in masked]
         return paint_instances([a["segmentation"] for a in masked], categories, self._size(file_name))
 
     def components_of(self, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """Those of the instances that count, (H, W) ids."""
+        """Component ids (H, W) of the instances within the limits."""
         return self._components(labels, instances=ids).ids
 
     def of(self, file_name: str) -> InstanceTruth:
-        """What pictures show."""
+        """The annotations as pictures show them."""
         maps = self.maps_of(file_name)
         components = self._components(maps.labels, instances=maps.ids)
         return InstanceTruth(self._detections(file_name), maps.labels, components)

@@ -1,7 +1,7 @@
-"""Names of tensors: from those that other codes publish to those of a model of ours.
+"""Maps the tensor names of published checkpoints to those of a model here.
 
-A layout is a way to name the tensors. Every layout is tried; the one under which most tensors of the file fit the
-model, by name and shape, is taken.
+A layout is a naming scheme. Every layout is tried, and the one with which most tensors of the file fit the model, by
+name and shape, is used.
 """
 
 import re
@@ -18,16 +18,16 @@ class Layout(NamedTuple):
 
     name: str
     renames: tuple[tuple[str, str], ...] = ()
-    # The file is of a backbone alone, so that the model's own prefix has to be put before its keys.
+    # The file contains only a backbone, so the model's own prefix has to be added to its keys.
     of_backbone: bool = False
 
 
-# The first of equally good ones is taken.
+# Among equally good layouts the first is used.
 LAYOUTS = (
     Layout("the model's own"),
     Layout("Detectron2 backbone", of_backbone=True),
     # The published Mask2Former files: version 1 of its decoder called the query features static_query, and files of
-    # MaskFormer's first release have the pixel decoder right under the head (both: its _load_from_state_dict).
+    # MaskFormer's first release have the pixel decoder directly in the head (see its _load_from_state_dict for both).
     Layout(
         "Mask2Former",
         (
@@ -38,7 +38,7 @@ LAYOUTS = (
     Layout("model without FPN", ((r"^backbone\.(?!bottom_up\.)", "backbone.bottom_up."),)),
     Layout("model with FPN", ((r"^backbone\.bottom_up\.", "backbone."),)),
     *(Layout(name, renames) for name, renames in TRANSFERS.items()),
-    # Also timm's ResNets. Detectron2 counts the stages by their stride.
+    # Also for timm's ResNets. Detectron2 numbers the stages by their stride.
     Layout(
         "torchvision ResNet",
         (
@@ -50,7 +50,7 @@ LAYOUTS = (
         ),
         of_backbone=True,
     ),
-    # timm has the patch merging at the start of a stage, Microsoft's Swin at the end of the one before.
+    # timm has patch merging at the start of a stage, Microsoft's Swin at the end of the previous one.
     Layout(
         "timm Swin",
         tuple((rf"^layers\.{stage}\.downsample\.", f"layers.{stage - 1}.downsample.") for stage in (1, 2, 3)),
@@ -60,7 +60,7 @@ LAYOUTS = (
     Layout("timm", ((r"^(stem|stages|layers|blocks)\.(\d)\.", r"\1_\2."),), of_backbone=True),
 )
 
-# Prefixes that wrappers leave before every key of a file.
+# Prefixes that wrappers add to every key of a file.
 _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|backbone|bottom_up)\.)*")
 # Where the backbone of a model is: backbone., backbone.bottom_up., backbone.model., ...
 _BACKBONES = re.compile(r"(?:(?:backbone|bottom_up|model)\.)*")
@@ -70,11 +70,11 @@ def match_keys(file: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> tuple
     """Find the names under which the tensors of ``file`` fit ``model`` best.
 
     Args:
-        file, model: state dicts. Only names and shapes are looked at.
+        file, model: state dicts. Only names and shapes are used.
 
     Returns:
-        The name of the layout, and {key of the file: key for the model} for every key of the file; those that the model
-        does not have are in it too.
+        The name of the layout, and {key of the file: key for the model} for every key of the file, including those that
+        the model does not have.
     """
     best, most = (LAYOUTS[0].name, {key: key for key in file}), -1
     prefixes = sorted({_BACKBONES.match(key)[0] for key in model}, key=len)
@@ -97,7 +97,7 @@ def _rename(keys: Iterable[str], layout: Layout, prefix: str) -> dict[str, str]:
         for pattern, replacement in layout.renames:
             new = re.sub(pattern, replacement, new)
         new = prefix + new
-        if new in taken:  # two tensors of one name: the first is taken
+        if new in taken:  # two tensors of one name: the first gets it
             new = key
         taken.add(new)
         result[key] = new
@@ -105,7 +105,7 @@ def _rename(keys: Iterable[str], layout: Layout, prefix: str) -> dict[str, str]:
 
 
 def _wrapper(keys: list[str], *, everything: bool) -> str:
-    """The prefix of wrapping modules that all keys share; without ``everything``, of data-parallel training alone."""
+    """The prefix of wrappers that all keys share; without ``everything``, only that of data-parallel training."""
     first = _WRAPPERS.match(keys[0])[0] if keys else ""
     if not everything:
         first = "module." if first.startswith("module.") else ""

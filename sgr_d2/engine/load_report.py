@@ -1,4 +1,4 @@
-"""What became of the tensors of a checkpoint, for programs and, short, for the log."""
+"""Reports what happened to the tensors of a checkpoint, for programs and, abbreviated, for the log."""
 
 import logging
 import re
@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 MAX_NAMES = 10
-# Buffers that a model computes or counts for itself.
+# Buffers that a model computes or counts itself.
 MADE_ANEW = re.compile(r"\.num_batches_tracked$|\.attn_mask$|\.relative_position_index$")
-# Tensors that a file may have and a model need not, so that nobody has to look into it.
+# Tensors that a file may have although the model does not need them; no cause for concern.
 _KNOWN_UNUSED = re.compile(
     r"^criterion\.empty_weight$"  # Mask2Former keeps the class weights of its loss; here they come from the config
     r"|^(module\.)?(stem\.)?(fc|fc1000|linear|head|classifier|norm)\."  # ImageNet classes
@@ -26,8 +26,9 @@ class Skipped(NamedTuple):
 
 
 class LoadReport(NamedTuple):
-    """Names of the tensors of a model: ``loaded``, ``skipped`` (another shape), ``missing`` (the file lacks them) and
-    ``new`` (of an SGR that the file knows nothing of), and those of the file that are ``unused``."""
+    """Names of the model's tensors that were ``loaded``, ``skipped`` (for their shape), ``missing`` in the file, or
+    ``new`` (of SGR, if the file has nothing of it), and names of the file's tensors that are ``unused``.
+    """
 
     loaded: list[str]
     skipped: list[Skipped]
@@ -63,7 +64,7 @@ def make_report(own: Collection[str], missing: list[str], skipped: list[Skipped]
     """
     Args:
         own: keys of the model.
-        missing: of these, the keys that no tensor was loaded for.
+        missing: those of ``own`` for which no tensor was loaded.
         skipped: those of ``missing`` that the file has in another shape.
         unused: keys of the file that the model does not have.
     """
@@ -81,7 +82,7 @@ def make_report(own: Collection[str], missing: list[str], skipped: list[Skipped]
 
 
 def summary(names: list[str]) -> str:
-    """The names; more than ten as a list of their prefixes with numbers, the longest prefixes that are ten at most."""
+    """The names, or if there are more than ten, their longest prefixes of which there are at most ten, with counts."""
     if len(names) <= MAX_NAMES:
         return ", ".join(names)
     groups: Counter = Counter()

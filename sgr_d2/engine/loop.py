@@ -20,14 +20,14 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def split_batch(data: list[dict], parts: int) -> list[list[dict]]:
-    """Cut a batch into parts of nearly equal size.
+    """Split a batch into parts of nearly equal size.
 
     Raises:
         ValueError: if there are fewer images than parts.
     """
     if len(data) < parts:
         raise ValueError(
-            f"SOLVER.ACCUMULATION_STEPS = {parts}, but a process has only {len(data)} image(s) a step "
+            f"SOLVER.ACCUMULATION_STEPS = {parts}, but a process has only {len(data)} image(s) per step "
             "(SOLVER.IMS_PER_BATCH is the batch of all processes and parts together)."
         )
     bounds = [len(data) * part // parts for part in range(parts + 1)]
@@ -35,16 +35,16 @@ def split_batch(data: list[dict], parts: int) -> list[list[dict]]:
 
 
 def on_host(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses on the CPU, in one copy; Detectron2's log would fetch them from a GPU one by one."""
+    """Copy the losses to the CPU at once; Detectron2's log would fetch them from a GPU one by one."""
     values = torch.stack([loss.reshape(()) for loss in losses.values()]).cpu()
     return dict(zip(losses, values.unbind(), strict=True))
 
 
 class TrainLoop(SimpleTrainer):
-    """Detectron2's step with autocast on any device, which skips and reports losses and gradients that are not finite.
+    """Detectron2's step, with autocast on any device; skips and reports steps with non-finite losses or gradients.
 
-    In float16 a gradient that overflows while the scale of the loss is found is part of the method: such a step is
-    skipped, too, but it does not count towards ``max_nonfinite_steps`` until the scale is below 1.
+    In float16, overflowing gradients are normal while the loss scale is being found: such a step is skipped, too, but
+    it does not count towards ``max_nonfinite_steps`` until the scale is below 1.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class TrainLoop(SimpleTrainer):
             optimizer: of its parameters.
             device_type: "cpu" or "cuda".
             amp_dtype: "float16" or "bfloat16" for mixed precision, None for float32.
-            max_nonfinite_steps: so many steps in a row whose losses or gradients are not finite stop the run.
-            accumulation_steps: pass each batch through the model in so many parts and add their gradients.
+            max_nonfinite_steps: stop the run after this many steps in a row with non-finite losses or gradients.
+            accumulation_steps: pass each batch through the model in this many parts and add up their gradients.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -103,26 +103,26 @@ class TrainLoop(SimpleTrainer):
         self.after_backward()
         shares = [len(part) / len(data) for part in parts]
         mean = {name: sum(share * of[name] for share, of in zip(shares, losses, strict=True)) for name in losses[0]}
-        on_cpu = on_host(mean)  # waits for nothing: `_finite` did
+        on_cpu = on_host(mean)  # no extra wait: `_finite` has already synchronised
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._write_metrics(on_cpu, data_time)  # while the device steps: the ranks exchange them here
+        self._write_metrics(on_cpu, data_time)  # while the device steps: here the ranks exchange them
 
     def _backward(self, data: list[dict], share: float) -> dict[str, Tensor]:
-        """Add the gradients of ``share`` times the losses of ``data``; returns the losses."""
+        """Add the gradients of ``share`` times the losses of ``data``, and return the losses."""
         with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             losses = self.model(data)
         self.scaler.scale(sum(losses.values()) * share).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def _exchange_gradients(self, wanted: bool) -> AbstractContextManager:
-        """Several processes add their gradients once a step, in the backward pass of the last part."""
+        """Several processes add up their gradients once per step, in the backward pass of the last part."""
         return nullcontext() if wanted or not hasattr(self.model, "no_sync") else self.model.no_sync()
 
     def _finite(self, losses: list[dict[str, Tensor]], parts: list[list[dict]]) -> bool:
-        """Whether all losses and gradients are finite, on every rank; else the step counts as skipped.
+        """Whether all losses and gradients are finite on every rank; if not, the step counts as skipped.
 
-        One exchange and one look at the device a step. All ranks get the same answer, so that they skip together.
+        Costs one exchange and one device sync per step. All ranks get the same answer, so they skip together.
         """
         here = torch.stack([torch.isfinite(sum(of.values())) for of in losses])
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -160,7 +160,7 @@ class TrainLoop(SimpleTrainer):
             )
 
     def _check_gradients(self) -> None:
-        """After the first step: a parameter without gradient never learns, and stops training in several processes."""
+        """After the first step: parameters without a gradient never learn, and make multi-process training fail."""
         if self._gradients_checked:
             return
         self._gradients_checked = True
@@ -170,10 +170,10 @@ class TrainLoop(SimpleTrainer):
         text = f"{len(unused)} parameters take no part in the loss: {', '.join(unused)}."
         if comm.get_world_size() > 1:
             raise ValueError(
-                f"{text} Leave out what nobody reads: features (OUT_FEATURES of the backbone), or a loss whose target "
-                "the data do not have (set its weight to 0)."
+                f"{text} Leave out what is not used: features (OUT_FEATURES of the backbone), or a loss for which the "
+                "data have no target (set its weight to 0)."
             )
-        logger.warning("%s They never learn, and several processes would refuse to train them.", text)
+        logger.warning("%s They never learn, and training in several processes would fail.", text)
 
     def state_dict(self) -> dict:
         return super().state_dict() | {"grad_scaler": self.scaler.state_dict()}
@@ -183,7 +183,7 @@ class TrainLoop(SimpleTrainer):
         if state_dict["grad_scaler"]:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
         elif self.scaler.is_enabled():
-            logger.info("The checkpoint was not trained in float16: the scale of the loss starts afresh.")
+            logger.info("The checkpoint was not trained in float16: the loss scale starts from its initial value.")
 
 
 def _blame_losses(losses: list[dict[str, Tensor]], parts: list[list[dict]], finite: list[bool]) -> str:

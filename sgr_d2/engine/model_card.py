@@ -1,7 +1,7 @@
-"""What a checkpoint tells about its model: the config, and what the classes are called and look like.
+"""What a checkpoint stores about its model: the config, and the names and colours of the classes.
 
-Plain text, lists and numbers beside the weights, so that a checkpoint needs nothing else to be used and is read
-without unpickling any object.
+Plain text, lists and numbers next to the weights, so that a checkpoint can be used on its own and read without
+unpickling any object.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from .own_modules import config_with, imports_in, require_imported
 from .setup import merge_options
 from .tasks import task_of
 
-# The entry of a checkpoint that holds the card.
+# The entry of a checkpoint that contains the card.
 KEY = "model_card"
 
 
@@ -27,10 +27,10 @@ KEY = "model_card"
 class ModelCard:
     """
     Attributes:
-        config: the whole config as yaml text.
+        config: the whole config as YAML text.
         classes: C names.
         colors: C colours [R, G, B], 0..255.
-        ignore_label: label value of the pixels that are no class.
+        ignore_label: label of the pixels that belong to no class.
     """
 
     config: str
@@ -40,7 +40,7 @@ class ModelCard:
 
     @classmethod
     def of(cls, cfg: CfgNode) -> "ModelCard":
-        """The card of a model with config ``cfg``, whose data sets are registered."""
+        """The card of a model with config ``cfg``, whose data sets must be registered."""
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         info = task_of(names).metadata_of(names)
         return cls(cfg.dump(), list(info.classes), [list(map(int, color)) for color in info.colors], info.ignore_label)
@@ -48,12 +48,12 @@ class ModelCard:
     def cfg(self, opts: Sequence[str] = ()) -> CfgNode:
         """The config, unfrozen, with KEY VALUE options applied.
 
-        The modules of its IMPORTS are not imported because a file asks for it: IMPORTS in ``opts`` does that.
+        Modules in the IMPORTS of the card are not imported; to import them, put IMPORTS into ``opts``.
 
         Raises:
-            ValueError: it was written by another version, with keys or values that this one does not know; it needs
-                modules that are not imported.
-            KeyError: a key of ``opts`` is unknown.
+            ValueError: if it was written by another version, with keys or values unknown to this one, or needs modules
+                that are not imported.
+            KeyError: if a key of ``opts`` is unknown.
         """
         content = yaml.safe_load(self.config)
         given = imports_in(opts)
@@ -85,17 +85,17 @@ class CardInCheckpoint:
         return asdict(self.card)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """A resumed run keeps the card of its own config."""
+        """Does nothing: a resumed run keeps the card of its own config."""
 
 
 def classes_in(checkpoint: dict[str, Any]) -> list[str] | None:
-    """The names of the classes in the content of a checkpoint file; None if it carries no card."""
+    """The class names in the contents of a checkpoint file; None if it has no card."""
     card = checkpoint.get(KEY)
     return card.get("classes") if isinstance(card, dict) else None
 
 
 def settings_in(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The config in the content of a checkpoint file, nested as in its yaml; empty if it carries no card."""
+    """The config in the contents of a checkpoint file, nested as in its YAML; empty if it has no card."""
     card = checkpoint.get(KEY)
     return yaml.safe_load(card["config"]) if isinstance(card, dict) and "config" in card else {}
 
@@ -104,8 +104,8 @@ def read_card(path: str | Path) -> ModelCard:
     """Read the card of a checkpoint.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file carries no card (an older checkpoint, or another program's), or is no checkpoint.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file has no card (an older checkpoint, or another program's), or is not a checkpoint.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint.")
@@ -128,6 +128,6 @@ def read_card(path: str | Path) -> ModelCard:
 
 
 def _is_zip(path: str | Path) -> bool:
-    """Whether it is in the format of torch >= 1.6, the only one that can be read without copying the weights."""
+    """Whether the file has the format of torch >= 1.6, the only one that can be read without copying the weights."""
     with open(path, "rb") as file:
         return file.read(2) == b"PK"

@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of a model, counted as in the published tables.
+"""Counts parameters and multiply-adds of a model as in the published tables.
 
-fvcore's conventions: a multiply-add is one operation; convolutions, products of matrices, attention, norms and bilinear
-resizing count, elementwise operations, activations and softmax do not.
+fvcore's conventions: a multiply-add is one operation; convolutions, matrix products, attention, norms and bilinear
+resizing count; elementwise operations, activations and softmax do not.
 """
 
 import logging
@@ -26,11 +26,11 @@ class ModelCost(NamedTuple):
     Attributes:
         parameters: of the whole model.
         sgr_parameters: of SGR, 0 without it.
-        operations: of one image, multiply-adds; None where they were not counted.
+        operations: multiply-adds for one image; None if not counted.
         sgr_operations: those of SGR.
-        saved_operations: what the published code of Mask2Former spends more for the same result. It multiplies queries
-            and mask features at full resolution after every decoder layer and shrinks the masks for the attention; here
-            the mask features are shrunk first. ``operations`` plus this is what the published tables count.
+        saved_operations: additional operations of the published Mask2Former code for the same result. It multiplies
+            queries and mask features at full resolution after every decoder layer and shrinks the masks for the
+            attention; here the mask features are shrunk first. Published tables count ``operations`` plus this.
     """
 
     parameters: int
@@ -46,18 +46,17 @@ class ModelCost(NamedTuple):
 
 
 def count_parameters(model: nn.Module) -> ModelCost:
-    """The parameters alone; works for a model on the meta device, too."""
+    """Count the parameters only; also works for models on the meta device."""
     named = dict(model.named_parameters())
     of_sgr = sum(p.numel() for name, p in named.items() if "sgr" in name.split("."))
     return ModelCost(sum(p.numel() for p in named.values()), of_sgr)
 
 
 def count_cost(model: nn.Module, size: tuple[int, int]) -> ModelCost:
-    """Run ``model`` on a black image of ``size`` (height, width) and count.
+    """Run ``model`` on a black image of ``size`` (height, width) and count its operations.
 
-    The scores are returned at the size of the image, and what that takes counts. Not counted is the sampling of
-    deformable attention, the four reads of each sample (its projections are): in the published tables it is a compiled
-    operator, which fvcore passes over.
+    Includes resizing the scores to the size of the image. The sampling of deformable attention (four reads per sample)
+    is not counted, only its projections: in the published tables it is a compiled operator, which fvcore skips.
 
     Args:
         model: an `SGRSegmentor`, not on the meta device.
@@ -78,13 +77,13 @@ def count_cost(model: nn.Module, size: tuple[int, int]) -> ModelCost:
 
 
 def _mm(inputs: list[Any], outputs: list[Any]) -> int:
-    """(n, k) x (k, m), also with an output given."""
+    """(n, k) x (k, m), even with an output argument."""
     (n, k), (_, m) = (get_shape(value) for value in inputs[:2])
     return n * k * m
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
-    """Both products of attention: (..., Q, d), (..., T, d), (..., T, e)."""
+    """Both products of attention with query (..., Q, d), key (..., T, d) and value (..., T, e)."""
     query, key, value = (get_shape(x) for x in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
@@ -94,7 +93,7 @@ _HANDLES = {"aten::mm": _mm, "aten::scaled_dot_product_attention": _attention}
 
 @contextmanager
 def _steering(model: nn.Module, saved: list[int]) -> Iterator[None]:
-    """Append `ModelCost.saved_operations` of every Mask2Former decoder that runs."""
+    """Append `ModelCost.saved_operations` of every Mask2Former decoder that runs to ``saved``."""
 
     def note(decoder: MultiScaleMaskedTransformerDecoder, inputs: tuple[PixelFeatures, Tensor | None]) -> None:
         features = inputs[0]
@@ -116,7 +115,7 @@ def _steering(model: nn.Module, saved: list[int]) -> Iterator[None]:
 
 @contextmanager
 def _without_sampling(model: nn.Module) -> Iterator[None]:
-    """Deformable attention passes its values on unsampled: tracing cannot look into an autograd function."""
+    """Make deformable attention pass on its values unsampled: tracing cannot see into an autograd function."""
     layers = [module for module in model.modules() if isinstance(module, MSDeformAttn)]
     for layer in layers:
         layer.forward = partial(_projections, layer)
@@ -134,7 +133,7 @@ def _projections(layer: MSDeformAttn, query: Tensor, source: Tensor, grid: Any) 
 
 @contextmanager
 def _without_fused_encoder() -> Iterator[None]:
-    """torch's one operator for a whole encoder layer hides what is in it."""
+    """Turn off torch's fused encoder layer, which hides its operations."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -145,7 +144,7 @@ def _without_fused_encoder() -> Iterator[None]:
 
 @contextmanager
 def _quiet_fvcore() -> Iterator[None]:
-    """fvcore logs every operator that it passes over."""
+    """Silence fvcore, which logs every operator that it skips."""
     logger = logging.getLogger("fvcore")
     disabled, logger.disabled = logger.disabled, True
     try:

@@ -1,4 +1,4 @@
-"""Modules of the user's own, named by IMPORTS: they register parts of models, and may add keys to the config."""
+"""The user's own modules, named in IMPORTS: they register parts of models and may add keys to the config."""
 
 import importlib
 import sys
@@ -12,10 +12,10 @@ from sgr_d2.config import get_sgr_cfg
 
 
 def config_with(names: Sequence[str]) -> CfgNode:
-    """Import the modules and return the default config with the keys that their ``add_config(cfg)`` adds, if any.
+    """Import the modules and return the default config with any keys that their ``add_config(cfg)`` adds.
 
     Raises:
-        ValueError: a module cannot be found, or ``names`` is no list of names.
+        ValueError: if a module cannot be found, or ``names`` is not a list of names.
     """
     cfg = get_sgr_cfg()
     for name in _checked(names):
@@ -31,10 +31,10 @@ def config_with(names: Sequence[str]) -> CfgNode:
 
 
 def imports_of(config_file: str, opts: Sequence[str] = ()) -> list[str]:
-    """The value of IMPORTS in a config file with its bases, or in KEY VALUE options, which win.
+    """The value of IMPORTS in KEY VALUE options, which take precedence, or in a config file with its bases.
 
     Raises:
-        ValueError: it is no list of names, or the file is empty or holds no keys.
+        ValueError: if it is not a list of names, or the file is empty or has no keys.
     """
     given = imports_in(opts)
     if given is not None:
@@ -62,21 +62,21 @@ def imports_in(opts: Sequence[str]) -> list[str] | None:
 
 
 def require_imported(names: Sequence[str]) -> None:
-    """For names out of a checkpoint, which may be a stranger's: nothing is imported because a file says so.
+    """Check the names from a checkpoint, which may be a stranger's: nothing is imported because a file asks for it.
 
     Raises:
-        ValueError: a module has not been imported by the program itself.
+        ValueError: if a module has not been imported by the program itself.
     """
     absent = [name for name in _checked(names) if name not in sys.modules]
     if absent:
         raise ValueError(
             f"The config in the checkpoint has IMPORTS: {', '.join(absent)}, which would run code, so it is not "
-            f'imported just for that. If you know what it is, give IMPORTS "{list(names)}" (by --opts, or opts=), or '
+            f'imported automatically. If you trust it, give IMPORTS "{list(names)}" (by --opts, or opts=), or '
             "import it in your program."
         )
 
 
 def _checked(names: Any) -> list[str]:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'IMPORTS = {names!r}: give a list of names of modules, as ["my_package.my_module"].')
+        raise ValueError(f'IMPORTS = {names!r}: give a list of module names, such as ["my_package.my_module"].')
     return list(names)

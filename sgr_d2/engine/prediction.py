@@ -1,4 +1,4 @@
-"""What a predictor returns for one image.
+"""The prediction for one image.
 
 Shape legend: H x W the image, C classes, K tokens, D token channels, h x w token grid.
 """
@@ -19,11 +19,11 @@ class Prediction:
     """
     Attributes:
         labels: (H, W) uint8, or uint16 for more than 256 classes: the class of each pixel.
-        scores: (C, H, W) float32 whose largest class is the label; logits of per-pixel heads, sums of probabilities
-            of mask-classification heads. None if they were not asked for.
+        scores: (C, H, W) float32, whose argmax is the label: logits for per-pixel heads, sums of probabilities for
+            mask-classification heads. None if not requested.
         regions: (K, h, w) float32 probabilities on the token grid; None for a model without SGR.
         tokens: (K, D) float32; None for a model without SGR.
-        extent: (rows, columns) of the grid that the image covers, see `sgr_d2.structures.ImageTokens`.
+        extent: (rows, columns) of the grid that the image covers, see `sgr_d2.structures.ImageTokens`, or None.
         metadata: names and colours of the classes.
     """
 
@@ -36,11 +36,11 @@ class Prediction:
 
     @property
     def classes(self) -> list[str]:
-        """C names."""
+        """The C class names."""
         return self.metadata.classes
 
     def class_areas(self) -> dict[str, float]:
-        """The share of the image that each class covers, 0..1; the classes that occur, largest first."""
+        """The fraction of the image that each class covers, 0..1, for the classes that occur, largest first."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
         return {self.classes[c]: float(counts[c] / self.labels.size) for c in order if counts[c]}
@@ -50,10 +50,10 @@ class Prediction:
         return colorize(self.labels, class_colors(len(self.classes), self.metadata.colors), self.metadata.ignore_label)
 
     def overlay(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-        """Lay the colour map over ``image`` (H, W, 3) uint8 RGB; ``opacity`` 0 leaves the image, 1 the colours.
+        """Blend the colour map over ``image`` (H, W, 3) uint8 RGB; ``opacity`` 0 shows only the image, 1 only colours.
 
         Raises:
-            ValueError: the image has another size.
+            ValueError: if the image has another size.
         """
         if image.shape != (*self.labels.shape, 3):
             raise ValueError(f"image is {image.shape}, the prediction is of an image {(*self.labels.shape, 3)}.")
@@ -61,11 +61,11 @@ class Prediction:
         return np.rint(mixed).astype(np.uint8)
 
     def region_map(self, token: int) -> np.ndarray:
-        """Region ``token`` at the size of the image, bilinear: (H, W) float32, 0..1.
+        """The region of ``token``, resized bilinearly to the size of the image: (H, W) float32, 0..1.
 
         Raises:
-            ValueError: the model has no SGR.
-            IndexError: there is no such token.
+            ValueError: if the model has no SGR.
+            IndexError: if there is no such token.
         """
         maps = self.region_maps()
         if not 0 <= token < len(maps):
@@ -73,11 +73,11 @@ class Prediction:
         return maps.map_of(token)
 
     def region_maps(self) -> RegionMaps:
-        """All regions, to be read at the size of the image one by one. Raises ValueError without SGR."""
+        """All regions, to be read one by one at the size of the image. Raises ValueError without SGR."""
         return RegionMaps(self.image_tokens(), self.labels.shape)
 
     def image_tokens(self) -> ImageTokens:
-        """Regions and tokens as the metrics and pictures take them. Raises ValueError without SGR."""
+        """Regions and tokens in the form that metrics and pictures take. Raises ValueError without SGR."""
         if self.regions is None or self.tokens is None or self.extent is None:
             raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no regions and no tokens.")
         return ImageTokens(torch.from_numpy(self.regions), torch.from_numpy(self.tokens), self.extent)

@@ -38,9 +38,9 @@ from .tasks import task_of
 
 
 class SGRPredictor:
-    """A model in inference, from image to named arrays. Several threads may call one predictor.
+    """Applies a trained model to images and returns named arrays. Several threads may share one predictor.
 
-    The images of a call may have any sizes; those of one size share a batch.
+    Images of one call may have any sizes; those of equal size share a batch.
     """
 
     def __init__(
@@ -54,11 +54,12 @@ class SGRPredictor:
     ):
         """
         Args:
-            model: an `SGRSegmentor`, or any model of its contract; stays on its device, goes to evaluation mode.
+            model: an `SGRSegmentor`, or any model with the same interface; it stays on its device and is put into
+                evaluation mode.
             metadata: names, colours and ignore label of the classes.
-            image_format: order of the channels that the model was trained with, "RGB" or "BGR".
-            augmentations: applied to the image, for instance a resize; the outputs have the size of the image.
-            autocast: None for float32, or "bfloat16" or "float16".
+            image_format: channel order that the model was trained with, "RGB" or "BGR".
+            augmentations: applied to the image, for instance a resize; outputs have the size of the original image.
+            autocast: "bfloat16" or "float16", or None for float32.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -85,17 +86,18 @@ class SGRPredictor:
         """Load a model that sgr_d2 has trained.
 
         Args:
-            path: the checkpoint; it carries its config and class names.
-            config_file: for a checkpoint without them, the config of its run.
-            opts: KEY VALUE pairs that override the config, e.g. ["INPUT.MIN_SIZE_TEST", 512]; IMPORTS among them are
-                imported, those that the checkpoint alone names are not.
-            device: "cpu", "cuda", "cuda:1", ...; by default a GPU where there is one.
-            autocast: None for float32, or "bfloat16" or "float16".
+            path: the checkpoint, which contains its config and class names.
+            config_file: the config of the run, for a checkpoint without them.
+            opts: KEY VALUE pairs that override the config, e.g. ["INPUT.MIN_SIZE_TEST", 512]. Modules are imported if
+                IMPORTS is among them, but not because the checkpoint names them.
+            device: "cpu", "cuda", "cuda:1", ...; by default a GPU if there is one.
+            autocast: "bfloat16" or "float16", or None for float32.
 
         Raises:
-            FileNotFoundError: a file does not exist.
-            ValueError, KeyError: the checkpoint carries no config, or does not fit it, or is of other classes than the
-                data sets of ``config_file``, or of a detector; a key of ``opts`` is unknown; there is no such device.
+            FileNotFoundError: if a file does not exist.
+            ValueError, KeyError: if the checkpoint contains no config, does not fit it, is for a detector, or has other
+                classes than the data sets of ``config_file``; if a key of ``opts`` is unknown or the device does not
+                exist.
         """
         path = os.fspath(path)
         cfg, metadata = _config_of(path, config_file, [str(opt) for opt in opts])
@@ -105,7 +107,7 @@ class SGRPredictor:
         model = build_model(without_initial_weights(cfg))
         if not hasattr(model, "sem_seg_head"):
             raise ValueError(
-                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which segments no classes; SGRPredictor and its "
+                f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which does not segment classes; SGRPredictor and its "
                 'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
         load_trained(None if config_file is None else cfg, model, path)
@@ -119,17 +121,19 @@ class SGRPredictor:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, by label."""
+        """Class names, indexed by label."""
         return self.metadata.classes
 
     @property
     def has_sgr(self) -> bool:
-        """Whether predictions carry regions and tokens."""
+        """Whether predictions include regions and tokens."""
         return any(isinstance(module, SGR) for module in self.model.modules())
 
     @property
     def test_size(self) -> tuple[int, int]:
-        """To what images are resized, pixels of the shorter side and at most of the longer; (0, 0): they are not."""
+        """The size to which images are resized, in pixels: (shorter side, maximum of the longer), or (0, 0) if they are
+        not resized.
+        """
         resizes = (a for a in self._augmentations.augs if isinstance(a, T.ResizeShortestEdge))
         return next(((resize.short_edge_length[0], resize.max_size) for resize in resizes), (0, 0))
 
@@ -143,15 +147,16 @@ class SGRPredictor:
         """Predict one image, or a list of them (or an array (N, H, W, 3)) as one batch.
 
         Args:
-            images: a path, a PIL image or an array: (H, W, 3) uint8, (H, W) grey, (H, W, 4) whose alpha is dropped.
-            channels: order of the channels of arrays, "RGB" or "BGR" (OpenCV); files and PIL images know theirs.
-            scores: return the class scores too, C floats a pixel.
+            images: a path, a PIL image or a uint8 array: (H, W, 3), (H, W) grey, or (H, W, 4), whose alpha is dropped.
+            channels: channel order of arrays, "RGB" or "BGR" (OpenCV); not used for files and PIL images.
+            scores: also return the class scores, C floats per pixel.
 
         Returns:
-            A Prediction of the image's own size; a list of them for a list.
+            A Prediction at the image's own size, or a list of them for several images.
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: an image cannot be read, or is none; the message says why.
+            FileNotFoundError, ValueError, TypeError: if an image cannot be read, or is not an image; the message says
+                why.
         """
         several = isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
         inputs = [self._input(as_image(image, channels)) for image in (images if several else [images])]
@@ -165,9 +170,9 @@ class SGRPredictor:
     def stream(
         self, images: Iterable[ImageLike], *, batch_size: int = 1, channels: str = "RGB", scores: bool = False
     ) -> Iterator[Prediction]:
-        """Predict any number of images, ``batch_size`` at a time; yields as it goes. Arguments as in a call."""
+        """Predict any number of images lazily, ``batch_size`` at a time. Other arguments as in `__call__`."""
         if batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size}: at least one image at a time.")
+            raise ValueError(f"batch_size = {batch_size}: give 1 or more.")
         iterator = iter(images)
         while batch := list(islice(iterator, batch_size)):
             yield from self(batch, channels=channels, scores=scores)
@@ -178,7 +183,7 @@ class SGRPredictor:
         return torch.autocast(self.device.type, dtype=self._autocast)
 
     def _input(self, image: np.ndarray) -> dict:
-        """(H, W, 3) RGB -> what the model takes."""
+        """(H, W, 3) RGB -> the model's input dict."""
         height, width = image.shape[:2]
         augmented = T.AugInput(image if self.image_format == "RGB" else image[:, :, ::-1])
         self._augmentations(augmented)
@@ -204,7 +209,7 @@ class SGRPredictor:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device of that name, or a GPU if there is one. Raises ValueError for one that is not there."""
+    """The named device; for None a GPU if there is one, else the CPU. Raises ValueError if it does not exist."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -223,13 +228,13 @@ def _why_no_scores(model: nn.Module) -> str:
     if isinstance(head, MaskFormerHead):
         return "The model returns no 'sem_seg': set MODEL.MASK_FORMER.TEST.SEMANTIC_ON to True."
     return (
-        f"{type(head).__name__} gives no 'sem_seg': the dict of an image (of a head, what its `postprocess` returns) "
-        "must have the scores (C, height, width) under this key."
+        f"{type(head).__name__} gives no 'sem_seg': the dict for an image (for a head, what its `postprocess` returns) "
+        "must contain the scores (C, height, width) under this key."
     )
 
 
 def _config_of(path: str, config_file: str | os.PathLike | None, opts: list[str]) -> tuple[CfgNode, SemanticMetadata]:
-    """The unfrozen config of a checkpoint, and its classes: from the file itself, or from ``config_file``."""
+    """The unfrozen config of a checkpoint and its classes, from the file itself or from ``config_file``."""
     if config_file is not None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint.")

@@ -12,12 +12,12 @@ logger = logging.getLogger(__name__)
 
 
 def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Wrap ``model`` as TEST.SLIDING_WINDOW and TEST.AUG ask; augmentation goes around the windows.
+    """Wrap ``model`` according to TEST.SLIDING_WINDOW and TEST.AUG, with the augmentation outermost.
 
-    The wrapper is in the mode of ``model``, to which Detectron2 sets both when an evaluation ends.
+    The wrapper gets the mode (training or evaluation) of ``model``, which Detectron2 restores after an evaluation.
 
     Raises:
-        ValueError: if the model is no semantic segmentor, or sizes cannot work.
+        ValueError: if the model is not a semantic segmentor, or sizes are invalid.
     """
     windows, augmentation = cfg.TEST.SLIDING_WINDOW, cfg.TEST.AUG
     if not (windows.ENABLED or augmentation.ENABLED):
@@ -42,12 +42,12 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
         )
         mirrored = ", and mirrored" if augmentation.FLIP else ""
         logger.info("Test-time augmentation: shorter edges %s%s.", list(augmentation.MIN_SIZES), mirrored)
-    wrapped.training = model.training  # of the wrapper alone: parts of the model may be in another mode
+    wrapped.training = model.training  # only of the wrapper: parts of the model may be in another mode
     return wrapped
 
 
 def loader_config(cfg: CfgNode) -> CfgNode:
-    """The config of the test loader: augmentation resizes images itself, from their size in the file."""
+    """The config of the test loader, without a resize if TEST.AUG does its own from the size of the file."""
     if not cfg.TEST.AUG.ENABLED:
         return cfg
     cfg = cfg.clone()

@@ -1,4 +1,4 @@
-"""What a program refuses, told in one line instead of below a traceback."""
+"""Reports invalid input in one line instead of a traceback."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 
-# Set it to see where a refusal comes from.
+# Environment variable that shows the traceback.
 TRACEBACK = "SGR_D2_TRACEBACK"
 _PACKAGE = "sgr_d2."
 _STEPS = "sgr_d2.engine.loop"
@@ -14,16 +14,16 @@ _STEPS = "sgr_d2.engine.loop"
 
 @contextmanager
 def refusals_in_a_line(program: str) -> Iterator[None]:
-    """Print the message of what sgr_d2 itself raises before the first training step, and leave with exit code 2.
+    """Print only the message of errors that sgr_d2 itself raises outside of training steps, and exit with code 2.
 
-    All else keeps its traceback: errors of other packages and of modules of your own, and what happens in a training
-    step. So does everything where the environment variable SGR_D2_TRACEBACK is set.
+    Errors of other packages, of your own modules and in a training step keep their traceback, as do all errors if the
+    environment variable SGR_D2_TRACEBACK is set.
 
     Args:
-        program: its name, for the line.
+        program: name of the program, for the message.
 
     Raises:
-        SystemExit: instead of a FileNotFoundError, KeyError or ValueError of that kind.
+        SystemExit: instead of such a FileNotFoundError, KeyError or ValueError.
     """
     try:
         yield

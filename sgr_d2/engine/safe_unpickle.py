@@ -1,6 +1,6 @@
-"""Unpickling that runs nothing: tensors, arrays, numbers, text, plain containers; all else is refused by name.
+"""Unpickling without running code: tensors, arrays, numbers, text and plain containers; all else is refused by name.
 
-A pickle names the functions that rebuild its objects, and may name any function. Here the names come from a list.
+A pickle names the functions that rebuild its objects, and may name any function. Here only listed names are allowed.
 """
 
 import io
@@ -14,12 +14,12 @@ import torch
 
 # Python 2 and numpy 1 have other names for the same things.
 _OLD_MODULES = (("__builtin__", "builtins"), ("numpy.core.", "numpy._core."))
-# What is left of a refusal by torch: only its message tells the name.
+# Finds the refused name in torch's error, which only has it in its message.
 _NAMED_BY_TORCH = re.compile(r"GLOBAL ([\w.]*\w)")
 
 
 class RefusedError(pickle.UnpicklingError):
-    """A pickle asks for an object that is not on the list; ``name`` is its full name."""
+    """A pickle needs an object that is not on the list; ``name`` is its full name."""
 
     def __init__(self, name: str):
         super().__init__(f"refused to unpickle {name}")
@@ -27,17 +27,17 @@ class RefusedError(pickle.UnpicklingError):
 
 
 def load_pickle(file: BinaryIO) -> Any:
-    """The object of a pickle of any protocol; text of Python 2 is read as latin-1.
+    """Load a pickle of any protocol; Python 2 strings are decoded as latin-1.
 
     Raises:
         RefusedError: for anything but tensors, arrays, numbers, text, bytes and plain containers.
-        Exception: of any other kind for a damaged file, as `pickle` does.
+        Exception: of any kind for a damaged file, as in `pickle`.
     """
     return _Unpickler(file, encoding="latin1").load()
 
 
 def load_torch(file: BinaryIO) -> Any:
-    """What `torch.save` wrote, on the CPU; otherwise as `load_pickle`."""
+    """Load a file of `torch.save` onto the CPU; otherwise like `load_pickle`."""
     try:
         with torch.serialization.safe_globals(_NUMPY_FOR_TORCH):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -46,7 +46,7 @@ def load_torch(file: BinaryIO) -> Any:
         if name:
             raise RefusedError(name[1]) from error
         lines = [line for line in str(error).splitlines() if line and not line.startswith("Check the documentation")]
-        raise pickle.UnpicklingError(lines[-1].strip() if lines else "") from error  # the advice before it is long
+        raise pickle.UnpicklingError(lines[-1].strip() if lines else "") from error  # without the long advice before it
 
 
 class _Unpickler(pickle.Unpickler):
@@ -61,7 +61,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Function:
-    """A function that a pickle may call but not change: a pickle may also set attributes of what it names."""
+    """A function that a pickle may call but not modify, as pickles may also set attributes of named objects."""
 
     __slots__ = ("_call",)
 
@@ -76,7 +76,7 @@ class _Function:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":  # the one that pickle itself writes, for bytes under protocol 2
+    if encoding != "latin1":  # the only one that pickle itself writes, for bytes in protocol 2
         raise RefusedError(f"_codecs.encode to {encoding}")
     return text.encode("latin1")
 
@@ -93,13 +93,13 @@ def _parameter(data: torch.Tensor, requires_grad: bool, *_hooks) -> torch.nn.Par
     return torch.nn.Parameter(data, requires_grad)
 
 
-# The functions that numpy puts into its pickles are private and move between versions, so numpy is asked.
+# The functions in numpy's pickles are private and move between versions, so they are obtained from numpy itself.
 _NUMPY = {
     "multiarray._reconstruct": np.zeros(1).__reduce__()[0],
     "multiarray.scalar": np.float32(0).__reduce__()[0],
     "numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
 }
-# Types are those that C defines: nobody can set their attributes.
+# The types are implemented in C, so their attributes cannot be set.
 _ALLOWED = {
     **{f"builtins.{t.__name__}": t for t in (bool, int, float, complex, str, bytes, bytearray)},
     **{f"builtins.{t.__name__}": t for t in (list, tuple, dict, set, frozenset)},

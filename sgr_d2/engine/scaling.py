@@ -1,4 +1,4 @@
-"""From the batch of a published recipe to the batch of this run: learning rate and schedule follow."""
+"""Scales the batch of a published recipe, and with it learning rate and schedule, to this run."""
 
 import logging
 from collections.abc import Collection
@@ -19,33 +19,33 @@ ITERATIONS = (
 def scale_solver(
     cfg: CfgNode, world_size: int, *, reference_batch: int | None = None, given: Collection[str] = ()
 ) -> CfgNode:
-    """The config of a run with ``world_size`` processes, from one for ``SOLVER.REFERENCE_WORLD_SIZE``.
+    """Adapt a config for ``SOLVER.REFERENCE_WORLD_SIZE`` processes to ``world_size`` processes.
 
-    Each process keeps its number of images; the learning rate grows in proportion to the batch, and the numbers of
-    iterations shrink (Goyal et al. 2017), as in `detectron2.engine.DefaultTrainer.auto_scale_workers`. Keys that are
-    given stay as they are. If the batch is among them, the others follow it; a batch smaller than the number of
-    processes becomes one image a process. REFERENCE_WORLD_SIZE = 0 asks for no scaling.
+    The number of images per process is kept; the learning rate grows in proportion to the batch, and the numbers of
+    iterations shrink (Goyal et al. 2017), as in `detectron2.engine.DefaultTrainer.auto_scale_workers`. Keys in
+    ``given`` keep their values. If the batch is among them, the others follow it; a batch smaller than the number of
+    processes becomes one image per process. REFERENCE_WORLD_SIZE = 0 disables scaling.
 
     Args:
         cfg: of the run.
-        world_size: processes.
-        reference_batch: SOLVER.IMS_PER_BATCH of REFERENCE_WORLD_SIZE processes; None: that of ``cfg``.
+        world_size: number of processes.
+        reference_batch: SOLVER.IMS_PER_BATCH of REFERENCE_WORLD_SIZE processes; None for that of ``cfg``.
         given: keys on the command line.
 
     Raises:
-        ValueError: REFERENCE_WORLD_SIZE does not divide the reference batch.
+        ValueError: if REFERENCE_WORLD_SIZE does not divide the reference batch.
     """
     reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference == 0 or (reference == world_size and "SOLVER.IMS_PER_BATCH" not in given):
         return cfg
-    if "SOLVER.REFERENCE_WORLD_SIZE" in given:  # the other keys are those of that reference, too
+    if "SOLVER.REFERENCE_WORLD_SIZE" in given:  # then the other keys are for that reference, too
         reference_batch, given = None, ()
     reference_batch = cfg.SOLVER.IMS_PER_BATCH if reference_batch is None else reference_batch
     if reference_batch % reference:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH = {reference_batch} is the batch of SOLVER.REFERENCE_WORLD_SIZE = {reference} "
             "processes and must be a multiple of it. For another batch in this run, give SOLVER.IMS_PER_BATCH on the "
-            "command line; to take the config as it stands, set REFERENCE_WORLD_SIZE to 0."
+            "command line; to use the config as it is, set REFERENCE_WORLD_SIZE to 0."
         )
     cfg = cfg.clone()
     cfg.defrost()

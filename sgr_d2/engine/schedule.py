@@ -1,5 +1,5 @@
-"""The optimizer when a run goes on: rates, decays and momentum are of the config, the place in the schedule and the
-averages of the gradients of the checkpoint.
+"""The optimizer of a resumed run: rates, decays and momentum come from the config, the position in the schedule and
+the running averages of the gradients from the checkpoint.
 """
 
 import logging
@@ -10,25 +10,25 @@ from torch.optim.lr_scheduler import LRScheduler
 
 logger = logging.getLogger(__name__)
 
-# What of a scheduler's state tells how far it is; the rest is the schedule.
+# The part of a scheduler's state that is its progress; the rest is the schedule.
 PROGRESS = {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose"}
 
 
 def schedule_of(scheduler: LRScheduler) -> dict[str, Any]:
-    """Rates, length and all else that a scheduler was made of."""
+    """Rates, length and all other settings of a scheduler."""
     return {key: value for key, value in scheduler.state_dict().items() if key not in PROGRESS}
 
 
 def restore_schedule(scheduler: LRScheduler, wanted: dict[str, Any]) -> None:
-    """Give a scheduler that a checkpoint was loaded into the schedule ``wanted`` again, and its rate to the optimizer.
+    """Restore the schedule ``wanted`` after a checkpoint has been loaded, and set the optimizer's learning rates by it.
 
-    What the checkpoint had otherwise is logged. Without that the rates are, bit by bit, those of the checkpoint.
+    Differences from the checkpoint are logged. If there are none, the rates are bit for bit those of the checkpoint.
     """
     found = schedule_of(scheduler)
     changed = {key: value for key, value in wanted.items() if found.get(key) != value}
     if changed:
         texts = [f"{key} {_short(found.get(key))} -> {_short(value)}" for key, value in changed.items()]
-        logger.warning("The schedule is another one than the checkpoint's: %s.", ", ".join(texts))
+        logger.warning("The schedule differs from the checkpoint's: %s.", ", ".join(texts))
         scheduler.load_state_dict(scheduler.state_dict() | wanted)
     rates = scheduler.get_lr()
     for group, base, rate in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, rates, strict=True):
@@ -36,21 +36,21 @@ def restore_schedule(scheduler: LRScheduler, wanted: dict[str, Any]) -> None:
 
 
 def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Weight decay, momentum and all else that a group of parameters has beside its learning rate."""
+    """All settings of the parameter groups except the learning rates, such as weight decay and momentum."""
     others = ("params", "lr", "initial_lr")
     return [{key: value for key, value in group.items() if key not in others} for group in optimizer.param_groups]
 
 
 def restore_settings(optimizer: Optimizer, wanted: list[dict[str, Any]]) -> None:
-    """Give an optimizer that a checkpoint was loaded into its settings again; what the checkpoint had is logged."""
+    """Restore an optimizer's settings after a checkpoint has been loaded; differences are logged."""
     changed = {}
     for group, settings in zip(optimizer.param_groups, wanted, strict=True):
         changed |= {f"{k} {group.get(k)} -> {value}": None for k, value in settings.items() if group.get(k) != value}
         group.update(settings)
     if changed:
-        logger.warning("The optimizer has other settings than the checkpoint's: %s.", ", ".join(changed))
+        logger.warning("The optimizer's settings differ from the checkpoint's: %s.", ", ".join(changed))
 
 
 def _short(value: Any) -> str:
-    """Of the rates of all parameters the largest one."""
+    """Abbreviate the rates of all parameters to the largest one."""
     return f"up to {max(value):g}" if isinstance(value, list) and value else str(value)

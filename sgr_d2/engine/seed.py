@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def with_seed_of_run(cfg: CfgNode) -> CfgNode:
-    """The config with the SEED that the run in its OUTPUT_DIR drew, if it is negative and there is such a run."""
+    """If SEED is negative, the config with the SEED of the run in its OUTPUT_DIR, if there is one."""
     file = Path(cfg.OUTPUT_DIR, "config.yaml")
     if cfg.SEED >= 0 or not file.is_file():
         return cfg
@@ -23,7 +23,7 @@ def with_seed_of_run(cfg: CfgNode) -> CfgNode:
 
 
 def with_seed(cfg: CfgNode) -> CfgNode:
-    """The config with a SEED that is not negative: its own, or one that all processes draw together and log."""
+    """The config with a non-negative SEED: its own, or one that is drawn for all processes and logged."""
     if cfg.SEED >= 0:
         return cfg
     cfg = cfg.clone()

@@ -57,7 +57,7 @@ def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     """
     Raises:
-        ValueError: there is no evaluator for such data sets, a record has no label, or the model returns no semantic
+        ValueError: if there is no evaluator for the data set, a record has no label, or the model returns no semantic
             scores.
     """
     check_evaluator_type(dataset_name)
@@ -66,18 +66,18 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     bare = [record["file_name"] for record in get_dataset_records(dataset_name) if "sem_seg_file_name" not in record]
     if bare:
         raise ValueError(
-            f"{dataset_name}: {len(bare)} records have no sem_seg_file_name, as that of {bare[0]}, and an evaluation "
+            f"{dataset_name}: {len(bare)} records have no sem_seg_file_name, e.g. that of {bare[0]}, but an evaluation "
             "needs labels. Give them one, or leave the data set out of DATASETS.TEST; tools/predict.py needs no labels."
         )
     if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" and not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
         raise ValueError(
-            f"MODEL.MASK_FORMER.TEST.SEMANTIC_ON is False, and {dataset_name} is evaluated by semantic scores. Set it "
+            f"MODEL.MASK_FORMER.TEST.SEMANTIC_ON is False, but {dataset_name} is evaluated by semantic scores. Set it "
             "to True, or DATASETS.TEST to ()."
         )
 
 
 def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
-    """The evaluator of the data set's type, and the one that draws pictures."""
+    """The evaluators for the data set's type, and the one that draws pictures."""
     first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1)
     records = get_dataset_records(dataset_name)
     read = _label_reader(records, info)
@@ -115,13 +115,13 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
 
 
 def _label_reader(records: Sequence[dict[str, Any]], info: SemanticMetadata) -> Callable[[str], np.ndarray]:
-    """Label file -> (H, W) labels, by the ``label_map`` of its record, as in training."""
+    """A function from label file to (H, W) labels that applies the ``label_map`` of the record, as in training."""
     label_maps = {record["sem_seg_file_name"]: record.get("label_map") for record in records}
     read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)
     return lambda path: read(path, label_map=label_maps[path])
 
 
 def _at_input_size(mapper: SemanticMapper, record: dict) -> dict:
-    """Without the size of the file the model's output keeps the size of its input; evaluators find it as file_size."""
+    """Move the file's size to "file_size", for evaluators: without it, the output has the size of the input."""
     mapped = mapper(record)
     return mapped | {"file_size": (mapped.pop("height"), mapped.pop("width"))}

@@ -1,4 +1,4 @@
-"""From a command line to a finished config: files, options, the data set's metadata, the machine."""
+"""From a command line to a complete config: files, options, the data sets' metadata, the machine."""
 
 import argparse
 import difflib
@@ -43,7 +43,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     earlier = None if args.eval_only else _make_room(cfg, resume=args.resume)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
     if earlier:
-        logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have gone on.", earlier)
+        logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have continued it.", earlier)
     try:
         return _begin(cfg, args)
     except BaseException:
@@ -52,20 +52,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def _begin(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
-    """The config on this machine, written into OUTPUT_DIR, with its log begun."""
+    """Adapt the config to this machine, write it to OUTPUT_DIR and start the log."""
     if not args.eval_only and args.resume:
         cfg = with_seed_of_run(cfg)
     cfg = with_seed(fit_to_machine(cfg, args.config_file, args.opts, comm.get_world_size(), cpu=args.num_gpus == 0))
-    keep = (args.eval_only or args.resume) and comm.is_main_process()  # `train` writes that of a run that does go on
+    keep = (args.eval_only or args.resume) and comm.is_main_process()  # `train` writes it if the run is continued
     with keeping_config(cfg.OUTPUT_DIR) if keep else nullcontext():
         default_setup(cfg, args)
     return cfg
 
 
 def read_command_line(args: argparse.Namespace) -> CfgNode:
-    """The config that a command line asks for, once the folders of its data sets have been looked for.
+    """Build the config of a command line, and check that the folders of its data sets exist.
 
-    Nothing is written: a program can refuse a command line by this before it starts processes.
+    Writes nothing, so a program can use it to reject a command line before starting processes.
 
     Args:
         args: of `detectron2.engine.default_argument_parser`.
@@ -76,17 +76,17 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     if args.num_gpus > 1 and cfg.MODEL.DEVICE == "cpu" and torch.cuda.is_available():
         raise ValueError(
-            f"MODEL.DEVICE = cpu with --num-gpus {args.num_gpus}: where a GPU is seen, Detectron2 lets processes talk "
-            'through it. Hide it: CUDA_VISIBLE_DEVICES="" python train_net.py ...'
+            f"MODEL.DEVICE = cpu with --num-gpus {args.num_gpus}: if a GPU is visible, Detectron2's processes "
+            'communicate through it. Hide it: CUDA_VISIBLE_DEVICES="" python train_net.py ...'
         )
     if args.eval_only and not cfg.DATASETS.TEST:
         raise ValueError("--eval-only: DATASETS.TEST is empty; name a data set to evaluate on.")
     if not cfg.OUTPUT_DIR:
-        raise ValueError("OUTPUT_DIR is empty: name the folder that logs, checkpoints and figures go to.")
+        raise ValueError("OUTPUT_DIR is empty: name the folder for logs, checkpoints and figures.")
     if not args.eval_only:
         _check_training(cfg, max(1, args.num_gpus) * getattr(args, "num_machines", 1))
     require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
-    if not args.resume:  # which begins with the weights of OUTPUT_DIR
+    if not args.resume:  # a resumed run starts from the weights in OUTPUT_DIR
         require_weights(cfg.MODEL.WEIGHTS)
     return cfg
 
@@ -105,15 +105,15 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
 def fit_to_machine(
     cfg: CfgNode, config_file: str, opts: Sequence[str], world_size: int, *, cpu: bool = False
 ) -> CfgNode:
-    """The config as it is used by ``world_size`` processes here: device, precision, norms, batch and schedule.
+    """Adapt device, precision, norms, batch and schedule of a config to ``world_size`` processes on this machine.
 
     Args:
         cfg: `load_config` of ``config_file`` and ``opts``.
-        world_size: processes.
-        cpu: use no GPU even where there is one.
+        world_size: number of processes.
+        cpu: use no GPU even if there is one.
 
     Raises:
-        ValueError: SOLVER.REFERENCE_WORLD_SIZE does not divide the batch.
+        ValueError: if SOLVER.REFERENCE_WORLD_SIZE does not divide the batch.
     """
     cfg, given = cfg.clone(), opts[::2]
     cfg.defrost()
@@ -127,11 +127,11 @@ def fit_to_machine(
 
 
 def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
-    """Move an earlier run in OUTPUT_DIR aside unless it is to go on; where it is now.
+    """Move an earlier run in OUTPUT_DIR aside, unless it is to be resumed, and return its new place.
 
     Raises:
-        ValueError: if another training is running there, the weights to begin with lie there, or there is nothing to go
-            on with but runs moved aside.
+        ValueError: if another training is running there, the initial weights are part of that run, or the only runs to
+            resume were moved aside.
     """
     folder, earlier = Path(cfg.OUTPUT_DIR), None
     if comm.is_main_process():
@@ -153,7 +153,7 @@ def _batch_of_file(config_file: str, opts: Sequence[str]) -> int:
 def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     """Read a config file, apply ``KEY VALUE`` options, register its data sets and take the classes from them.
 
-    The modules of IMPORTS are imported before.
+    The modules of IMPORTS are imported first.
     """
     cfg = get_sgr_cfg()
     if not config_file:
@@ -165,7 +165,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
         cfg.merge_from_file(config_file)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{config_file}: no file {error.filename}. Paths in _BASE_ count from the folder of the file they stand in."
+            f"{config_file}: no file {error.filename}. Paths in _BASE_ are relative to the folder of their file."
         ) from error
     except (AssertionError, KeyError, ValueError, YAMLError) as error:
         raise _explained(error, cfg, config_file) from error
@@ -183,10 +183,10 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Override keys of ``cfg`` by ["KEY", "value", ...].
 
     Raises:
-        KeyError, ValueError: a key is unknown (the message names those like it), a value does not fit or is missing.
+        KeyError, ValueError: if a key is unknown (the message names similar ones), or a value is invalid or missing.
     """
     if flags := [str(opt) for opt in opts if str(opt).startswith("--")]:
-        raise ValueError(f"command line: {' '.join(flags)} stands behind KEY VALUE; flags come before these.")
+        raise ValueError(f"command line: {' '.join(flags)} comes after KEY VALUE; put flags first.")
     if len(opts) % 2:
         raise ValueError(f"command line {' '.join(map(str, opts))}: give options in pairs, KEY VALUE KEY VALUE ...")
     try:
@@ -196,7 +196,7 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
 
 
 def _with_floats(cfg: CfgNode, opts: Sequence[str]) -> list:
-    """The options, with whole numbers for keys that hold a float as floats: the config takes no 1 for 1.0."""
+    """The options, with integers converted to floats for keys that hold a float: the config rejects 1 for 1.0."""
     opts = list(opts)
     for index, key in enumerate(opts[:-1:2]):
         node, value = cfg, opts[2 * index + 1]
@@ -208,11 +208,11 @@ def _with_floats(cfg: CfgNode, opts: Sequence[str]) -> list:
 
 
 def use_metadata(cfg: CfgNode) -> None:
-    """Set the number of classes, and what else the task takes from the data sets' metadata.
+    """Set the number of classes, and whatever else the task takes from the data sets' metadata.
 
     Raises:
-        ValueError: if the config names another number of classes, no data set, a panoptic model, or one for another
-            task than the data sets.
+        ValueError: if the config names another number of classes, no data set, a panoptic model, or a model for another
+            task than that of the data sets.
     """
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
@@ -220,7 +220,7 @@ def use_metadata(cfg: CfgNode) -> None:
     if cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SGRPanopticFPN"):
         raise ValueError(
             f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs instances and label maps at once, which this "
-            "training does not make. Use SGRGeneralizedRCNN or SGRSegmentor, or train it with a program of your own."
+            "training does not provide. Use SGRGeneralizedRCNN or SGRSegmentor, or train it with a program of your own."
         )
     task = task_of(names)
     metadata = task.metadata_of(names)
@@ -229,8 +229,8 @@ def use_metadata(cfg: CfgNode) -> None:
 
 
 def use_machine(cfg: CfgNode, world_size: int, *, given: Collection[str] = ()) -> None:
-    """Run on the CPU where there is no GPU, there without float16 unless it is asked for, and with plain BatchNorm
-    where torch's SyncBN cannot work; say so in the log. ``given`` are the keys on the command line.
+    """Without a GPU, run on the CPU, and without float16 unless it is requested; use plain BatchNorm where torch's
+    SyncBN cannot work. Changes are logged. ``given`` are the keys on the command line.
     """
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU: MODEL.DEVICE becomes cpu.")
@@ -251,19 +251,19 @@ def _replace_norm(node: CfgNode, path: str, old: str, new: str) -> list[str]:
     for key, value in node.items():
         if isinstance(value, CfgNode):
             changed += _replace_norm(value, f"{path}.{key}", old, new)
-        elif key.endswith("NORM") and value == old and path != "MODEL.SGR":  # whose own works anywhere
+        elif key.endswith("NORM") and value == old and path != "MODEL.SGR":  # its own SyncBN works anywhere
             node[key] = new
             changed.append(f"{path}.{key}")
     return changed
 
 
 def _explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueError:
-    """The error with its source and, for an unknown key, the keys that look like it; a KeyError if it was one."""
+    """The error with its source and, for an unknown key, similar keys; a KeyError stays a KeyError."""
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     match = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
     if not match:
         if re.search(r"Type mismatch \(<class '(?:tuple|list)'> vs. <class '(?:str|int|float)'>\)", text):
-            text += """. A list is wanted; on a command line: KEY "('value',)"."""
+            text += """. Give a list; on a command line: KEY "('value',)"."""
         return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
     near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -1,4 +1,4 @@
-"""Optimizers from ``SOLVER``; the schedules are Detectron2's and its DeepLab project's."""
+"""Optimizers from ``SOLVER``; the schedules are those of Detectron2 and its DeepLab project."""
 
 from functools import partial
 
@@ -19,8 +19,8 @@ NORMS = (
     nn.LocalResponseNorm,
     DetectronLayerNorm,
 )
-# Parameters that are tables of positions or queries, by the names timm and Swin give them. `level_embed` of the pixel
-# decoder decays, as in Mask2Former's code (that of the transformer decoder is an nn.Embedding).
+# Names of embedding parameters in timm and Swin. `level_embed` of the pixel decoder decays, as in Mask2Former's code
+# (that of the transformer decoder is an nn.Embedding).
 EMBEDDINGS = ("pos_embed", "absolute_pos_embed", "relative_position_bias_table", "cls_token")
 
 
@@ -44,9 +44,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     """The trainable parameters, grouped by learning rate and weight decay.
 
-    Backbone parameters, but not those of an SGR inside it, get BASE_LR * BACKBONE_MULTIPLIER, those of SGR (and of what
-    attends to its tokens) BASE_LR * SGR_MULTIPLIER, biases that times BIAS_LR_FACTOR; norms get WEIGHT_DECAY_NORM,
-    embeddings WEIGHT_DECAY_EMBED.
+    Learning rates: the backbone without any SGR inside it gets BASE_LR * BACKBONE_MULTIPLIER, SGR (and layers that
+    attend to its tokens) BASE_LR * SGR_MULTIPLIER, all others BASE_LR; biases get that times BIAS_LR_FACTOR. Weight
+    decays: norms get WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED, other biases WEIGHT_DECAY_BIAS if it is set.
     """
     solver = cfg.SOLVER
     groups, seen = [], set()

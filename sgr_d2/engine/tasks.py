@@ -1,4 +1,4 @@
-"""What differs between tasks, by the ``evaluator_type`` of the data sets' metadata: segmentation, detection."""
+"""The tasks, segmentation and detection, chosen by the ``evaluator_type`` of the data sets' metadata."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ from . import detection, semantic
 class Task(NamedTuple):
     """
     Attributes:
-        name: in messages.
-        models: the meta-architectures of Detectron2 and sgr_d2 that are for this task alone.
-        metadata_of: names of data sets -> what their classes are.
-        use_classes: (cfg, names, metadata) writes numbers of classes into the config.
+        name: for messages.
+        models: the meta-architectures of Detectron2 and sgr_d2 that are only for this task.
+        metadata_of: names of data sets -> their classes.
+        use_classes: (cfg, names, metadata) writes the number of classes into the config.
         build_train_loader: (cfg, start_iter=...) -> the loader of DATASETS.TRAIN.
         build_test_loader: (cfg, name) -> the loader of a data set.
         check_evaluation: (cfg, name) raises ValueError if the data set cannot be evaluated with this config.
@@ -62,15 +62,15 @@ DETECTION = Task(
     build_evaluators=detection.build_detection_evaluators,
     format_table=format_detection_table,
 )
-# All other types are of segmentation.
+# All other types are segmentation.
 TASKS = {"coco": DETECTION}
 
 
 def task_of(names: Sequence[str]) -> Task:
-    """The task of these data sets; names that nobody registered do not count (`Task.metadata_of` refuses them).
+    """The task of these data sets, ignoring names that are not registered (`Task.metadata_of` rejects those).
 
     Raises:
-        ValueError: they are of several tasks.
+        ValueError: if they belong to several tasks.
     """
     types = {name: MetadataCatalog.get(name).get("evaluator_type", "") for name in names if name in DatasetCatalog}
     tasks = {name: TASKS.get(kind, SEMANTIC) for name, kind in types.items()}

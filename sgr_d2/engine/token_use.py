@@ -1,4 +1,4 @@
-"""What SGR adds to the features of a trained model, and how much of it the tokens decide."""
+"""Measures what SGR adds to the features of a trained model, and how much of it depends on the tokens."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,12 +10,12 @@ from sgr_d2.modeling.sgr.fusion import Fusion
 
 
 class TokenParts(NamedTuple):
-    """Shares of the mean squared norm of the tokens; they add up to 1.
+    """The mean squared norm of the tokens, split into fractions that add up to 1.
 
     Attributes:
-        common: of the mean token of all images, which tells nothing of an image.
-        between_images: of what the mean token of an image differs from it.
-        between_tokens: of what a token differs from the mean token of its image.
+        common: of the mean token of all images, which carries no information about an image.
+        between_images: of the difference between the mean token of an image and that of all images.
+        between_tokens: of the difference between a token and the mean token of its image.
     """
 
     common: float
@@ -24,13 +24,13 @@ class TokenParts(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a fusion block does to its features F; padding counts, too.
+    """How a fusion block changes its features F, padding included.
 
     Attributes:
         size: norm of the change relative to that of F.
-        constant: share of the squared change that is the same at every place of every image, as a bias is.
-        of_tokens: squared difference to the change with the mean token in place of every token, relative to the squared
-            change. (Not a share: what tokens add can cancel with the rest.)
+        constant: fraction of the squared change that is the same at every position of every image, like a bias.
+        of_tokens: squared difference from the change with every token replaced by the mean token, relative to the
+            squared change. (Not a fraction: what the tokens add can cancel with the rest.)
     """
 
     size: float
@@ -39,10 +39,10 @@ class Change(NamedTuple):
 
 
 class TokenUse(NamedTuple):
-    """Of a model with SGR, over some images.
+    """The use of tokens by a model with SGR, over some images.
 
     Attributes:
-        tokens: of those that leave the encoder.
+        tokens: parts of the encoder's output.
         changes: {level: Change}.
     """
 
@@ -51,21 +51,21 @@ class TokenUse(NamedTuple):
 
 
 def token_use(model: nn.Module, batches: Iterable[list[dict]]) -> TokenUse:
-    """Measure it in two passes over the batches.
+    """Measure the use of tokens in two passes over the batches.
 
     Args:
         model: with SGR; it is put into evaluation mode.
-        batches: of dicts with "image" at least.
+        batches: lists of dicts with at least "image".
 
     Raises:
         ValueError: if the model has no SGR, or there is no batch.
     """
     blocks = {name.rsplit(".", 1)[-1]: block for name, block in model.named_modules() if isinstance(block, Fusion)}
     if not blocks:
-        raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no tokens to look at.")
+        raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no tokens to measure.")
     batches = list(batches)
     if not batches:
-        raise ValueError("No batch: give one at least.")
+        raise ValueError("No batch: give at least one.")
     model.eval()
     tokens = torch.cat(_tokens(model, next(iter(blocks.values())), batches))
     meters = {level: _ChangeMeter(tokens.mean((0, 1))) for level in blocks}
@@ -79,7 +79,7 @@ def token_use(model: nn.Module, batches: Iterable[list[dict]]) -> TokenUse:
 
 
 def token_parts(tokens: Tensor) -> TokenParts:
-    """The parts of tokens (N, K, D) of N images; all zero where the tokens are."""
+    """The parts of tokens (N, K, D) of N images; all zero if the tokens are."""
     tokens = tokens.double()
     of_images = tokens.mean(1)  # (N, D)
     common = of_images.mean(0)  # (D,)
@@ -93,7 +93,7 @@ def token_parts(tokens: Tensor) -> TokenParts:
 
 
 class _ChangeMeter:
-    """A forward hook of a fusion block that adds up what `Change` needs, in float64."""
+    """A forward hook for a fusion block that accumulates what `Change` needs, in float64."""
 
     def __init__(self, mean_token: Tensor):
         self.mean_token = mean_token
@@ -119,7 +119,7 @@ class _ChangeMeter:
 
 
 def _tokens(model: nn.Module, block: Fusion, batches: list[list[dict]]) -> list[Tensor]:
-    """The tokens (B, K, D) that the block gets, a batch each."""
+    """The tokens (B, K, D) that the block gets for each batch."""
     found = []
     hook = block.register_forward_pre_hook(lambda block, inputs: found.append(inputs[1].detach().float()))
     try:

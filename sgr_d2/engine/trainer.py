@@ -42,17 +42,17 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's default trainer; its constructor alone is replaced, for it assumes a GPU a process.
+    """Detectron2's default trainer, without the assumption of its constructor that every process has a GPU.
 
-    ``SOLVER.REFERENCE_WORLD_SIZE`` scales batch, learning rate and schedule to the number of processes, unless `setup`
-    has done so before, which also knows what the command line gave (`scale_solver`).
+    ``SOLVER.REFERENCE_WORLD_SIZE`` scales batch, learning rate and schedule to the number of processes, unless `setup`,
+    which also knows the options on the command line, has already done so (`scale_solver`).
     """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
         cfg = with_seed(scale_solver(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
-        check_evaluation(cfg, model)  # now, not after hours of training
+        check_evaluation(cfg, model)  # now rather than after hours of training
         amp = cfg.SOLVER.AMP
         self._trainer = TrainLoop(
             distribute(model),
@@ -73,8 +73,8 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume=True):
         """
         Raises:
-            ValueError: if the checkpoint is of a later iteration than the last one, or of other classes, another model
-                or optimizer, or if not all ranks find it.
+            ValueError: if the checkpoint is from a later iteration than the last of this run, has other classes,
+                another model or optimizer, or not all ranks find it.
         """
         schedule, settings = schedule_of(self.scheduler), settings_of(self.optimizer)
         super().resume_or_load(resume=resume)
@@ -90,7 +90,7 @@ class Trainer(DefaultTrainer):
         restore_settings(self.optimizer, settings)
 
     def load_state_dict(self, state_dict):
-        """Called when a run goes on, after the weights were loaded."""
+        """Called when a run is resumed, after the weights have been loaded."""
         require_same_classes(self.cfg, self.checkpointer)
         require_same_images(self.cfg, self.checkpointer)
         require_same_model(self.checkpointer)
@@ -99,7 +99,7 @@ class Trainer(DefaultTrainer):
         super().load_state_dict(state_dict)
 
     def train(self):
-        # only now is it known at which iteration the stream of images goes on
+        # only now is the iteration known at which the stream of images continues
         if "start_iter" in inspect.signature(self.build_train_loader).parameters:
             self.data_loader = self.build_train_loader(self.cfg, start_iter=self.start_iter)
         else:  # Detectron2's signature
@@ -110,7 +110,7 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", None)
 
     def after_train(self):
-        """Also runs after an error, and then evaluates nothing, which would wait for the other processes for ever."""
+        """Also runs after an error; then there is no evaluation, which would wait forever for the other processes."""
         if self.iter < self.max_iter:
             for hook in self._hooks:
                 if isinstance(hook, EvalHook):
@@ -127,12 +127,12 @@ class Trainer(DefaultTrainer):
             return [SeedEachStep(self.cfg.SEED), *hooks, last, curves]
         if meant := misspelt_metric(best.metric, self.cfg.DATASETS.TEST):
             logger.warning(
-                "TEST.BEST_METRIC = %s is nothing that is measured, so there will be no model_best.pth. Is %s meant?",
+                "TEST.BEST_METRIC = %s is not measured, so there will be no model_best.pth. Did you mean %s?",
                 *(self.cfg.TEST.BEST_METRIC, meant),
             )
         if best.metric != self.cfg.TEST.BEST_METRIC:
             logger.info("model_best.pth: by %s; set TEST.BEST_METRIC for another data set.", best.metric)
-        # the last one writes the log and must see the results of all the others
+        # `last` writes the log and must see the results of all the others
         return [SeedEachStep(self.cfg.SEED), *hooks, best, last, curves]
 
     @classmethod
@@ -148,8 +148,8 @@ class Trainer(DefaultTrainer):
         solver = cfg.SOLVER
         if solver.WARMUP_ITERS > solver.MAX_ITER:
             logger.warning(
-                "SOLVER.WARMUP_ITERS = %d is longer than the run, SOLVER.MAX_ITER = %d: the learning rate never comes "
-                "near SOLVER.BASE_LR = %g. Set it to less.",
+                "SOLVER.WARMUP_ITERS = %d is longer than the run, SOLVER.MAX_ITER = %d: the learning rate never gets "
+                "close to SOLVER.BASE_LR = %g. Set it to less.",
                 *(solver.WARMUP_ITERS, solver.MAX_ITER, solver.BASE_LR),
             )
         return build_lr_scheduler(cfg, optimizer)
@@ -170,7 +170,7 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg, model, evaluators=None):
         """Evaluate on every data set of ``DATASETS.TEST``: {data set: results}, or the results if there is one.
 
-        ``evaluators``: one a data set, instead of those of `build_evaluator`.
+        ``evaluators``: one per data set, instead of those of `build_evaluator`.
         """
         names = cfg.DATASETS.TEST
         if evaluators is None:
@@ -192,10 +192,10 @@ class Trainer(DefaultTrainer):
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """The model for data-parallel training where there are several processes; on the CPU too."""
+    """Wrap the model for data-parallel training if there are several processes, also on the CPU."""
     if comm.get_world_size() == 1:
         return model
-    share_buffers(model)  # some are drawn at random, by each rank from its own seed
+    share_buffers(model)  # some are random, and each rank has its own seed
     devices = [comm.get_local_rank()] if next(model.parameters()).is_cuda else None
     newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14
     own_buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
@@ -203,10 +203,10 @@ def distribute(model: nn.Module) -> nn.Module:
 
 
 def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Trainer) -> dict | None:
-    """Train as the config says; with ``resume``, go on from the last checkpoint in ``OUTPUT_DIR``.
+    """Train according to the config; with ``resume``, continue from the last checkpoint in ``OUTPUT_DIR``, if any.
 
     Args:
-        trainer: the class that does it, with loaders, hooks or evaluators of its own.
+        trainer: the trainer class, for instance one with its own loaders, hooks or evaluators.
 
     Returns:
         The results of the last evaluation on the main process.
@@ -218,7 +218,7 @@ def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Traine
         put_back(folder)
         raise
     finally:
-        release(folder)  # which `setup` has claimed
+        release(folder)  # claimed by `setup`
 
 
 def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
@@ -229,7 +229,7 @@ def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
         logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
     run = trainer(cfg)
     run.resume_or_load(resume=resume)
-    if resume and comm.is_main_process():  # only now is it sure that the run goes on
+    if resume and comm.is_main_process():  # only now is it certain that the run continues
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         Path(cfg.OUTPUT_DIR, "config.yaml").write_text(given.dump(), encoding="utf-8")
     return run.train()
@@ -242,7 +242,7 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Tra
         trainer: the class whose model, loaders and evaluators are used.
 
     Raises:
-        ValueError: if neither is there, or it is of other classes, or lacks parameters of the model.
+        ValueError: if there is neither, or it has other classes, or lacks parameters of the model.
     """
     checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)
     path = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
@@ -257,8 +257,8 @@ def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Tra
 
 
 def limit_threads(num_processes: int) -> None:
-    """Share the threads that torch would use (OMP_NUM_THREADS, the cores it may use) among the processes of this
-    machine, where they train on the CPU.
+    """Divide torch's threads (OMP_NUM_THREADS, or the available cores) among ``num_processes`` on this machine, if they
+    train on the CPU.
     """
     if num_processes > 1 and not torch.cuda.is_available():
         torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))

@@ -30,15 +30,15 @@ def build_sem_seg_evaluators(
     full_size: bool = True,
     distributed: bool = True,
 ) -> list[DatasetEvaluator]:
-    """Segmentation metrics and token semantics in one pass.
+    """Build the evaluators of segmentation metrics and token semantics.
 
     Args:
         dataset_name: name of the registered data set.
         read_label: label file -> (H, W) integers.
-        read_instances: instance file -> (H, W) instance ids, 0 for none, of inputs that have ``instance_file_name``;
-            None measures connected components everywhere.
-        segments_of, error_radius: for `ErrorKindsEvaluator`; without ``segments_of`` it takes no part.
-        components_of, min_mass, full_size, distributed: see the two evaluators.
+        read_instances: instance file -> (H, W) instance ids, 0 for none, for inputs that have ``instance_file_name``;
+            None to measure connected components everywhere.
+        segments_of, error_radius: for `ErrorKindsEvaluator`, which is not used without ``segments_of``.
+        components_of, min_mass, full_size, distributed: see the evaluators.
     """
     read_once = LastFileCache(read_label)
     arguments = {"read_label": read_once, "full_size": full_size, "distributed": distributed}
@@ -66,7 +66,7 @@ def build_sem_seg_evaluators(
 
 
 def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> list[DatasetEvaluator]:
-    """The same, and Cityscapes' official IoU and iIoU where these can be had: at full size, with cityscapesScripts."""
+    """The same plus Cityscapes' official IoU and iIoU, if at full size and cityscapesScripts is installed."""
     evaluators = build_sem_seg_evaluators(dataset_name, full_size=full_size, **arguments)
     if not full_size:
         logger.warning("%s: TEST.FULL_SIZE is False: no official Cityscapes metrics.", dataset_name)
@@ -80,7 +80,7 @@ def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **
 
 
 def build_context_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> list[DatasetEvaluator]:
-    """The same as for other segmentation, and accuracy against distance (at full size) for ``shapes_context``."""
+    """The same plus, at full size, accuracy against distance for ``shapes_context``."""
     evaluators = build_sem_seg_evaluators(dataset_name, full_size=full_size, **arguments)
     if not full_size:
         logger.warning("%s: TEST.FULL_SIZE is False: no accuracy against distance.", dataset_name)
@@ -89,7 +89,7 @@ def build_context_evaluators(dataset_name: str, *, full_size: bool = True, **arg
     return [*evaluators, ContextEvaluator(context_labels=labels, distributed=arguments.get("distributed", True))]
 
 
-# To evaluate another kind of data set, add its evaluator_type here; the factory takes the arguments above.
+# To evaluate another kind of data set, add its evaluator_type and a factory with the arguments above.
 EVALUATORS: dict[str, Callable[..., list[DatasetEvaluator]]] = {
     "sem_seg": build_sem_seg_evaluators,
     "cityscapes_sem_seg": build_cityscapes_evaluators,
@@ -102,7 +102,7 @@ def evaluators_of(dataset_name: str, **arguments) -> list[DatasetEvaluator]:
 
     Args:
         dataset_name: name of the registered data set.
-        arguments: those of the factory, see ``build_sem_seg_evaluators``.
+        arguments: of the factory, see ``build_sem_seg_evaluators``.
 
     Raises:
         ValueError: see `check_evaluator_type`.
@@ -112,7 +112,7 @@ def evaluators_of(dataset_name: str, **arguments) -> list[DatasetEvaluator]:
 
 
 def check_evaluator_type(dataset_name: str) -> None:
-    """Raise ValueError, with the choices, for a data set whose ``evaluator_type`` has no evaluators."""
+    """Raise ValueError, listing the choices, if there are no evaluators for the data set's ``evaluator_type``."""
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type not in EVALUATORS:
         raise ValueError(

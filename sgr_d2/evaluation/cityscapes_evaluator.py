@@ -1,4 +1,4 @@
-"""Cityscapes' official IoU and iIoU, image by image, exact over any number of processes and machines."""
+"""Cityscapes' official IoU and iIoU, computed image by image, exact for any number of processes and machines."""
 
 import tempfile
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ _FIGURES = ("tp", "fn", "tpWeighted", "fnWeighted")
 
 
 class CityscapesTotals:
-    """Sums over images of what the official script counts. Merging is exact, in any order; it pickles.
+    """Sums over images of the official script's counts. Merging is exact, in any order. Can be pickled.
 
     Attributes:
-        num_images: images seen.
+        num_images: number of images added.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class CityscapesTotals:
                     self._sums.setdefault((kind, name, figure), ExactSum()).add(figures[figure])
 
     def merge(self, other: "CityscapesTotals") -> None:
-        """Add all images of other totals."""
+        """Add all images of ``other``."""
         self.num_images += other.num_images
         self._matrix = self._matrix + other._matrix
         for key, value in other._sums.items():
@@ -57,19 +57,19 @@ class CityscapesTotals:
 class CityscapesEvaluator(DatasetEvaluator):
     """``{"cityscapes": {IoU, iIoU, IoU_sup, iIoU_sup, IoU-<class>, iIoU-<thing>}}``, percent, by cityscapesScripts.
 
-    Every process hands its own images to the official code, one at a time, and the counts are summed: no shared folder,
-    and no image is needed twice. Detectron2's evaluator, which hands over all at once, gives the same numbers.
+    Every process passes its own images to the official code, one at a time, and the counts are summed. So no shared
+    folder is needed. Detectron2's evaluator, which passes all images at once, gives the same numbers.
     """
 
     def __init__(self, *, class_names: Sequence[str], distributed: bool = True) -> None:
         """
         Args:
-            class_names: the classes that the model scores, by their names in Cityscapes.
+            class_names: Cityscapes' names of the classes that the model scores.
             distributed: gather the results of all processes.
 
         Raises:
-            ImportError: cityscapesScripts is not installed.
-            ValueError: Cityscapes has no class of such a name.
+            ImportError: if cityscapesScripts is not installed.
+            ValueError: if Cityscapes has no class of such a name.
         """
         self._script = CityscapesScript()
         self._ids = self._script.label_ids(class_names)
@@ -80,10 +80,10 @@ class CityscapesEvaluator(DatasetEvaluator):
         self._totals = CityscapesTotals()
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Count a batch. Inputs carry ``instance_file_name``; predictions have the size of the label file.
+        """Count a batch. Inputs need ``instance_file_name``; predictions must have the size of the label file.
 
         Raises:
-            ValueError: an image has no instance ids, or a file does not fit.
+            ValueError: if an image has no instance ids, a file cannot be read, or sizes differ.
         """
         for image, output in zip(inputs, outputs, strict=True):
             instances = str(image.get("instance_file_name", ""))
@@ -105,7 +105,7 @@ class CityscapesEvaluator(DatasetEvaluator):
         self._totals.add(matrix, stats)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return the figures on the main process, None on the others, {} when there was no image."""
+        """Return the figures on the main process ({} if there was no image), None on the others."""
         gathered = comm.all_gather(self._totals) if self._distributed else [self._totals]
         if self._distributed and not comm.is_main_process():
             return None

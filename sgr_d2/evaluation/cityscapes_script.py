@@ -1,6 +1,6 @@
-"""The functions of cityscapesScripts' official pixel-level evaluation that we call, and nothing else of it.
+"""A wrapper of the functions that we call of cityscapesScripts' official pixel-level evaluation.
 
-The package is optional (pip install cityscapesscripts), and written as a program: it prints, and exits on errors.
+The package is optional (pip install cityscapesscripts) and written as a program: it prints, and exits on errors.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ InstanceStats = dict[str, dict[str, dict[str, Any]]]
 
 
 class CityscapesScript:
-    """The official code with our settings. Raises ImportError where cityscapesScripts is missing."""
+    """The official code with our settings. Raises ImportError if cityscapesScripts is not installed."""
 
     def __init__(self) -> None:
         self._module = _load()
@@ -30,14 +30,14 @@ class CityscapesScript:
         self.empty_matrix()  # fills args.evalLabels, which the scores read
 
     def label_ids(self, class_names: Sequence[str]) -> np.ndarray:
-        """Return the (C,) uint8 ids of Cityscapes' labels of these names. Raises ValueError for an unknown name."""
+        """Return the (C,) uint8 label ids of classes by their Cityscapes names. Raises ValueError for unknown names."""
         unknown = [name for name in class_names if name not in self._module.name2label]
         if unknown:
             raise ValueError(f"Cityscapes has no class {', '.join(unknown)}; its official metrics cannot be computed.")
         return np.array([self._module.name2label[name].id for name in class_names], np.uint8)
 
     def empty_matrix(self) -> np.ndarray:
-        """Return the zero confusion matrix, (ids, ids) of truth and prediction."""
+        """Return a zero confusion matrix (ids, ids) of truth and prediction."""
         return self._module.generateMatrix(self._args)
 
     def empty_stats(self) -> InstanceStats:
@@ -45,10 +45,10 @@ class CityscapesScript:
         return self._module.generateInstanceStats(self._args)
 
     def add_pair(self, prediction: str, truth: str, matrix: np.ndarray, stats: InstanceStats) -> None:
-        """Count a predicted label-id PNG against ``*_gtFine_labelIds.png``, whose instance ids lie beside it.
+        """Count a predicted label-id PNG against ``*_gtFine_labelIds.png``, with its instance ids next to it.
 
         Raises:
-            ValueError: a file cannot be read, or they differ in size.
+            ValueError: if a file cannot be read, or their sizes differ.
         """
         said = io.StringIO()
         try:
@@ -78,7 +78,7 @@ class CityscapesScript:
 
 @cache
 def _load() -> ModuleType:
-    """Import the official script, and mend what newer numpy has taken away from it."""
+    """Import the official script, and restore a function that newer numpy versions have removed."""
     try:
         script = importlib.import_module("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
     except ImportError as error:

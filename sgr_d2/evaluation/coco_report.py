@@ -11,9 +11,9 @@ _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def format_detection_table(results: Results, class_names: Sequence[str]) -> str:
-    """Return COCO's average precision of boxes and masks, in percent, then what `format_table` makes of the rest.
+    """Return COCO's average precision of boxes and masks, in percent, followed by `format_table` of the other results.
 
-    The precision of each class is in the log of Detectron2's evaluator, and in ``metrics.json``.
+    The precision of each class is in the log of Detectron2's evaluator and in ``metrics.json``.
     """
     found = {title: results[task] for task, title in _TASKS.items() if results.get(task)}
     rows = [[title, *(number_text(metrics, name, 2) for name in _FIGURES)] for title, metrics in found.items()]

@@ -1,4 +1,4 @@
-"""Accuracy on objects whose class another object decides, against the distance between the two. Ours."""
+"""Accuracy on objects whose class depends on another object, against the distance between the two. Ours."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,30 +10,30 @@ from detectron2.utils import comm
 
 from sgr_d2.labels import labels_of
 
-# Edges of the bins of distance, in pixels of the label file; the last bin is open.
+# Lower edges of the distance bins, in pixels of the label file; the last bin is open.
 EDGES = (0, 60, 120, 200, 300)
 
 
 class ContextEvaluator(DatasetEvaluator):
-    """Share of the context objects, and of their pixels, that get the right class; by bins of distance.
+    """The percentage of context objects, and of their pixels, that get the right class, by distance.
 
-    An object counts as right if more of the pixels of its box are predicted as its class than as any other class that
-    context objects may have, half if equally many. A model that cannot see what decides is right half of the time
-    where there are two such classes.
+    An object counts as right if more pixels of its box are predicted as its class than as any other class that context
+    objects may have, and as half right in case of a tie. With two such classes, a model that cannot see the deciding
+    object is right half of the time.
     """
 
     def __init__(self, *, context_labels: Sequence[int], edges: Sequence[float] = EDGES, distributed: bool = True):
         """
         Args:
             context_labels: the classes that context objects may have, two or more.
-            edges: lower ends of the bins, ascending from 0.
+            edges: lower edges of the bins, ascending from 0.
             distributed: gather the sums of all processes.
 
         Raises:
-            ValueError: there are fewer than two ``context_labels``.
+            ValueError: if there are fewer than two ``context_labels``.
         """
         if len(set(context_labels)) < 2:
-            raise ValueError(f"context_labels = {list(context_labels)}: context decides between two classes or more.")
+            raise ValueError(f"context_labels = {list(context_labels)}: give two classes or more.")
         self.context_labels = list(context_labels)
         self.edges = np.asarray(edges, float)
         self.distributed = distributed
@@ -44,11 +44,11 @@ class ContextEvaluator(DatasetEvaluator):
         self.sums = np.zeros((len(self.edges), 4))
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Count a batch: records with ``context_objects`` and scores (C, H, W) at the size of the label file.
+        """Count a batch: records with ``context_objects``, and scores (C, H, W) at the size of the label file.
 
         Raises:
-            KeyError: a record has no ``context_objects``.
-            ValueError: the scores have another size.
+            KeyError: if a record has no ``context_objects``.
+            ValueError: if the scores have another size.
         """
         for image, output in zip(inputs, outputs, strict=True):
             if "context_objects" not in image:
@@ -69,10 +69,11 @@ class ContextEvaluator(DatasetEvaluator):
         return 1, verdict, mine + sum(others), mine
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return ``{"context": figures}`` in percent on the main process; NaN for a bin without objects.
+        """Return ``{"context": figures}`` in percent on the main process; NaN for bins without objects.
 
-        ``objects`` is the share of right objects, ``pixels`` that of the pixels predicted as a class of context objects
-        which have the right one; ``objects_0_60`` and so on are those of a bin, ``count_0_60`` its objects.
+        ``objects`` is the percentage of objects that are right, ``pixels`` that of the pixels predicted as any class of
+        context objects that have the right one. ``objects_0_60`` and so on are those of a bin, ``count_0_60`` is its
+        number of objects.
         """
         sums = comm.all_gather(self.sums) if self.distributed else [self.sums]
         if self.distributed and not comm.is_main_process():

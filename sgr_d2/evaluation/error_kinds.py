@@ -1,4 +1,4 @@
-"""Where the IoU is lost: wrong pixels by what would have to be known to get them right. Ours."""
+"""Where the IoU is lost: wrong pixels, classified by what it would take to get them right. Ours."""
 
 from collections.abc import Callable
 
@@ -8,37 +8,35 @@ from detectron2.utils import comm
 
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 
-# In the order in which they are asked for: each wrong pixel is of the first kind that it fits.
+# In the order in which they are checked: each wrong pixel is of the first kind that fits.
 KINDS = ("segment", "boundary", "elsewhere", "absent")
 
 
 def error_kinds(
     predicted: np.ndarray, truth: np.ndarray, segments: np.ndarray, *, ignore_label: int, radius: int
 ) -> np.ndarray:
-    """Sort the wrong pixels of an image.
+    """Classify the wrong pixels of an image.
 
-    * ``segment``: of a segment of the truth more than half of which is wrong: it was overlooked, or taken for
-      something else.
-    * ``boundary``: the predicted class is no more than ``radius`` pixels away, in a square window: a contour that is
-      not exact.
-    * ``elsewhere``: the image has the predicted class, farther off.
-    * ``absent``: it does not have it.
+    * ``segment``: the pixel's segment is more than half wrong: it was overlooked, or mistaken for something else.
+    * ``boundary``: the predicted class occurs within ``radius`` pixels, in a square window: an inexact contour.
+    * ``elsewhere``: the predicted class occurs in the image, but farther away.
+    * ``absent``: the predicted class does not occur in the image.
 
     Args:
         predicted: (H, W) classes.
-        truth: (H, W) classes, and ``ignore_label`` where none is known.
-        segments: (H, W) ids of the segments, 1 and up; 0 for pixels of none.
+        truth: (H, W) classes, or ``ignore_label`` where unknown.
+        segments: (H, W) ids of the segments, from 1; 0 for pixels in none.
         radius: 0 or more.
 
     Returns:
-        (H, W) uint8, 0 where the prediction is right or nothing is known, else 1 + the place of the kind in `KINDS`.
+        (H, W) uint8, 0 where the prediction is right or the truth unknown, else 1 + the index of the kind in `KINDS`.
 
     Raises:
-        ValueError: the shapes differ, or the radius is negative.
+        ValueError: if the shapes differ, or the radius is negative.
     """
     if predicted.ndim != 2 or not predicted.shape == truth.shape == segments.shape:
         raise ValueError(
-            f"predicted {predicted.shape}, truth {truth.shape} and segments {segments.shape} must be maps of one size"
+            f"predicted {predicted.shape}, truth {truth.shape} and segments {segments.shape} must be maps of equal size"
         )
     if radius < 0:
         raise ValueError(f"radius {radius}: give 0 or more pixels")
@@ -69,9 +67,9 @@ def _of_lost_segments(wrong: np.ndarray, segments: np.ndarray) -> np.ndarray:
 class ErrorKindsEvaluator(StreamingSemSegEvaluator):
     """Divides what each class lacks of an IoU of 100 % among the kinds of errors.
 
-    What a class lacks is its missed and its falsely claimed pixels over the union of prediction and truth; each such
-    pixel has one kind (`error_kinds`), so IoU and the shares of the kinds add up to 100. A pixel counts for two
-    classes, the predicted and the true one.
+    What a class lacks is its false negative and false positive pixels over the union of prediction and truth. Each of
+    them has one kind (`error_kinds`), so the IoU and the percentages of the kinds add up to 100. A wrong pixel counts
+    for two classes, the predicted and the true one.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class ErrorKindsEvaluator(StreamingSemSegEvaluator):
         Args:
             dataset_name, arguments: see `StreamingSemSegEvaluator`.
             segments_of: labels (H, W) -> ids (H, W) of their segments, 0 for none.
-            radius: of what counts as a contour, in pixels of the label file.
+            radius: maximum distance of ``boundary`` errors, in pixels of the label file.
         """
         super().__init__(dataset_name, **arguments)
         self.segments_of, self.radius = segments_of, radius
@@ -107,10 +105,10 @@ class ErrorKindsEvaluator(StreamingSemSegEvaluator):
         super()._count(predicted, truth)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """The parent's figures, and ``{"error_kinds": ...}`` in percent.
+        """Return the parent's figures and ``{"error_kinds": ...}``, in percent.
 
-        ``segment`` and so on are means over the classes that occur and add up to 100 - mIoU; ``segment-NAME`` is of a
-        class, and ``pixels-segment`` the share of all labelled pixels.
+        ``segment`` and so on are means over the classes that occur, and add up to 100 - mIoU; ``segment-NAME`` is the
+        value for a class, and ``pixels-segment`` the percentage of all labelled pixels.
         """
         wrong = np.sum(comm.all_gather(self._wrong) if self._distributed else [self._wrong], axis=0)
         results = super().evaluate()

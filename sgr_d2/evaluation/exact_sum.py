@@ -1,7 +1,7 @@
 """A sum of floats that does not depend on the order of its terms.
 
-Floating-point addition rounds, so the mean over a test set would differ in its last bits with the way images are
-shared out over processes. Every finite double is a whole number of 2**-1074; summing these whole numbers is exact.
+Floating-point addition rounds, so the last bits of a mean over a test set would depend on how images are distributed
+over processes. Every finite double is a multiple of 2**-1074, and summing these integer multiples is exact.
 """
 
 import math
@@ -12,7 +12,7 @@ _ONE = 1 << _UNIT_BITS
 
 
 class ExactSum:
-    """Exact, order-free, mergeable sum of finite floats. Its size does not grow with their number; it pickles.
+    """Exact, order-independent, mergeable sum of finite floats, of bounded size. Can be pickled.
 
     Attributes:
         count: number of values added.
@@ -23,7 +23,7 @@ class ExactSum:
         self._units = 0  # the sum, in multiples of 2**-1074
 
     def add(self, value: float) -> None:
-        """Add one value. Raises ValueError when it is not finite."""
+        """Add one value. Raises ValueError if it is not finite."""
         value = float(value)
         if not math.isfinite(value):
             raise ValueError(f"an exact sum takes finite values only, got {value}")
@@ -41,6 +41,6 @@ class ExactSum:
         return self._units / _ONE
 
     def mean(self) -> float:
-        """The mean, correctly rounded; NaN when nothing was added."""
+        """The mean, correctly rounded; NaN if nothing was added."""
         # True division of two Python integers is correctly rounded, however long they are.
         return self._units / (self.count * _ONE) if self.count else math.nan

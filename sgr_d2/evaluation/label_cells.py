@@ -1,4 +1,4 @@
-"""Where the labels of an image lie on the token grid: the (label, cell) pairs that occur, with their pixels.
+"""Where the labels of an image lie on the token grid: the (label, cell) pairs that occur, with pixel counts.
 
 Shape legend: H x W pixels, N labels present, M (label, cell) pairs that occur; M is at most the number of pixels.
 """
@@ -13,8 +13,8 @@ class LabelIndex(NamedTuple):
 
     Attributes:
         ids: (N,) the labels present, ascending, without the ignored one.
-        pixels: (N,) how many pixels each has.
-        numbers: (V,) int64, position in ``ids`` of each of V values; N where the value is ignored.
+        pixels: (N,) the number of pixels of each.
+        numbers: (V,) int64, position in ``ids`` of each of V values; N if the value is ignored.
         values: (H, W) int64, index into ``numbers``.
     """
 
@@ -29,8 +29,8 @@ class LabelCells(NamedTuple):
 
     Attributes:
         cell: (M,) the cell of each pair, row * columns + column.
-        pixels: (M,) pixels of the label in the cell.
-        starts: (N,) the first pair of each label.
+        pixels: (M,) number of pixels of the label in the cell.
+        starts: (N,) index of the first pair of each label.
     """
 
     cell: np.ndarray
@@ -39,7 +39,7 @@ class LabelCells(NamedTuple):
 
 
 def index_labels(labels: np.ndarray, ignore_label: int | None) -> LabelIndex:
-    """Number the labels of an (H, W) int64 map; any ids will do, negative or far apart."""
+    """Number the labels of an (H, W) int64 map; ids may be negative or far apart."""
     low, high = int(labels.min()), int(labels.max())
     if high - low < max(2**16, labels.size):
         ids = np.arange(low, high + 1)
@@ -61,7 +61,7 @@ def cell_of_pixels(
     """Return (H, 1) and (W,) int64 whose sum is the cell of each pixel; ``extent`` as in ``token_semantics``.
 
     Raises:
-        ValueError: ``extent`` is not positive or larger than the grid.
+        ValueError: if ``extent`` is not positive, or larger than the grid.
     """
     extent = grid if extent is None else extent
     indices = []
@@ -74,13 +74,13 @@ def cell_of_pixels(
 
 
 def count_label_cells(labels: LabelIndex, cells: tuple[np.ndarray, np.ndarray], num_cells: int) -> LabelCells:
-    """Count the pixels of every (label, cell) pair, in time linear in the pixels."""
+    """Count the pixels of every (label, cell) pair, in time linear in the number of pixels."""
     num_labels = len(labels.ids)
     num_keys = num_labels * num_cells
     keys = (labels.numbers * num_cells).take(labels.values)  # (H, W)
     keys += cells[0]
     keys += cells[1]
-    keys = keys.ravel()  # those of ignored pixels are num_keys and above
+    keys = keys.ravel()  # those of ignored pixels are at least num_keys
     if num_keys <= 4 * keys.size:
         pixels = np.bincount(keys, minlength=num_keys)[:num_keys]
         pairs = np.flatnonzero(pixels)

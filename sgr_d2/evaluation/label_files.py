@@ -1,4 +1,4 @@
-"""Label files as the evaluators need them: read once an image."""
+"""Reading label files once for several evaluators."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 class LastFileCache:
-    """Remember the array of the file that was read last, so that several evaluators read it once.
+    """Caches the array of the file that was read last, so that several evaluators share it.
 
-    With test batches of one image, which is Detectron2's default, every label file is read once.
+    With test batches of one image, Detectron2's default, every label file is read once.
     """
 
     def __init__(self, read_label: Callable[[str], np.ndarray]) -> None:

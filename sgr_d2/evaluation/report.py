@@ -23,15 +23,15 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 def metrics_path(output_dir: str | os.PathLike, dataset_name: str) -> Path:
-    """Where the metrics of a data set are written: ``<output_dir>/evaluation/<dataset_name>/metrics.json``."""
+    """The file for the metrics of a data set: ``<output_dir>/evaluation/<dataset_name>/metrics.json``."""
     return Path(output_dir) / "evaluation" / dataset_name / "metrics.json"
 
 
 def write_metrics(results: Results, path: str | os.PathLike) -> None:
-    """Write ``{task: {metric: number}}`` as JSON, NaN as null; folders are made, and the file is replaced at once.
+    """Write ``{task: {metric: number}}`` as JSON, NaN as null; creates folders, and replaces the file atomically.
 
     Raises:
-        ValueError: a metric is infinite or not a number.
+        ValueError: if a metric is infinite or not a number.
     """
     tasks = {
         task: {name: _json_number(f"{task}/{name}", value) for name, value in metrics.items()}
@@ -42,11 +42,10 @@ def write_metrics(results: Results, path: str | os.PathLike) -> None:
 
 
 def format_table(results: Results, class_names: Sequence[str]) -> str:
-    """Return the results as text: segmentation summary, token semantics, IoU and errors per class, what others found.
+    """Return the results as text: segmentation summary, token semantics, IoU and errors per class, other metrics.
 
     Args:
-        results: what the evaluators return: "sem_seg" and "cityscapes" in percent, "token_semantics" in nats; what is
-            absent is left out.
+        results: of the evaluators: "sem_seg" and "cityscapes" in percent, "token_semantics" in nats; any may be absent.
         class_names: the classes, in the order of the table.
     """
     parts = []
@@ -103,7 +102,7 @@ def _plain(metrics: Mapping[str, float], name: str) -> str:
 
 
 def number_text(metrics: Mapping[str, float], name: str, digits: int) -> str:
-    """The figure ``name`` with so many digits; n/a where it is absent or undefined."""
+    """The figure ``name`` with ``digits`` decimals; "n/a" if it is absent or undefined."""
     value = metrics.get(name, math.nan)
     return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
 
@@ -113,5 +112,5 @@ def _json_number(name: str, value: Any) -> float | int | None:
         return value
     number = float(value)
     if math.isinf(number):
-        raise ValueError(f"metric {name} is {number}; a metric must be finite, or NaN where it is undefined")
+        raise ValueError(f"metric {name} is {number}; a metric must be finite, or NaN if it is undefined")
     return None if math.isnan(number) else number

@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class StreamingSemSegEvaluator(SemSegEvaluator):
     """mIoU, fwIoU, mACC, pACC, IoU and accuracy per class, in percent, from one confusion matrix.
 
-    Unlike its parent it keeps no predictions, writes no files and computes no boundary IoU (this Detectron2's value
-    for class 0 is not trustworthy).
+    Unlike its parent it keeps no predictions, writes no files and computes no boundary IoU (Detectron2's value for
+    class 0 is unreliable).
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         """
         Args:
             dataset_name: registered data set whose metadata has ``stuff_classes`` and ``ignore_label``.
-            read_label: label file -> (H, W) integers. (The parent's own reader does not run under numpy 2.)
+            read_label: label file -> (H, W) integers. (The parent's own reader does not work with numpy 2.)
             full_size: compare at the size of the label file, which the prediction must have; otherwise the labels are
-                brought to the prediction's size by nearest neighbour.
+                resized to the prediction by nearest neighbour.
             distributed: gather the results of all processes.
 
         Raises:
-            ValueError: the metadata lacks a key.
+            ValueError: if the metadata lacks one of these keys.
         """
         metadata = MetadataCatalog.get(dataset_name)
         for key in ("stuff_classes", "ignore_label"):
@@ -52,12 +52,12 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         self._full_size = full_size
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Count a batch. Raises ValueError naming the file where scores, sizes or label values do not fit."""
+        """Count a batch. Raises ValueError, naming the file, if scores, sizes or label values do not fit."""
         for image, output in zip(inputs, outputs, strict=True):
             if "sem_seg" not in output:
                 raise ValueError(
-                    f"{image['file_name']}: the model returns {sorted(output)} and no 'sem_seg'. The dict of an image "
-                    "(of a head, what its `postprocess` returns) must have the scores, (C, height, width), there."
+                    f"{image['file_name']}: the model returns {sorted(output)} and no 'sem_seg'. The dict for an image "
+                    "(for a head, what its `postprocess` returns) must contain the scores, (C, height, width), there."
                 )
             channels, *size = output["sem_seg"].shape
             if channels != self._num_classes:
@@ -75,7 +75,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
             self._count(labels_of(output["sem_seg"]), truth)
 
     def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        """Add an image to the parent's matrix of (prediction, truth), whose last row and column are the ignored."""
+        """Add an image to the parent's matrix of (prediction, truth), whose last row and column are ignored pixels."""
         truth = truth.astype(np.int64)
         truth[truth == self._ignore_label] = self._num_classes
         pairs = (self._num_classes + 1) * predicted + truth
@@ -84,7 +84,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         )
 
     def _truth(self, path: str, size: tuple[int, int], file_size: tuple[int, int] | None) -> np.ndarray:
-        """The labels of a file for a prediction of ``size``, as the data set has them; those of the image's file."""
+        """Read the labels for a prediction of ``size``; ``file_size`` is that of the image file, if it is checked."""
         labels = np.asarray(self._read_label(path))
         if labels.ndim != 2:
             raise ValueError(f"{path}: labels must have one channel, got an array of shape {labels.shape}")
@@ -110,8 +110,8 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         return labels
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return ``{"sem_seg": figures}`` in percent on the main process; NaN where no labelled pixel decides."""
-        with np.errstate(divide="ignore", invalid="ignore"):  # no labelled pixel at all: 0 / 0 is the NaN we want
+        """Return ``{"sem_seg": figures}`` in percent on the main process; NaN if there is no labelled pixel for one."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # without a labelled pixel, 0 / 0 gives the NaN we want
             results = super().evaluate()
         if results is None:
             return None

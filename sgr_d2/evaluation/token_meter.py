@@ -1,4 +1,4 @@
-"""Mean token semantics over images, exact in any order and over any number of processes."""
+"""Mean token semantics over images, exact in any order and for any number of processes."""
 
 from sgr_d2.evaluation.exact_sum import ExactSum
 from sgr_d2.evaluation.token_semantics import TokenSemantics
@@ -41,13 +41,13 @@ class _LabelMapMeter:
 
 
 class TokenSemanticsMeter:
-    """Streaming mean of token semantics: a value per image first, then the mean over images.
+    """Streaming mean of token semantics: computed per image, then averaged over images.
 
-    Memory does not grow with the number of images. Merging meters gives bit for bit the figures of one meter that
-    has seen all images, whatever the split and the order. A meter pickles, to travel between processes.
+    Memory does not grow with the number of images. Merged meters give bit for bit the figures of a single meter for all
+    images, whatever the split and the order. Meters can be pickled, to be sent between processes.
 
     Attributes:
-        num_images: images seen.
+        num_images: number of images added.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class TokenSemanticsMeter:
         self._meters = {"C": _LabelMapMeter(), "I": _LabelMapMeter()}
 
     def update(self, classes: TokenSemantics, components: TokenSemantics | None = None) -> None:
-        """Add one image: its figures over classes and, where there are any, over components or instances."""
+        """Add one image: its figures over classes and, if there are any, over components or instances."""
         self.num_images += 1
         self._meters["C"].update(classes)
         if components is not None:
@@ -68,12 +68,12 @@ class TokenSemanticsMeter:
             meter.merge(other._meters[kind])
 
     def compute(self) -> dict[str, float]:
-        """Return the means, NaN where no image enters, and the counts of images that do not enter.
+        """Return the means (NaN if over no image), and the numbers of images left out of them.
 
         Keys: S, D, I, each with _C (classes) and _I (components); the same with ``_normalized``; ``active_rate``, the
-        share of tokens that are active in the class map; ``num_images``; and per kind ``num_unlabelled`` (no labelled
-        pixel: in no mean), ``num_inactive`` (no active token: in the active rate only), ``num_single_label`` (one
-        label only: not in the normalized means).
+        fraction of tokens that are active in the class map; ``num_images``; and for each kind ``num_unlabelled`` (no
+        labelled pixel: in no mean), ``num_inactive`` (no active token: only in the active rate) and
+        ``num_single_label`` (only one label: not in the normalized means).
         """
         figures: dict[str, float] = {}
         for name in _FIGURES:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgr_d2.evaluation.label_cells import LabelCells, cell_of_pixels, count_label_cells, index_labels
 
-# Elements of the (tokens, pairs) table that are in memory at a time: small enough for the cache.
+# Elements of the (tokens, pairs) table in memory at a time: few enough for the cache.
 _CHUNK_ELEMENTS = 2**16
 
 
@@ -25,7 +25,7 @@ class TokenSemantics(NamedTuple):
         D: entropy of the mean of these distributions; NaN without an active token.
         I: D - S, the mutual information between a uniformly drawn active token and the label.
         label_entropy: entropy of the image's own label distribution; NaN without a labelled pixel.
-        num_active: tokens with at least ``min_mass``.
+        num_active: number of tokens with at least ``min_mass``.
         num_tokens: K.
     """
 
@@ -42,18 +42,18 @@ class TokenSemantics(NamedTuple):
         return not math.isnan(self.label_entropy)
 
     def normalized(self) -> tuple[float, float, float]:
-        """S, D and I, each divided by ``label_entropy``; NaN where the image has fewer than two labels."""
+        """S, D and I, each divided by ``label_entropy``; NaN if the image has fewer than two labels."""
         if not self.label_entropy > 0:
             return math.nan, math.nan, math.nan
         return self.S / self.label_entropy, self.D / self.label_entropy, self.I / self.label_entropy
 
 
 class LabelMasses(NamedTuple):
-    """What each token's region lies on, in one image.
+    """How the region of each token is distributed over the labels of one image.
 
     Attributes:
         ids: (N,) the labels present, ascending, without the ignored one.
-        pixels: (N,) how many pixels each has.
+        pixels: (N,) the number of pixels of each.
         masses: (K, N) float64, the sum of each region over the pixels of each label.
         num_pixels: H * W, ignored pixels included.
     """
@@ -64,7 +64,7 @@ class LabelMasses(NamedTuple):
     num_pixels: int
 
     def active(self, min_mass: float) -> np.ndarray:
-        """Which tokens have at least the share ``min_mass`` of the pixels as labelled mass, and any: (K,) bool."""
+        """(K,) bool: which tokens have labelled mass, and at least a fraction ``min_mass`` of all pixels."""
         totals = self.masses.sum(axis=1)
         return (totals > 0) & (totals >= min_mass * self.num_pixels)
 
@@ -80,20 +80,21 @@ def token_semantics(
 ) -> TokenSemantics:
     """Measure how pure and how diverse the regions of one image are with respect to a label map.
 
-    Time is linear in K, in the pixels and in the (cell, label) pairs that occur, hence at most linear in the labels.
+    Time is linear in K, in the number of pixels and in the number of (cell, label) pairs that occur, and hence at most
+    linear in the number of labels.
 
     Args:
-        regions: (K, h, w) finite values >= 0, for instance probabilities; any model's maps will do.
-        labels: (H, W) integers of any size: classes, components or instance ids. A region is constant in a cell.
-        ignore_label: pixels with this label take no part (for component maps: 0).
-        num_labels: when given, every label must lie in [0, num_labels) or be ``ignore_label``.
-        extent: (rows, columns) that the image covers of the grid; default all of it, (h, w). The pixel (y, x) lies
+        regions: (K, h, w) finite values >= 0, for instance probabilities, of any model.
+        labels: (H, W) integers of any magnitude: classes, components or instance ids. H and W need not fit h and w; a
+            region is constant within a cell.
+        ignore_label: label of ignored pixels (0 for component maps).
+        num_labels: if given, every label must lie in [0, num_labels) or be ``ignore_label``.
+        extent: (rows, columns) of the grid that the image covers; by default all of it, (h, w). The pixel (y, x) lies
             in cell ``(floor((y + 0.5) / H * rows), floor((x + 0.5) / W * columns))``.
-        min_mass: tokens whose labelled mass is a smaller share of the H * W pixels are inactive, and so are those
-            without any mass.
+        min_mass: tokens whose labelled mass is less than this fraction of the H * W pixels, or zero, are inactive.
 
     Raises:
-        ValueError: no token, no cell, no pixel, wrong dimensions or types, values or labels out of range, or an extent
+        ValueError: for no token, cell or pixel, wrong dimensions or types, values or labels out of range, or an extent
             that is not positive or larger than the grid.
     """
     found = label_masses(regions, labels, ignore_label=ignore_label, num_labels=num_labels, extent=extent)
@@ -108,7 +109,7 @@ def token_semantics(
     distributions = found.masses[active] / found.masses[active].sum(axis=1, keepdims=True)
     s = float(_entropy(distributions).mean())
     d = float(_entropy(distributions.mean(axis=0)))
-    # Entropy is concave, so d >= s; rounding may leave it 1e-16 below.
+    # Entropy is concave, so d >= s up to rounding errors of 1e-16.
     return TokenSemantics(s, d, max(0.0, d - s), label_entropy, int(active.sum()), num_tokens)
 
 
@@ -137,7 +138,7 @@ def label_masses(
 def _entropy(probs: np.ndarray) -> np.ndarray:
     """Entropy in nats over the last axis: (..., N) -> (...)."""
     terms = np.log(probs, out=np.zeros_like(probs), where=probs > 0)
-    return np.maximum(0.0, -(probs * terms).sum(axis=-1))  # maximum: no minus zero
+    return np.maximum(0.0, -(probs * terms).sum(axis=-1))  # maximum: avoids minus zero
 
 
 def _as_regions(regions: Tensor | np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def _as_regions(regions: Tensor | np.ndarray) -> np.ndarray:
         regions = regions.astype(np.float32, copy=False)
     if regions.ndim != 3 or not regions.size:
         raise ValueError(f"regions must be (K, h, w) with at least one token and one cell, got {regions.shape}")
-    # A NaN makes both comparisons false.
+    # NaN makes both comparisons false.
     low, high = float(regions.min()), float(regions.max())
     if not (low >= 0 and high < math.inf):
         raise ValueError(
@@ -180,7 +181,8 @@ def _check_ids(ids: np.ndarray, num_labels: int | None, ignore_label: int | None
 def _label_masses(regions: np.ndarray, pairs: LabelCells) -> np.ndarray:
     """Mass of every token on every label: (K, cells) -> (K, N) float64.
 
-    Sums run in a fixed order in one thread, unlike a matrix product: the result does not depend on thread counts.
+    Sums in a fixed order in one thread, so that, unlike that of a matrix product, the result does not depend on the
+    number of threads.
     """
     weights = pairs.pixels.astype(np.float64)
     masses = np.empty((len(regions), len(pairs.starts)))

@@ -1,4 +1,4 @@
-"""Detectron2 evaluator of the token semantics."""
+"""Detectron2 evaluator of token semantics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +14,10 @@ from sgr_d2.structures import ImageTokens
 
 
 class TokenSemanticsEvaluator(DatasetEvaluator):
-    """Token semantics over classes and over components, for outputs that carry ``"sgr"``: an ``ImageTokens``.
+    """Token semantics over classes and over components, for outputs with an ``ImageTokens`` under ``"sgr"``.
 
-    Where there are real instances, these take the place of components.
-
-    Outputs without it (the baseline) are passed over; when there is none at all, the result is empty.
+    If there are real instances, they replace the components. Outputs without ``"sgr"`` (the baseline) are skipped; if
+    none has it, the result is empty.
     """
 
     def __init__(
@@ -34,12 +33,12 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
     ) -> None:
         """
         Args:
-            maps_of: input of the model (the dict of an image) -> labels (H, W), and instance ids (H, W), 0 for none;
-                None in their place where there are no real instances.
+            maps_of: input of the model (the dict of an image) -> labels (H, W), and instance ids (H, W), 0 for none, or
+                None if there are no real instances.
             components_of: labels, or labels and instance ids -> (H, W) component ids, 0 ignored.
             num_classes: C; labels outside [0, C) other than ``ignore_label`` are an error.
-            ignore_label: the label of pixels that take no part; None when there is none.
-            min_mass: tokens that cover a smaller share of the image's pixels are inactive.
+            ignore_label: the label of ignored pixels; None if there is none.
+            min_mass: tokens that cover a smaller fraction of the image's pixels are inactive.
             full_size: measure at the size of the labels; otherwise at that of ``output["sem_seg"]``.
             distributed: gather the results of all processes.
         """
@@ -56,7 +55,7 @@ class TokenSemanticsEvaluator(DatasetEvaluator):
         self._meter = TokenSemanticsMeter()
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Measure a batch. Raises ValueError naming the image when labels or regions are not valid."""
+        """Measure a batch. Raises ValueError, naming the image, if labels or regions are invalid."""
         for image, output in zip(inputs, outputs, strict=True):
             if output.get("sgr") is None:
                 continue

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class WindowPool(nn.Module):
-    """The mean over a window that slides by one cell; over the whole map along an axis that is shorter."""
+    """The mean over a window that slides by one cell; along an axis shorter than the window, over the whole axis."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()
@@ -21,10 +21,10 @@ class WindowPool(nn.Module):
 
 
 class AnySize:
-    """Mixin for heads with an ASPP: its image pooling keeps the window of the training crops.
+    """Mix-in for heads with an ASPP: image pooling uses the window of the training crops on images of any size.
 
-    Detectron2's own refuses maps that are no multiple of that window, which on Cityscapes all images are, on ADE20K and
-    COCO-Stuff hardly any. Where Detectron2's head runs, this one gives the same; the state dict is the same.
+    Detectron2's own heads reject maps whose size is not a multiple of that window: it is for all images of Cityscapes,
+    but for hardly any of ADE20K and COCO-Stuff. Where they run, these give the same; the state dict is the same.
     """
 
     def __init__(self, *args, **kwargs):
@@ -35,8 +35,8 @@ class AnySize:
                 module.pool_kernel_size = None
 
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The losses of scores (B, C, h, w) in float32: under autocast Detectron2 would enlarge them in half precision,
-        and so add up their gradients.
+        """The losses of scores (B, C, h, w), in float32: under autocast Detectron2 would enlarge the scores, and sum
+        their gradients, in half precision.
         """
         return super().losses(predictions.float(), targets)
 

@@ -1,6 +1,6 @@
-"""Detectron2's detectors over a backbone with SGR: the sizes of the images go in, losses and tokens come out.
+"""Detectron2's detectors on a backbone with SGR: they pass the image sizes to SGR and return its losses and tokens.
 
-The detectors themselves are untouched; what SGR needs is added around the two places where all of them pass:
+The detectors themselves are unchanged; what SGR needs is added around two methods that all of them have:
 ``preprocess_image``, which pads and knows the sizes, and ``forward``.
 """
 
@@ -20,19 +20,19 @@ from .sgr import SGRCriterion
 
 
 class SGRDetection:
-    """Mix-in before a meta-architecture of Detectron2 that has ``backbone`` and ``preprocess_image``.
+    """Mix-in for a meta-architecture of Detectron2 that has ``backbone`` and ``preprocess_image``; put it first.
 
-    With a backbone that holds an `SGRBackbone` (``build_sgr_resnet_fpn_backbone`` and the like) inputs may have, in
-    training, "components" (H, W) ids and "component_classes" (L,), which make the losses of SGR; and outputs have
-    "sgr", the ImageTokens of the image. With any other backbone nothing is changed.
+    With a backbone that contains an `SGRBackbone` (``build_sgr_resnet_fpn_backbone`` and the like), training inputs
+    may have "components" (H, W) ids and "component_classes" (L,), which add the losses of SGR, and outputs have "sgr",
+    the ImageTokens of the image. With any other backbone nothing changes.
     """
 
     @configurable
     def __init__(self, *, criterion: SGRCriterion | None, **options):
         """
         Args:
-            criterion: the losses of SGR; None for none.
-            options: of the meta-architecture.
+            criterion: the losses of SGR; None for no losses.
+            options: passed on to the meta-architecture.
         """
         super().__init__(**options)
         self.criterion = criterion
@@ -45,11 +45,11 @@ class SGRDetection:
 
     @classmethod
     def num_classes(cls, cfg: CfgNode) -> int:
-        """Categories of the detector, which are the classes of the components."""
+        """Number of categories of the detector; they are also the classes of the components."""
         return cfg.MODEL.ROI_HEADS.NUM_CLASSES
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise, pad and batch the images, and tell SGR where they end."""
+        """Normalise, pad and batch the images, and pass their sizes to SGR."""
         images = super().preprocess_image(batched_inputs)
         holder = find_sgr_backbone(self.backbone)
         if holder is not None:
@@ -57,7 +57,7 @@ class SGRDetection:
         return images
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
-        """As the meta-architecture's own; see the class for what is added."""
+        """As in the meta-architecture; see the class docstring for what is added."""
         result = super().forward(batched_inputs)
         holder = find_sgr_backbone(self.backbone)
         output = holder.take_output() if holder is not None else None
@@ -70,7 +70,7 @@ class SGRDetection:
         return result
 
     def _sgr_losses(self, output: SGROutput, batched_inputs: list[dict]) -> dict[str, Tensor]:
-        """None without components: all batches of a run have them, or none has (`sgr_d2.data.detection_mapper`)."""
+        """Empty without components, which all batches of a run have or none (`sgr_d2.data.detection_mapper`)."""
         if self.criterion is None or "components" not in batched_inputs[0]:
             return {}
         log_regions(output, batched_inputs)

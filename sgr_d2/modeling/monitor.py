@@ -1,18 +1,19 @@
-"""What the training log says about the regions, at the log's own period (a look costs a device sync)."""
+"""Logs how the regions develop, only as often as the log is written (each time costs a device sync)."""
 
 import torch
 from detectron2.utils.events import get_event_storage, has_event_storage
 
 from sgr_d2.structures import SGROutput
 
-PERIOD = 20  # iterations, that of Detectron2's writers
-ACTIVE_MASS = 1e-4  # share of the image's cells, as TEST.TOKEN_SEMANTICS.MIN_MASS by default
+PERIOD = 20  # iterations, as in Detectron2's writers
+ACTIVE_MASS = 1e-4  # fraction of the image's cells; the default of TEST.TOKEN_SEMANTICS.MIN_MASS
 
 
 @torch.no_grad()
 def log_regions(output: SGROutput, batched_inputs: list[dict]) -> None:
-    """Log the share of tokens whose region covers more than ACTIVE_MASS of the image, labelled or not (the metric
-    ``active_rate`` counts labelled pixels), the mean share of the image that a region covers, and components per image.
+    """Log the fraction of tokens whose region covers more than ACTIVE_MASS of the image, labelled or not (the metric
+    ``active_rate`` counts labelled pixels only), the mean fraction of the image that a region covers, and the number of
+    components per image, with how many were dropped.
     """
     if not has_event_storage():
         return

@@ -1,4 +1,4 @@
-"""Images of unequal size on the device, in one tensor."""
+"""Copying images of unequal size to the device and padding them into one tensor."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def copy_to(tensor: Tensor, target: device) -> Tensor:
-    """Copy to a device without waiting for what it is at; of large tensors this needs pinned memory (the loader's)."""
+    """Copy to a device without waiting for its queued work; large tensors must be pinned (the loader's are)."""
     return tensor.to(target, non_blocking=True)
 
 
@@ -17,8 +17,8 @@ def pad_to_batch(maps: list[Tensor], *, divisor: int, value: float, min_size: tu
     Args:
         maps: B tensors (..., H_i, W_i).
         divisor: height and width become multiples of it.
-        value: filled in.
-        min_size: at least this height and width (before rounding up).
+        value: of the padding.
+        min_size: minimum height and width, before rounding up.
 
     Returns:
         (B, ..., H, W).

@@ -1,7 +1,7 @@
-"""Peers of SGR, small, in its place and with its reduction and fusion: what other global reasoning gives.
+"""Small alternatives to SGR, with its reduction and fusion, to compare with other global reasoning modules.
 
-Shapes: B batch, D channels, H x W the grid (the finest of the levels), C classes, N nodes. Sources, for the ideas:
-non-local block (Wang et al. 2018), object-contextual representations (Yuan et al. 2020), GloRe (Chen et al. 2019).
+Shapes: B batch, D channels, H x W the grid (the finest level), C classes, N nodes. Sources of the ideas: non-local
+block (Wang et al. 2018), object-contextual representations (Yuan et al. 2020), GloRe (Chen et al. 2019).
 """
 
 import torch
@@ -33,13 +33,13 @@ class NonLocal(nn.Module):
         """(B, D, H, W), (B, 1, H, W) bool -> context (B, D, H, W), and class scores (B, C, H, W) or None."""
         query, key, value = (_rows(project(pixels)) for project in (self.query, self.key, self.value))
         mask = valid.flatten(2)  # (B, 1, H*W)
-        # one head: with four axes a GPU need not hold the table of all pairs of pixels
+        # a head axis of 1: with four axes a GPU need not store the matrix of all pairs of pixels
         context = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], attn_mask=mask[:, None])
         return _maps(context[:, 0], pixels), None
 
 
 class ObjectContext(nn.Module):
-    """Every pixel attends to the mean vectors of the classes, as an auxiliary prediction draws them."""
+    """Every pixel attends to one mean vector per class, weighted by an auxiliary prediction."""
 
     def __init__(self, dim: int, nodes: int, num_classes: int):
         super().__init__()
@@ -58,7 +58,7 @@ class ObjectContext(nn.Module):
 
 
 class GraphReasoning(nn.Module):
-    """Pixels go to N nodes by a learnt linear map, a graph convolution mixes nodes and channels, and they come back."""
+    """Projects pixels to N nodes by a learnt linear map, mixes nodes and channels by a graph convolution, and back."""
 
     def __init__(self, dim: int, nodes: int, num_classes: int):
         super().__init__()
@@ -80,7 +80,7 @@ KINDS = {kind.__name__: kind for kind in (NonLocal, ObjectContext, GraphReasonin
 
 
 class Peer(nn.Module):
-    """Reduction to one grid, one of ``KINDS``, and F + conv(ReLU(norm(conv([F, Y])))) on every level, zero at first."""
+    """Reduction to one grid, one of ``KINDS``, and F + conv(ReLU(norm(conv([F, Y])))) on every level, F initially."""
 
     @configurable
     def __init__(
@@ -95,7 +95,7 @@ class Peer(nn.Module):
     ):
         """
         Args:
-            input_shape: {name: ShapeSpec} of the levels to read. refined: names of those to change.
+            input_shape: {name: ShapeSpec} of the levels to read. refined: names of those to refine.
             kind: a name of ``KINDS``.
             dim: D. nodes: N. num_classes: C.
 
@@ -129,7 +129,7 @@ class Peer(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Features and (B, 2) image sizes in pixels -> features of the same shapes, class scores or None."""
+        """Features and (B, 2) image sizes in pixels -> features of the same shapes, and class scores or None."""
         valid = {n: valid_cells(image_sizes, stride, *features[n].shape[-2:]) for n, stride in self.levels}
         finest = self.levels[0][0]
         size = features[finest].shape[-2:]
@@ -146,20 +146,20 @@ class Peer(nn.Module):
 
 @META_ARCH_REGISTRY.register()
 class PeerSegmentor(SGRSegmentor):
-    """`SGRSegmentor` with a peer in the place of SGR; reads ``MODEL.PEER`` and ``MODEL.SGR.IN_FEATURES``."""
+    """`SGRSegmentor` with a peer in place of SGR; reads ``MODEL.PEER`` and ``MODEL.SGR.IN_FEATURES``."""
 
     @configurable
     def __init__(self, *, peer: Peer, aux_weight: float = 0.4, **options):
         """
         Args:
-            peer: takes SGR's place.
-            aux_weight: of the cross entropy of the class scores that `ObjectContext` makes.
-            options: of `SGRSegmentor`.
+            peer: replaces SGR.
+            aux_weight: weight of the cross entropy on the class scores of `ObjectContext`.
+            options: passed on to `SGRSegmentor`.
         """
         super().__init__(**options)
         self.peer = peer
         self.aux_weight = aux_weight
-        self.scores = None  # of the last forward in training
+        self.scores = None  # of the last forward pass in training
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -174,7 +174,7 @@ class PeerSegmentor(SGRSegmentor):
         }
 
     def refine(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], None]:
-        """Features, refined by the peer; there are no tokens."""
+        """The features, refined by the peer; there are no tokens."""
         features, scores = self.peer(features, image_sizes)
         self.scores = scores if self.training else None
         return features, None

@@ -15,10 +15,10 @@ from .mask2former.points import sample_points
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SparsePointRendSemSegHead(PointRendSemSegHead):
-    """`PointRendSemSegHead` whose loss is finite wherever its points fall, with any MODEL.POINT_HEAD.IN_FEATURES.
+    """`PointRendSemSegHead` whose loss is finite wherever its points fall, for any MODEL.POINT_HEAD.IN_FEATURES.
 
-    Detectron2's own has a loss of NaN where none of the drawn points is labelled, and lays the points of several levels
-    behind each other as if they were images. Elsewhere this one gives the same; the state dict is the same.
+    The loss of Detectron2's own head is NaN if none of the sampled points is labelled, and the head concatenates the
+    points of several levels as if they were images. Otherwise results are the same, and so is the state dict.
     """
 
     def forward(self, features: dict[str, Tensor], targets: Tensor | None = None) -> tuple[Tensor | None, dict]:
@@ -28,7 +28,7 @@ class SparsePointRendSemSegHead(PointRendSemSegHead):
             targets: (B, H, W) int64, in training.
 
         Returns:
-            In training None and the losses, else scores (B, C, h, w), each subdivision twice as large, and {}.
+            In training None and the losses, else scores (B, C, h, w), doubled in size by each subdivision, and {}.
         """
         coarse = self.coarse_sem_seg_head.layers(features)
         if not self.training:
@@ -67,6 +67,6 @@ class SparsePointRendSemSegHead(PointRendSemSegHead):
         return scores
 
     def _point_logits(self, features: dict[str, Tensor], coarse: Tensor, points: Tensor) -> Tensor:
-        """(B, C, P) of points (B, P, 2)."""
+        """Points (B, P, 2) -> logits (B, C, P)."""
         fine = torch.cat([sample_points(features[name], points) for name in self.in_features], dim=1)
         return self.point_head(fine, sample_points(coarse, points))

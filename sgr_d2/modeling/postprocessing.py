@@ -1,4 +1,4 @@
-"""From a head's output to results at the size of the image's file, in bounded memory.
+"""From a head's output to results at the size of the image file, in bounded memory.
 
 Shape legend: C classes, h x w the head's scores, H x W the result.
 """
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from .deeplab import AnySizeDeepLabV3Head, AnySizeDeepLabV3PlusHead
 
-# Values that a resize may hold besides its result: 64 MiB of float32.
+# Values that a resize may hold in addition to its result: 64 MiB of float32.
 CHUNK_VALUES = 2**24
 
-# Detectron2's heads enlarge all classes at once, at the size of the padded batch; what they do before that.
+# Detectron2's heads enlarge all classes of the padded batch at once; these functions do everything before that.
 SCORES_BEFORE_ENLARGING: dict[type[nn.Module], Callable[[nn.Module, dict[str, Tensor]], Tensor]] = {
     SemSegFPNHead: lambda head, features: head.layers(features),
     DeepLabV3PlusHead: lambda head, features: head.layers(features),
@@ -28,11 +28,11 @@ SCORES_BEFORE_ENLARGING[AnySizeDeepLabV3Head] = SCORES_BEFORE_ENLARGING[DeepLabV
 
 
 def class_scores(head: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, int]:
-    """The scores (B, C, h, w) of a per-pixel head, and the factor by which they are still to be enlarged."""
+    """The scores (B, C, h, w) of a per-pixel head, and the factor by which they have yet to be enlarged."""
     small = SCORES_BEFORE_ENLARGING.get(type(head))
     if small is not None:
         return small(head, features), head.common_stride
-    # in float32: PointRend's head writes points of one dtype into scores of another under autocast on a GPU
+    # in float32: under autocast on a GPU, PointRend's head writes points of one dtype into scores of another
     device = next(iter(features.values())).device
     with torch.autocast(device.type, enabled=False):
         scores, _ = head({name: feature.float() for name, feature in features.items()})
@@ -40,16 +40,16 @@ def class_scores(head: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, 
 
 
 def resize_scores(scores: Tensor, size: tuple[int, int], height: int, width: int, *, factor: int = 1) -> Tensor:
-    """Enlarge, cut to the image, resize: the steps of Detectron2, a few classes at a time.
+    """Enlarge, crop to the image and resize, as Detectron2 does, but a few classes at a time.
 
     Args:
         scores: (C, h, w) of a padded image.
         size: (height, width) of the image without its padding.
         height, width: of the result.
-        factor: enlarge by it first.
+        factor: by which to enlarge the scores first.
 
     Returns:
-        (C, height, width). Besides it at most ``CHUNK_VALUES`` numbers, or one class, are held.
+        (C, height, width). In addition, at most ``CHUNK_VALUES`` values, or one class, are held in memory.
     """
     result = scores.new_empty(len(scores), height, width)
     enlarged = scores.shape[-2] * scores.shape[-1] * factor**2
@@ -68,8 +68,8 @@ def resize_scores(scores: Tensor, size: tuple[int, int], height: int, width: int
 def predict(head: nn.Module, features: dict[str, Tensor]) -> Callable[..., dict]:
     """Run a head in inference.
 
-    A head may bring its own ``postprocess(prediction, index, size, height, width) -> dict`` of the results of one
-    image, as `MaskFormerHead` does; those of Detectron2 have none and give {"sem_seg": (C, height, width)}.
+    A head may define its own ``postprocess(prediction, index, size, height, width)`` that returns the dict of results
+    of one image, as `MaskFormerHead` does. Other heads give {"sem_seg": (C, height, width)}.
 
     Returns:
         ``(index, size, height, width) -> dict`` with the results of image ``index``, whose size without padding is

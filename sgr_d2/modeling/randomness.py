@@ -1,4 +1,4 @@
-"""Random numbers at the start of a model."""
+"""Random numbers for the initial weights of a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ import torch
 
 @contextmanager
 def own_random_numbers() -> Iterator[None]:
-    """Inside, modules draw random numbers of their own: those after it start as if nothing had been made inside.
+    """Give modules created inside the ``with`` block their own random numbers: later ones are drawn as without them.
 
-    So a model with SGR and its baseline, of one seed, start with the same backbone and head, and with the same output.
+    So with the same seed, a model with SGR and its baseline start with the same backbone and head, and the same output.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), device="cpu")))

@@ -1,4 +1,4 @@
-"""The meta-architecture: backbone, optional SGR, head. Wiring, padding and post-processing only."""
+"""The meta-architecture: wires up backbone, optional SGR and head; pads, and post-processes the output."""
 
 import math
 
@@ -29,9 +29,10 @@ from .sgr import SGR, SGRCriterion
 class SGRSegmentor(nn.Module):
     """Semantic segmentation with any registered backbone and head, and SGR between them.
 
-    The head is any of Detectron2's registry with the contract ``head(features, targets) -> (None, losses)`` in
-    training and ``(scores, {})`` in inference; `postprocessing.predict` tells how it can return more than scores. If
-    its attribute ``reads_tokens`` is True, it finds SGR's tokens (B, K, D) among the features, by the name TOKENS.
+    The head is any of Detectron2's registry for which ``head(features, targets)`` returns ``(None, losses)`` in
+    training and ``(scores, {})`` in inference; see `postprocessing.predict` for heads that return more than scores.
+    A head whose attribute ``reads_tokens`` is True gets SGR's tokens (B, K, D) among the features, under the name
+    TOKENS.
     """
 
     @configurable
@@ -52,17 +53,17 @@ class SGRSegmentor(nn.Module):
         Args:
             backbone: images (B, 3, H, W) -> {name: (B, C, H_l, W_l)}.
             sgr: None for the baseline.
-            criterion: the losses of SGR; None where there is no SGR.
+            criterion: the losses of SGR; None without SGR.
             sem_seg_head: see above.
-            pixel_mean, pixel_std: one number a channel, in the channel order of the images.
-            ignore_value: label of the pixels that take no part; also fills the padding.
+            pixel_mean, pixel_std: one number per channel, in the channel order of the images.
+            ignore_value: label of ignored pixels; also fills the padding of label maps.
             min_train_size: in training, batches are padded to at least this height and width (heads that pool over
                 a fixed window need it when an image is smaller than the crop).
             read: the features that SGR and the head read, None for all. Images are padded to multiples of their
-                strides; that of a coarser one that nobody reads (p6 of Detectron2's pyramids) has no say.
+                strides; the strides of unused coarser features (p6 of Detectron2's pyramids) do not matter.
 
         Raises:
-            ValueError: a feature that is read has no stride.
+            ValueError: if a feature that is read has no stride.
         """
         super().__init__()
         self.backbone = backbone
@@ -113,12 +114,12 @@ class SGRSegmentor(nn.Module):
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
-            batched_inputs: one dict an image with "image" (3, H, W); in training also "sem_seg" (H, W) labels,
+            batched_inputs: one dict per image with "image" (3, H, W); in training also "sem_seg" (H, W) labels,
                 "components" (H, W) ids and "component_classes" (L,), as `sgr_d2.data.mapper` makes them; in inference
                 optionally "height" and "width" of the output.
 
         Returns:
-            In training {"loss_...": scalar}. In inference one dict an image: "sem_seg" (C, height, width) scores and,
+            In training {"loss_...": scalar}. In inference one dict per image: "sem_seg" (C, height, width) scores and,
             with SGR, "sgr" ImageTokens.
         """
         return self.losses(batched_inputs) if self.training else self.inference(batched_inputs)
@@ -134,7 +135,7 @@ class SGRSegmentor(nn.Module):
         return losses
 
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
-        """Images of one size share a batch; so no image sees the padding that another one's size would need."""
+        """Batch only images of equal size, so that no image is padded to the size of another."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, x in enumerate(batched_inputs):
             groups.setdefault(tuple(x["image"].shape[-2:]), []).append(index)
@@ -147,7 +148,7 @@ class SGRSegmentor(nn.Module):
     def features(
         self, batched_inputs: list[dict], min_size: tuple[int, int] = (0, 0)
     ) -> tuple[dict[str, Tensor], SGROutput | None]:
-        """Backbone features, refined by SGR where there is one, and what else SGR returned."""
+        """Backbone features, refined by SGR if there is one, and the output of SGR, if any."""
         images = [copy_to(x["image"], self.device) for x in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         sizes = copy_to(torch.tensor([image.shape[-2:] for image in images]), self.device)
@@ -157,14 +158,14 @@ class SGRSegmentor(nn.Module):
         return self.refine(features, sizes)
 
     def refine(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], SGROutput | None]:
-        """What stands between backbone and head.
+        """Refine the backbone's features for the head.
 
         Args:
             features: of the backbone, {name: (B, C_l, H_l, W_l)}.
             image_sizes: (B, 2) heights and widths in pixels, before padding.
 
         Returns:
-            Features of the same names and shapes, with the tokens if the head reads them, and what else SGR returned;
+            Features of the same names and shapes, plus the tokens if the head reads them; and the output of SGR, or
             None without SGR.
         """
         if self.sgr is None:
@@ -175,7 +176,7 @@ class SGRSegmentor(nn.Module):
         return output.features, output
 
     def _check_sizes(self, features: dict[str, Tensor], height: int, width: int) -> None:
-        """A backbone that is wrong about its strides would move regions and scores against the image."""
+        """Raise ValueError for wrong strides, which would misalign regions and scores with the image."""
         for name, stride in self.strides.items():
             rows, columns = features[name].shape[-2:]
             if (rows * stride, columns * stride) != (height, width):
@@ -189,7 +190,7 @@ class SGRSegmentor(nn.Module):
             return {}
         if "components" not in batched_inputs[0]:
             raise ValueError(
-                'The mapper gives no "components" and "component_classes", of which the losses of SGR are made: use '
+                'The mapper gives no "components" and "component_classes", which the losses of SGR need: use '
                 "sgr_d2.data.mapper.SemanticMapper or sgr_d2.data.components.label_components, or set "
                 "MODEL.SGR.COMPONENT_WEIGHT, DIVERSITY_WEIGHT and CLASS_WEIGHT to 0."
             )
@@ -201,7 +202,7 @@ class SGRSegmentor(nn.Module):
         return pad_to_batch(maps, divisor=self.size_divisibility, value=value, min_size=self.min_train_size)
 
     def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """The head's losses; zero, not NaN, where no pixel of the batch is labelled and the head cannot tell."""
+        """The head's losses; zero, not NaN, if no pixel of the batch is labelled and the head cannot handle that."""
         if getattr(self.sem_seg_head, "takes_empty_targets", False):
             return self.sem_seg_head(features, targets)[1]
         labelled = (targets != self.ignore_value).any()
@@ -223,14 +224,14 @@ class SGRSegmentor(nn.Module):
 
 
 def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageTokens:
-    """Regions and tokens of image ``index`` of a batch, cut to the cells that its (height, width) touches."""
+    """Regions and tokens of image ``index`` of a batch, cropped to the cells that overlap its (height, width)."""
     rows, columns = size[0] / output.stride, size[1] / output.stride
     regions = output.region_logits[index, :, : -int(-rows // 1), : -int(-columns // 1)].sigmoid()
     return ImageTokens(regions, output.tokens[index], (rows, columns))
 
 
 def features_of_head(cfg: CfgNode) -> list[str]:
-    """The features that the head of a config reads."""
+    """The features that the head selected by ``cfg`` reads."""
     head = cfg.MODEL.SEM_SEG_HEAD
     kind = SEM_SEG_HEADS_REGISTRY.get(head.NAME)  # a class, or a function that builds one
     has_points = isinstance(kind, type) and issubclass(kind, PointRendSemSegHead)
@@ -243,7 +244,7 @@ def _strides(backbone: Backbone, read: list[str] | None) -> dict[str, int]:
     strides = {name: shape[name].stride for name in (shape if read is None else dict.fromkeys(read))}
     for name, stride in strides.items():
         if not stride:
-            raise ValueError(f"{type(backbone).__name__}: output_shape() gives {name} no stride (pixels a cell).")
+            raise ValueError(f"{type(backbone).__name__}: output_shape() gives {name} no stride (pixels per cell).")
     return strides
 
 

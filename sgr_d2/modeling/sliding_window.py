@@ -12,22 +12,22 @@ from .postprocessing import resize_scores
 
 
 class SlidingWindow(nn.Module):
-    """Predict overlapping windows and average their scores, and with SGR their regions and tokens.
+    """Predict overlapping windows and average their scores and, with SGR, their regions and tokens.
 
-    Token k is the same filter in every window, so its regions can be put together like the scores of a class. Of a
-    Mask2Former only the semantic output is kept: instances that cross a border cannot be joined.
+    Token k is the same filter in every window, so its regions can be merged like the scores of a class. Of
+    Mask2Former's outputs only the semantic one is kept: instances that cross a window's border cannot be joined.
     """
 
     def __init__(self, model: nn.Module, *, size: tuple[int, int], stride: tuple[int, int], batch_size: int = 1):
         """
         Args:
-            model: as `SGRSegmentor`, in inference.
+            model: with the inputs and outputs of `SGRSegmentor` in inference.
             size: (height, width) of a window in pixels of the model's input. A smaller image is one window.
             stride: (rows, columns) from one window to the next; at most ``size``.
-            batch_size: windows at a time.
+            batch_size: windows per forward pass.
 
         Raises:
-            ValueError: if the windows would leave gaps, or are smaller than a cell of the model's coarsest level.
+            ValueError: if the windows would leave gaps, or ``stride`` is smaller than the model's coarsest stride.
         """
         super().__init__()
         self.divisor = getattr(model, "size_divisibility", 1)
@@ -70,7 +70,7 @@ class SlidingWindow(nn.Module):
         return results if tokens is None else results | {"sgr": tokens.mean()}
 
     def _boxes(self, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-        """(top, left, bottom, right) of the windows. They begin on the model's grid, so that token cells coincide."""
+        """(top, left, bottom, right) of the windows, which start on the model's grid so that token cells coincide."""
         rows, columns = (
             window_starts(length, window, step, self.divisor)
             for length, window, step in zip(size, self.size, self.stride, strict=True)
@@ -83,9 +83,9 @@ class SlidingWindow(nn.Module):
 
 
 def window_starts(length: int, window: int, step: int, divisor: int = 1) -> list[int]:
-    """Where windows begin along one axis: on multiples of ``divisor``; the last one reaches to the end.
+    """Where windows start along one axis: at multiples of ``divisor``; the last one extends to the end.
 
-    The last window may be up to ``divisor - 1`` pixels longer than the others; steps are rounded down to a multiple.
+    The last window may be up to ``divisor - 1`` pixels longer than the others; ``step`` is rounded down to a multiple.
     """
     last = max(length - window, 0) // divisor * divisor
     step = step // divisor * divisor
@@ -93,7 +93,7 @@ def window_starts(length: int, window: int, step: int, divisor: int = 1) -> list
 
 
 class _Mean:
-    """The mean of maps over the windows that hold a pixel, in place: one buffer of the size of the result."""
+    """The mean of maps over the windows that contain a pixel, computed in one buffer of the size of the result."""
 
     def __init__(self, example: Tensor, size: tuple[int, int]):
         self.total = example.new_zeros(len(example), *size, dtype=torch.float32)
@@ -109,10 +109,10 @@ class _Mean:
 
 
 class _TokenMean:
-    """Regions averaged cell by cell; tokens averaged with the mass of their regions as weights."""
+    """Regions averaged cell by cell; tokens averaged, weighted by the mass of their regions."""
 
     def __init__(self, example: ImageTokens, box: tuple[int, int, int, int], size: tuple[int, int]):
-        # whole pixels; a quotient of quotients is not quite, and would begin another row of cells
+        # rounded to whole pixels: the quotient has a rounding error, which could add another row of cells
         self.strides = (round((box[2] - box[0]) / example.extent[0]), round((box[3] - box[1]) / example.extent[1]))
         self.extent = (size[0] / self.strides[0], size[1] / self.strides[1])
         self.regions = _Mean(example.regions, tuple(-int(-length // 1) for length in self.extent))

@@ -5,30 +5,30 @@ import torch
 from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor, nn
 
-ROWS = 64  # that are summed at a time
+ROWS = 64  # summed at a time
 
 
 class TestTimeAugmentation(nn.Module):
     """The mean of the class probabilities over scales and, if asked, mirror images.
 
-    Scores of per-pixel heads become probabilities first; a head whose scores are probabilities already
-    (``scores_are_probabilities``, as those of `MaskFormerHead`) is averaged as it is. Token metrics are those of the
-    unflipped view whose size is nearest to the image's: a region of a token is no class, and is not averaged.
+    Scores of per-pixel heads are turned into probabilities first; scores that are probabilities already (the head's
+    ``scores_are_probabilities``, as in `MaskFormerHead`) are averaged as they are. Regions and tokens are not averaged:
+    they are those of the unflipped view whose size is closest to the image's.
     """
 
-    __test__ = False  # no test case, whatever its name begins with
+    __test__ = False  # not a test case, despite its name
 
     def __init__(self, model: nn.Module, *, min_sizes: list[int], max_size: int, flip: bool, probabilities: bool):
         """
         Args:
-            model: as `SGRSegmentor`, in inference, or one in a `SlidingWindow`.
-            min_sizes: lengths of the shorter edge, pixels.
-            max_size: at most so long becomes the longer edge.
-            flip: add the mirror image of every scale.
-            probabilities: the model's "sem_seg" are probabilities, not logits.
+            model: with the inputs and outputs of `SGRSegmentor` in inference, or a `SlidingWindow` around one.
+            min_sizes: lengths of the shorter edge in pixels, one for each scale.
+            max_size: maximum length of the longer edge in pixels.
+            flip: add the mirror image at every scale.
+            probabilities: whether the model's "sem_seg" are probabilities, not logits.
 
         Raises:
-            ValueError: without a size.
+            ValueError: if ``min_sizes`` is empty, or a length is not positive.
         """
         super().__init__()
         if not min_sizes or min(min_sizes) < 1:
@@ -40,7 +40,7 @@ class TestTimeAugmentation(nn.Module):
         self.probabilities = probabilities
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """As the model, but "sem_seg" holds probabilities: "sem_seg" (C, height, width) and, with SGR, "sgr"."""
+        """As the model, but with probabilities: "sem_seg" (C, height, width) and, with SGR, "sgr"."""
         return [self._predict(x) for x in batched_inputs]
 
     def _predict(self, x: dict) -> dict:
@@ -59,14 +59,14 @@ class TestTimeAugmentation(nn.Module):
         return results | {"sem_seg": total.div_(len(views) * (1 + self.flip))}
 
     def _add(self, total: Tensor, scores: Tensor, flipped: bool) -> None:
-        """Add the probabilities of a view to the sum (C, height, width), some rows at a time: no third map that big."""
+        """Add the probabilities of a view to the sum (C, height, width), a few rows at a time to save memory."""
         for part, goal in zip(scores.split(ROWS, dim=1), total.split(ROWS, dim=1), strict=True):
             part = (part.flip(-1) if flipped else part).float()
             goal.add_(part if self.probabilities else part.softmax(0))
 
 
 def resize_shortest(image: Tensor, min_size: int, max_size: int) -> Tensor:
-    """(3, H, W) resized as in training: the shorter edge to ``min_size``, unless the longer one gets too long."""
+    """Resize (3, H, W) as in training: the shorter edge to ``min_size``, or less to keep the longer in ``max_size``."""
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
     resized = ResizeShortestEdge(min_size, max_size).get_transform(pixels).apply_image(pixels)
     return torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))

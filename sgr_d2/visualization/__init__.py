@@ -1,4 +1,4 @@
-"""Pictures of what a model made of an image, and the curves of a run."""
+"""Pictures of a model's results, and the curves of a run."""
 
 from sgr_d2.visualization.curves import plot_curves
 from sgr_d2.visualization.detection_pictures import DetectionPictureWriter, InstanceTruth

@@ -1,4 +1,4 @@
-"""A white sheet to put images and short texts on. All positions and sizes are pixels, (left, top)."""
+"""A white sheet for images and short texts. All positions and sizes are in pixels, (left, top)."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ _OUTLINE_COLOR = (150, 150, 150)
 
 
 class Canvas:
-    """A white image that grows by pasting and writing; ``pixels()`` returns it.
+    """A white image to paste and write on; ``pixels()`` returns it.
 
     Args:
         width: width of the sheet.
@@ -31,7 +31,7 @@ class Canvas:
     def text(
         self, text: str, left: int, top: int, size: int, *, bold: bool = False, muted: bool = False, max_width: int = 0
     ) -> None:
-        """Write one line, cut with an ellipsis where it is wider than ``max_width`` (0: never)."""
+        """Write one line, truncated with an ellipsis if it is wider than ``max_width`` (0: never)."""
         if max_width:
             text = shortened(text, size, max_width, bold=bold)
         color = MUTED_COLOR if muted else TEXT_COLOR
@@ -61,7 +61,7 @@ def text_width(text: str, size: int, *, bold: bool = False) -> int:
 
 
 def shortened(text: str, size: int, max_width: int, *, bold: bool = False) -> str:
-    """Cut ``text`` so that it fits, with an ellipsis at its end if it does not."""
+    """Return ``text``, truncated with an ellipsis if it is wider than ``max_width``."""
     if text_width(text, size, bold=bold) <= max_width:
         return text
     while text and text_width(text + "…", size, bold=bold) > max_width:

@@ -1,4 +1,4 @@
-"""How often each class occurs, and how many components the images have, as a picture."""
+"""Draws how often each class occurs, and how many components the images have."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-# Bars of one column: more classes go on in the next.
+# Bars per column; further classes go into the next one.
 _ROWS = 60
 _BAR_COLOR, _SMALL_COLOR, _CUT_COLOR = "#0072B2", "#E69F00", "#D55E00"
 _TEXT = {"fontsize": 9, "color": "#333333"}
@@ -24,14 +24,14 @@ def plot_class_frequencies(
     max_components: int,
     out_png: str | Path,
 ) -> None:
-    """Draw the classes by frequency, and the histogram of components an image.
+    """Draw the classes by frequency, and a histogram of the components per image.
 
     Args:
-        title: over all of it.
+        title: of the picture.
         classes: C names.
-        pixels: (C,) labelled pixels of each class.
-        components: (N, 3) components kept, too small, cut, of N images; N may be 0.
-        min_area, max_components: the limits that decided.
+        pixels: (C,) number of labelled pixels of each class.
+        components: (N, 3) numbers of components kept, too small, and cut, of N images; N may be 0.
+        min_area, max_components: the limits that were applied.
         out_png: where to write the picture; its folder is created.
     """
     columns = -(-len(classes) // _ROWS)
@@ -75,13 +75,13 @@ def _label(name: str, share: float) -> str:
 
 
 def _draw_components(axes: Axes, components: np.ndarray, min_area: int, max_components: int) -> None:
-    _tidy(axes, "components an image", "y")
+    _tidy(axes, "components per image", "y")
     axes.set_title("Components, at full size", loc="left", fontsize=10)
     axes.set_box_aspect(0.75)
     axes.set_anchor("NW")
     if not len(components):
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no labels in order", ha="center", va="center", transform=axes.transAxes, color="#888888")
+        axes.text(0.5, 0.5, "no valid labels", ha="center", va="center", transform=axes.transAxes, color="#888888")
         return
     kept, small, cut = components.T
     upper = max(2, int((kept + small + cut).max()) + 1)

@@ -1,4 +1,4 @@
-"""Losses and one metric over the iterations of a run, from the lines that Detectron2's ``JSONWriter`` appends."""
+"""Plots losses and one metric over the iterations of a run, from the lines that Detectron2's ``JSONWriter`` writes."""
 
 import json
 import logging
@@ -11,13 +11,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 logger = logging.getLogger(__name__)
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; the total is black.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the total is black.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D00")
 _TOTAL_COLOR = "#222222"
 _STYLE = {"fontsize": 10, "color": "#333333"}
-# The smoothed line averages about this share of the points of a curve.
+# The smoothed line averages about this fraction of the points of a curve.
 _SMOOTHING_SHARE = 0.06
-# A curve with fewer points is drawn as it is, with a marker on each.
+# A curve with fewer points is drawn as it is, with a marker at each.
 _MIN_SMOOTHED = 30
 
 # Evaluators whose figures are percentages.
@@ -30,8 +30,8 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path, metric: str = "se
     """Draw the losses (left) and a metric (right) of a run.
 
     Args:
-        metrics_json: Detectron2's ``metrics.json``. A run that was resumed continues its own lines: of an iteration
-            that occurs twice the later value counts, and what an abandoned run had beyond it is dropped.
+        metrics_json: Detectron2's ``metrics.json``. A resumed run appends to it: for an iteration that occurs twice the
+            later value is used, and values of the interrupted run after that iteration are dropped.
         out_png: where to write the picture; its folder is created.
         metric: "task/name", drawn for every data set; "data set/task/name" for one of several.
 
@@ -59,7 +59,7 @@ def read_series(metrics_json: str | Path) -> Series:
             if name == "iteration" or not isinstance(value, int | float):
                 continue
             points = found.setdefault(name, {})
-            # Within one run the iterations of a name ascend: a step back is a resume, which replaces what follows.
+            # Within one run the iterations of a name increase: a step back is a resume, which replaces what follows.
             while points and next(reversed(points)) >= iteration:
                 points.popitem()
             points[iteration] = float(value)
@@ -82,10 +82,10 @@ def _read_rows(path: Path) -> list[dict]:
         else:
             broken.append(number)
     if broken and not rows:
-        raise ValueError(f"{path}: line {broken[0]} is no JSON object; expected the metrics.json of a training run.")
+        raise ValueError(f"{path}: line {broken[0]} is not a JSON object; expected metrics.json of a training run.")
     if broken:  # a run that was killed leaves half a line
         logger.warning(
-            "%s: skipped %d lines that are no JSON object, the first is line %d", path, len(broken), broken[0]
+            "%s: skipped %d lines that are not JSON objects, the first is line %d", path, len(broken), broken[0]
         )
     return rows
 
@@ -115,7 +115,7 @@ def _draw_scores(axes: Axes, series: Series, metric: str) -> None:
     shown = metric.removeprefix("sem_seg/")
     percent = metric.split("/")[-2:][0] in _PERCENT
     drawn = False
-    # A value of iteration i is that after i + 1 steps, but the evaluation after the last step counts it already.
+    # The value at iteration i is from after i + 1 steps, but that of the final evaluation is one iteration later.
     last = max((series[name][0].max() for name in series if name == "total_loss"), default=np.inf)
     for name, color in zip(names, _COLORS * (1 + len(names) // len(_COLORS)), strict=False):
         iterations, values = _finite(*series[name])
@@ -141,7 +141,7 @@ def _draw_line(axes: Axes, iterations: np.ndarray, values: np.ndarray, color: st
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Average over a window centred on each point, cut symmetrically at both ends so that it does not lag."""
+    """Average over a window centred on each point, which shrinks symmetrically at both ends, so that nothing lags."""
     radius = max(1, round(_SMOOTHING_SHARE * len(values) / 2))
     index = np.arange(len(values))
     reach = np.minimum(radius, np.minimum(index, index[::-1]))

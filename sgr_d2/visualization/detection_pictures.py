@@ -1,4 +1,4 @@
-"""Pictures of some images of a test set of a detector, drawn while it is evaluated: no second pass of the model."""
+"""Pictures of some test images for a detector, drawn during the evaluation, without a second pass of the model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from sgr_d2.visualization.panels import resize_image
 from sgr_d2.visualization.pictures import SheetWriter
 from sgr_d2.visualization.sheet import Classes
 
-# Detections below it are not drawn.
+# Detections below this score are not drawn.
 MIN_SCORE = 0.5
 
 
@@ -45,9 +45,9 @@ class DetectionPictureWriter(SheetWriter):
         Args:
             output_dir, num_images, file_names: see `SheetWriter`.
             read_image: path -> (H, W, 3) uint8 RGB.
-            truth_of: path -> its instances, in pixels of the image's file.
+            truth_of: path -> its instances, in pixels of the image file.
             class_names: C names.
-            class_colors: C RGB triples, or None for colours of our own.
+            class_colors: C RGB triples, or None for generated colours.
             ignore_label: value of ``InstanceTruth.labels`` where there is no instance.
 
         Raises:
@@ -59,7 +59,7 @@ class DetectionPictureWriter(SheetWriter):
         self._classes = Classes(class_names, checked_class_colors(len(class_names), class_colors), ignore_label)
 
     def draw(self, file_name: str, output: dict) -> np.ndarray:
-        """From ``instances`` and, of a model with SGR, ``sgr`` ``ImageTokens``."""
+        """Draw ``instances`` and, for a model with SGR, the ``ImageTokens`` ``sgr``."""
         image, truth = self._read_image(file_name), self._truth_of(file_name)
         prediction = shown_detections(output["instances"])
         size = output["instances"].image_size
@@ -70,7 +70,7 @@ class DetectionPictureWriter(SheetWriter):
 
 
 def shown_detections(instances: Instances) -> Detections:
-    """The detections of a model that are sure enough to be shown."""
+    """The detections with a score of at least ``MIN_SCORE``."""
     instances = instances[instances.scores >= MIN_SCORE].to("cpu")
     masks = instances.pred_masks.numpy().astype(bool) if instances.has("pred_masks") else None
     boxes, classes = instances.pred_boxes.tensor.numpy(), instances.pred_classes.numpy()

@@ -1,4 +1,4 @@
-"""Boxes and masks over an image, and the sheet of one image of a detector: truth, detections, tokens.
+"""Draws boxes and masks over an image, and a detector's sheet for one image: truth, detections, tokens.
 
 Shape legend: N detections, H x W image, h x w panel, C classes.
 """
@@ -22,13 +22,13 @@ _TEXT_SIZE = 10
 
 
 class Detections(NamedTuple):
-    """What is, or was found, in an image.
+    """The true or the detected objects in an image.
 
     Attributes:
         boxes: (N, 4) left, top, right, bottom in pixels of the image.
         classes: (N,) integers.
         scores: (N,) probabilities; None for the truth.
-        masks: (N, H, W) bool; None for boxes alone.
+        masks: (N, H, W) bool; None if there are only boxes.
     """
 
     boxes: np.ndarray
@@ -47,17 +47,17 @@ def draw_detection_sheet(
     components: ComponentMap | None = None,
     max_regions: int = 10,
 ) -> np.ndarray:
-    """Draw what a detector made of one image.
+    """Draw a detector's results for one image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         truth: None if unknown.
-        prediction: those to be shown.
+        prediction: the detections to show.
         classes: names and colours; ``ignore_label`` is the value of ``labels`` where there is no instance.
-        tokens: regions of the image; None, for a model without SGR, leaves out everything about tokens.
+        tokens: regions of the image; None for a model without SGR, to leave out everything about tokens.
         labels: (H, W) true class of each pixel, for the titles of the regions; None if unknown.
-        components: the true instances; their contours are drawn over the tokens.
-        max_regions: how many regions are shown one by one, those that cover most first.
+        components: the true instances, whose contours are drawn over the tokens.
+        max_regions: number of single regions to show, largest first.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -81,7 +81,7 @@ def draw_detection_sheet(
 
 
 def detection_panel(image: np.ndarray, found: Detections, classes: Classes, size: tuple[int, int]) -> np.ndarray:
-    """Paint masks and boxes in the colours of their classes, the surest on top: (h, w, 3) uint8.
+    """Paint masks and boxes in the colours of their classes, the highest score on top: (h, w, 3) uint8.
 
     Args:
         image: (H, W, 3) uint8 RGB.

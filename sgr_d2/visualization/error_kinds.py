@@ -1,4 +1,4 @@
-"""Where the IoU of each class is lost, as stacked bars."""
+"""Draws where the IoU of each class is lost, as stacked bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-# Right, then the kinds of errors; Okabe and Ito's colours, which colour-blind readers tell apart.
+# Correct pixels, then the kinds of errors; Okabe and Ito's colours, which colour-blind readers can distinguish.
 _RIGHT = "#D9D9D9"
 _COLORS = ("#D55E00", "#0072B2", "#E69F00", "#CC79A7")
 
@@ -15,13 +15,13 @@ _COLORS = ("#D55E00", "#0072B2", "#E69F00", "#CC79A7")
 def draw_error_kinds(
     figures: Mapping[str, float], kinds: Sequence[str], classes: Sequence[str], title: str, out_png: str | Path
 ) -> None:
-    """Draw a bar of 100 % a class, those without labels left out, and one of the mean.
+    """Draw one bar of 100 % for each class that has labels, and one for the mean.
 
     Args:
         figures: of `sgr_d2.evaluation.ErrorKindsEvaluator`: ``KIND-CLASS`` and ``KIND`` in percent.
-        kinds: their names, from the left of the bars on.
-        classes: from above.
-        title: over the picture.
+        kinds: their names, from left to right.
+        classes: their names, from top to bottom.
+        title: of the picture.
         out_png: where to write it; its folder is created.
     """
     shown = [name for name in classes if not math.isnan(figures[f"{kinds[0]}-{name}"])]

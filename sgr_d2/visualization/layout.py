@@ -1,4 +1,4 @@
-"""Where things go on a sheet: a row of large panels, the legend, rows of smaller panels. All sizes are pixels."""
+"""The layout of a sheet: a row of large panels, the legend, rows of smaller panels. All sizes are in pixels."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from sgr_d2.visualization.canvas import Canvas, shortened, text_width
 
 MARGIN = 20
 GAP = 14
-# No column is narrower, whatever the image's shape: titles need the room.
+# Minimum for images of any shape: titles need the room.
 MIN_COLUMN_WIDTH = 220
 TITLE_SIZE = 16
 TEXT_SIZE = 13
 SWATCH = 13
-# From a swatch's left edge to the text beside it.
+# From the left edge of a swatch to the text next to it.
 INDENT = SWATCH + 6
 TITLE_HEIGHT = 26
 CAPTION_HEIGHT = 38
@@ -22,7 +22,7 @@ _LEGEND_SPACING = 18
 
 
 class Cell(NamedTuple):
-    """A panel (h, w, 3) and what stands above it; a caption and a swatch belong to small panels only."""
+    """A panel (h, w, 3) with the texts above it; only small panels have a caption and a swatch."""
 
     panel: np.ndarray
     title: str
@@ -44,9 +44,10 @@ def columns_of(width: int) -> tuple[int, int]:
 
 
 def lay_out(large: list[Cell], legend: list[LegendEntry], small: list[Cell]) -> np.ndarray:
-    """Draw a sheet of one row of large panels, the legend below, and as many rows of small panels as it takes.
+    """Draw a sheet: one row of large panels, the legend, and as many rows of small panels as needed.
 
-    The panels of ``large`` have one size; so have those of ``small``, which ``columns_of`` the inner width tells.
+    All panels of ``large`` have the same size, as have those of ``small``, which follows from ``columns_of`` the inner
+    width.
     """
     column = column_width(large[0].panel.shape[1])
     inner = inner_width(len(large), column)
@@ -71,7 +72,7 @@ def lay_out(large: list[Cell], legend: list[LegendEntry], small: list[Cell]) -> 
 
 
 def column_width(panel_width: int) -> int:
-    """Return the width of a column that holds panels of that width."""
+    """Return the width of a column for panels of the given width."""
     return max(panel_width, MIN_COLUMN_WIDTH)
 
 

@@ -1,4 +1,4 @@
-"""Colours: K for tokens, chosen to differ for colour-blind readers too, and those of classes.
+"""Colours of tokens, chosen to be distinct for colour-blind readers too, and of classes.
 
 Shape legend: K tokens, C classes, N colours.
 """
@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-# Shown where the truth is ignored, and on what is not drawn.
+# For pixels that are ignored or belong to no class.
 IGNORE_COLOR = (226, 226, 226)
-# The most tokens that colours are chosen for; beyond, they repeat.
+# The number of token colours; beyond, they repeat.
 MAX_TOKEN_COLORS = 1024
 
 # Linear RGB to the cone response of OKLab and on to its axes (B. Ottosson, "A perceptual color space", 2020).
@@ -28,21 +28,21 @@ _LAB = np.array(
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
-# What red-blind and green-blind readers see (Machado, Oliveira, Fernandes, 2009, severity 1), on linear RGB.
+# What red-blind and green-blind readers see (Machado, Oliveira, Fernandes, 2009, severity 1), for linear RGB.
 _PROTAN = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
 _DEUTAN = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
-# Lightness and chroma of token colours: visible on a dark and on a light image, neither grey nor glaring.
+# Lightness and chroma of token colours: visible on dark and light images, neither grey nor glaring.
 _LIGHTNESS = (0.50, 0.90)
 _CHROMA = (0.07, 0.19)
-# Token k + 1 has to differ this much more from token k than the nearest two of all do.
+# Token k + 1 has to differ from token k by this factor more than from the others.
 _NEIGHBOUR_FACTOR = 2.5
 
 
 def token_colors(num_tokens: int) -> np.ndarray:
     """Return (K, 3) uint8 RGB colours of tokens.
 
-    They are picked one after the other, each as far as possible from all before it in the eyes of normal, red-blind
-    and green-blind readers. So token k has the same colour for every K, and small K get the clearest colours.
+    They are chosen one after the other, each as distinct as possible from all previous ones for readers with normal,
+    red-blind and green-blind vision. So token k has the same colour for every K, and small K get the clearest colours.
 
     Raises:
         ValueError: if ``num_tokens`` is negative.
@@ -53,7 +53,7 @@ def token_colors(num_tokens: int) -> np.ndarray:
 
 
 def class_colors(num_classes: int, colors: Sequence[Sequence[int]] | None = None) -> np.ndarray:
-    """Return (C, 3) uint8 RGB colours of classes: ``colors`` of the metadata, or the tokens' where it has none.
+    """Return (C, 3) uint8 RGB colours of classes: ``colors`` of the metadata, or if it has none those of tokens.
 
     Raises:
         ValueError: if ``colors`` is not a list of ``num_classes`` RGB triples in 0..255.
@@ -69,7 +69,7 @@ def class_colors(num_classes: int, colors: Sequence[Sequence[int]] | None = None
 
 
 def colorize(labels: np.ndarray, colors: np.ndarray, ignore_label: int) -> np.ndarray:
-    """Paint a label map (H, W) with (C, 3) colours: (H, W, 3) uint8; what is no class gets ``IGNORE_COLOR``."""
+    """Paint a label map (H, W) with (C, 3) colours: (H, W, 3) uint8; pixels of no class get ``IGNORE_COLOR``."""
     num_classes = len(colors)
     table = np.concatenate([colors, np.array([IGNORE_COLOR])]).astype(np.uint8)
     known = (labels >= 0) & (labels < num_classes) & (labels != ignore_label)
@@ -77,7 +77,7 @@ def colorize(labels: np.ndarray, colors: np.ndarray, ignore_label: int) -> np.nd
 
 
 def oklab(colors: np.ndarray) -> np.ndarray:
-    """Convert (N, 3) sRGB in 0..255 to OKLab (N, 3), in which distances are about as the eye sees them."""
+    """Convert (N, 3) sRGB in 0..255 to OKLab (N, 3), in which distances are approximately those perceived."""
     return _oklab(_linear(colors))
 
 

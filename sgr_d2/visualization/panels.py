@@ -1,4 +1,4 @@
-"""The single images of a picture: photograph, labels, tokens with components, one region.
+"""The panels of a picture: photograph, labels, tokens with components, one region.
 
 Shape legend: h x w panel, H_img x W_img image, C classes. All panels are (h, w, 3) uint8 RGB.
 """
@@ -10,7 +10,7 @@ from sgr_d2.labels import resize_nearest
 from sgr_d2.visualization.palette import colorize
 from sgr_d2.visualization.regions import RegionMaps
 
-# Contours are drawn this many times finer and averaged, which makes them thin and smooth.
+# Contours are drawn at this multiple of the resolution and averaged, which makes them thin and smooth.
 _OVERSAMPLING = 3
 _CONTOUR_COLOR = np.array([255, 255, 255], dtype=np.float32)
 # How much of the image stays visible below regions, and how strongly a region of probability 1 covers it.
@@ -20,7 +20,7 @@ _OPACITY = 0.85
 
 
 def panel_size(height: int, width: int, max_height: int, max_width: int) -> tuple[int, int]:
-    """Return the largest (h, w) of the image's shape that fits, at least one pixel each."""
+    """Return the largest (h, w) of the image's aspect ratio that fits, at least one pixel each."""
     scale = min(max_height / height, max_width / width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -41,12 +41,12 @@ def label_panel(labels: np.ndarray, colors: np.ndarray, ignore_label: int, size:
 def token_panel(
     image: np.ndarray, maps: RegionMaps, colors: np.ndarray, component_ids: np.ndarray | None
 ) -> np.ndarray:
-    """Paint each pixel in the colour of its strongest token, as opaque as that region is probable.
+    """Paint each pixel in the colour of its strongest token, with the region's probability as opacity.
 
     Args:
-        image: (h, w, 3) uint8 at panel size, shown in grey below.
+        image: (h, w, 3) uint8 at panel size, shown in grey underneath.
         colors: (K, 3) uint8 of the tokens.
-        component_ids: (H_img, W_img) integers; their contours are drawn on top.
+        component_ids: (H_img, W_img) integers, whose contours are drawn on top; None for no contours.
     """
     owner, strength = maps.owners()
     top = colors[owner] if len(maps) else np.zeros_like(image)

@@ -1,4 +1,4 @@
-"""Pictures of some images of a test set, drawn while it is evaluated: no second pass of the model."""
+"""Pictures of some test images, drawn during the evaluation, without a second pass of the model."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 class SheetWriter(DatasetEvaluator):
     """Writes ``output_dir/<stem of the image file>.png`` for ``num_images`` images, evenly spread over the data set.
 
-    The images are chosen by file name beforehand, so each of several processes draws those that it meets, and
-    two evaluations of one data set draw the same images.
+    The images are chosen by file name in advance, so each of several processes draws those that it evaluates, and two
+    evaluations of a data set draw the same images.
     """
 
     def __init__(self, *, output_dir: str | Path, num_images: int, file_names: Sequence[str]):
         """
         Args:
-            output_dir: created if missing; it holds these pictures alone, other .png files are removed.
-            num_images: how many; at most all.
+            output_dir: created if missing; other .png files in it are removed.
+            num_images: number of images to draw; may exceed the number of images.
             file_names: all images, in the order of the data set.
 
         Raises:
@@ -41,18 +41,18 @@ class SheetWriter(DatasetEvaluator):
         self._num_written = 0
 
     def draw(self, file_name: str, output: dict) -> np.ndarray:
-        """The picture of an image from what the model gave for it: (H, W, 3) uint8 RGB."""
+        """The picture of an image from the model's output for it: (H, W, 3) uint8 RGB."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Begin an evaluation; pictures of an earlier one that drew others go, for they may be another model's."""
+        """Start an evaluation, and remove other pictures of an earlier one, which may be of another model."""
         self._num_written = 0
         for path in self._output_dir.glob("*.png"):
             if path.name not in self._names.values():
                 path.unlink(missing_ok=True)  # another process may have been faster
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Draw the chosen images of a batch: data set dicts with ``file_name``, and what the model gave for them."""
+        """Draw the chosen images of a batch: data set dicts with ``file_name``, and the model's outputs for them."""
         for item, output in zip(inputs, outputs, strict=True):
             name = self._names.get(item["file_name"])
             if name is not None:
@@ -62,7 +62,7 @@ class SheetWriter(DatasetEvaluator):
                 self._num_written += 1
 
     def evaluate(self) -> None:
-        """Report where the pictures are; there is no figure to return."""
+        """Log where the pictures are; there are no figures to return."""
         if self._num_written:
             logger.info("Wrote %d pictures to %s", self._num_written, self._output_dir)
 
@@ -74,11 +74,11 @@ class PictureWriter(SheetWriter):
         output_dir, num_images: see `SheetWriter`.
         read_image: path -> (H, W, 3) uint8 RGB.
         read_label: path -> (H, W) integer labels.
-        components_of: labels -> their components; None draws no contours.
-        label_files: label path of each image path, in the order of the data set; a label path of None: no truth.
+        components_of: labels -> their components; None to draw no contours.
+        label_files: {image path: label path, or None without truth}, in the order of the data set.
         class_names: C names.
-        class_colors: C RGB triples, or None for colours of our own.
-        ignore_label: the label value that is no class.
+        class_colors: C RGB triples, or None for generated colours.
+        ignore_label: the label of pixels that belong to no class.
 
     Raises:
         ValueError: if ``num_images`` is negative or the colours do not fit the names.
@@ -105,7 +105,7 @@ class PictureWriter(SheetWriter):
         self._classes = Classes(class_names, checked_class_colors(len(class_names), class_colors), ignore_label)
 
     def draw(self, file_name: str, output: dict) -> np.ndarray:
-        """From ``sem_seg`` (C, H, W) scores and, of a model with SGR, ``sgr`` ``ImageTokens``.
+        """Draw ``sem_seg`` (C, H, W) scores and, for a model with SGR, the ``ImageTokens`` ``sgr``.
 
         The picture has the size of the scores; image and truth are resized to it.
         """
@@ -124,7 +124,7 @@ class PictureWriter(SheetWriter):
 def picture_names(file_names: Sequence[str], num_images: int) -> dict[str, str]:
     """Choose at most ``num_images`` files, evenly spread, and name their pictures: {file name: "<stem>.png"}.
 
-    Files of the same stem, from different folders, get their position in front: "12_frame.png".
+    Files of the same stem, from different folders, get their position as a prefix: "12_frame.png".
     """
     total = len(file_names)
     number = min(num_images, total)

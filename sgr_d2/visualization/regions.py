@@ -1,4 +1,4 @@
-"""Regions at picture resolution: who owns a pixel, how much a token covers, which class it mostly means.
+"""Regions at picture resolution: which token owns a pixel, how much a token covers, which class it mostly means.
 
 Shape legend: K tokens, H x W token grid, h x w picture, C classes.
 """
@@ -9,18 +9,18 @@ import numpy as np
 
 from sgr_d2.structures import ImageTokens
 
-# Regions that cover less of the image (a share of 1) are not shown one by one.
+# Regions that cover a smaller fraction of the image are not shown one by one.
 MIN_COVER = 1e-3
 
 
 class RegionSummary(NamedTuple):
-    """What a title says about a region.
+    """The information in the title of a region.
 
     Attributes:
         token: index of the token.
         cover: mean of the region over the image, 0..1.
-        label: the class with the largest share, or None where no truth is known.
-        share: its share of the region's mass on labelled pixels, 0..1.
+        label: the class with the largest share, or None if no truth is known.
+        share: its fraction of the region's mass on labelled pixels, 0..1.
     """
 
     token: int
@@ -30,11 +30,11 @@ class RegionSummary(NamedTuple):
 
 
 class RegionMaps:
-    """The regions of one image, read at any resolution; the grid may extend past the image (``ImageTokens.extent``).
+    """The regions of one image, read at any resolution; the grid may extend beyond the image (``ImageTokens.extent``).
 
     Args:
-        tokens: what the model returned for the image.
-        size: (h, w) of the picture, pixels.
+        tokens: the model's output for the image.
+        size: (h, w) of the picture, in pixels.
 
     Raises:
         ValueError: if the regions are not (K, H, W) or the extent does not fit them.
@@ -66,7 +66,7 @@ class RegionMaps:
         size = (len(self._rows), len(self._columns))
         owner = np.zeros(size, dtype=np.int64)
         strength = np.zeros(size, dtype=np.float32)
-        for token in range(len(self)):  # one at a time: K maps of the picture's size would fill the memory
+        for token in range(len(self)):  # one at a time: K maps at full size would take too much memory
             probability = self.map_of(token)
             higher = probability > strength
             owner[higher] = token
@@ -78,10 +78,10 @@ class RegionMaps:
         return np.einsum("khw,h,w->k", self._regions, self._rows.mean(axis=0), self._columns.mean(axis=0))
 
     def strongest(self, number: int, labels: np.ndarray | None, num_classes: int) -> list[RegionSummary]:
-        """Return the ``number`` regions that cover most, largest first; those under ``MIN_COVER`` are left out.
+        """Return the ``number`` largest regions, largest first; those that cover less than ``MIN_COVER`` are left out.
 
         Args:
-            labels: (h, w) truth at picture resolution; values outside 0..C-1 are ignored. None: no truth is known.
+            labels: (h, w) truth at picture resolution, values outside 0..C-1 are ignored; None if unknown.
         """
         cover = self.cover()
         order = np.argsort(-cover, kind="stable")[:number]

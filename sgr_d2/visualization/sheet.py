@@ -1,4 +1,4 @@
-"""One sheet for one image: image, truth, prediction, tokens; the classes; the strongest regions one by one.
+"""The sheet for one image: image, truth, prediction, tokens; the classes; the largest regions one by one.
 
 Shape legend: H x W image (pixels), C classes, K tokens.
 """
@@ -31,19 +31,19 @@ from sgr_d2.visualization.panels import (
 )
 from sgr_d2.visualization.regions import RegionMaps, RegionSummary
 
-# The panels of the top row fit into this box, those of single regions into one as wide as their column.
+# The panels of the top row fit into this box, those of single regions into one of the width of their column.
 PANEL_WIDTH = 300
 PANEL_MAX_HEIGHT = 400
 REGION_MAX_HEIGHT = 280
 
 
 class Classes(NamedTuple):
-    """How the classes are called and painted.
+    """Names and colours of the classes.
 
     Attributes:
         names: C names.
         colors: (C, 3) uint8 RGB.
-        ignore_label: the label value that is no class.
+        ignore_label: the label of pixels that belong to no class.
     """
 
     names: Sequence[str]
@@ -60,22 +60,22 @@ def draw_sheet(
     components: ComponentMap | None = None,
     max_regions: int = 10,
 ) -> np.ndarray:
-    """Draw what the model made of one image.
+    """Draw the model's results for one image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         truth: (H, W) integer labels, or None if unknown.
         prediction: (H, W) integer labels.
         classes: names and colours.
-        tokens: regions of the image; None, for a model without SGR, leaves out everything about tokens.
-        components: their contours are drawn over the tokens.
-        max_regions: how many regions are shown one by one, those that cover most first.
+        tokens: regions of the image; None for a model without SGR, to leave out everything about tokens.
+        components: their contours are drawn over the tokens; None for no contours.
+        max_regions: number of single regions to show, largest first.
 
     Returns:
         (H', W', 3) uint8 RGB; at most 1,282 pixels wide, however large the image.
 
     Raises:
-        ValueError: if image, truth, prediction and components do not have one size, or there is no pixel.
+        ValueError: if image, truth, prediction and components differ in size, or there is no pixel.
     """
     _check_sizes(image, truth, prediction, components)
     large = _large_cells(image, truth, prediction, classes, tokens, components)
@@ -147,7 +147,7 @@ def _region_cells(
 
 
 def _region_title(summary: RegionSummary, names: Sequence[str], width: int) -> str:
-    """ "token 17 · Car 93 %"; a long class name is cut, never the share."""
+    """ "token 17 · Car 93 %"; a long class name is truncated, the percentage never."""
     start = f"token {summary.token}"
     if summary.label is None:
         return start
@@ -156,7 +156,7 @@ def _region_title(summary: RegionSummary, names: Sequence[str], width: int) -> s
 
 
 def _legend(truth: np.ndarray | None, prediction: np.ndarray, classes: Classes) -> list[LegendEntry]:
-    """The classes that occur, in their order, and at the end "ignored" if some pixel is of no class."""
+    """The classes that occur, in their order, followed by "ignored" if any pixel belongs to no class."""
     shown = [np.unique(labels) for labels in (truth, prediction) if labels is not None]
     values = set(np.concatenate(shown).tolist())
     known = [c for c in range(len(classes.names)) if c in values and c != classes.ignore_label]

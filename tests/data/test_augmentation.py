@@ -135,8 +135,8 @@ def test_at_test_the_image_is_scaled_at_most(cfg):
         ("MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE_TRAIN must be"),
         ("FORMAT", "L", r"INPUT\.FORMAT = 'L': choose from \['RGB', 'BGR'\]"),
         ("CROP.TYPE", "square", r"INPUT\.CROP\.TYPE = 'square': choose from \['relative_range', .*\]"),
-        ("CROP.SIZE", [1.5, 1], r"INPUT\.CROP\.SIZE must be two shares .* 'relative_range'; got \(1\.5, 1\)"),
-        ("CROP.SIZE", [0.5, 0.5, 0.5], r"INPUT\.CROP\.SIZE must be two shares"),
+        ("CROP.SIZE", [1.5, 1], r"INPUT\.CROP\.SIZE must be two fractions .* 'relative_range'; got \(1\.5, 1\)"),
+        ("CROP.SIZE", [0.5, 0.5, 0.5], r"INPUT\.CROP\.SIZE must be two fractions"),
     ],
 )
 def test_bad_keys(cfg, key, value, message):

@@ -143,7 +143,7 @@ def test_no_names_and_no_classes():
 
 def test_colours_are_one_a_class(register):
     register("painted", colors=[(1, 2, 3)])
-    with pytest.raises(ValueError, match="'painted' has 1 stuff_colors for 2 stuff_classes: give one to each"):
+    with pytest.raises(ValueError, match="'painted' has 1 stuff_colors for 2 stuff_classes: give one per class"):
         metadata_of(["painted"])
 
 

@@ -62,7 +62,7 @@ def test_sizes_that_differ(record, scene):
     Image.fromarray(scene.T.copy()).save(record["sem_seg_file_name"])
     ((kind, message),) = check_pair(record, rules=RULES).errors
     assert kind == "sizes differ"
-    assert message.endswith(f"has 37x53 pixels (width x height), {record['file_name']} 53x37. Is one of them turned?")
+    assert message.endswith(f"has 37x53 pixels (width x height), {record['file_name']} 53x37. Is one of them rotated?")
 
 
 def test_values_out_of_range_are_named_and_the_rest_is_counted(record, scene):
@@ -168,7 +168,7 @@ def summed(num_classes: int, *images: dict[int, int]) -> DatasetCheck:
         ([{1: 50, 2: 40}, {3: 30, 255: 9}], r"Labels look shifted by one: class 0 \(c0\) never occurs"),
         ([{0: 50, 1: 40}, {2: 30, 255: 9}], r"Labels may be shifted by one: the last class \(c3\) never occurs"),
         ([{0: 70, 1: 10}, {2: 10, 3: 10}], r"Label 0 \(c0\) covers 70 % of the pixels and the ignore label 255 never"),
-        ([{0: 30, 1: 30}, {2: 30, 3: 10, 11: 5}], "The only value that is no class is 11.*Does 11 mean 'not labelled'"),
+        ([{0: 30, 1: 30}, {2: 30, 3: 10, 11: 5}], "only value that is not a class is 11.*Does 11 mean 'not labelled'"),
         (
             [{0: 70, 255: 10}, {0: 10}],
             r"Only one class occurs: c0 \(0\)\. Files of 0 and 255 look like masks, .* LABEL_MAP: \[\[0, 0\]",
@@ -239,7 +239,7 @@ def test_the_report_in_words():
     assert f"not labelled: {100 * 70 / 340:.2f} % of the pixels" in text
     assert "1 images have no labelled pixel, the first \n1 of 3 classes never occur\n" in text
     assert (
-        "components an image, at full size: 1 in the median, 1 to 1 in nine of ten images, at most 1; 0 images" in text
+        "components per image, at full size: 1 in the median, 1 to 1 in nine of ten images, at most 1; 0 images" in text
     )
     row = next(line for line in text.splitlines() if "ground" in line)
     assert row.split() == ["0", "ground", f"{100 * 160 / 270:.3f}", "%", "2"]

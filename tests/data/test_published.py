@@ -153,7 +153,7 @@ def test_a_registration_of_other_code_is_kept(caplog):
         with caplog.at_level(logging.INFO):
             register_published(name, list, owner="us", classes=["a"], image_root="i", sem_seg_root="l")
         assert get_dataset_records(name) == [{"file_name": "theirs"}]
-        assert f"{name} was registered before, by other code" in caplog.text
+        assert f"{name} is already registered by other code" in caplog.text
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)

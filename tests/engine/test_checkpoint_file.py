@@ -91,9 +91,9 @@ def test_more_than_tensors_and_plain_data_is_refused_with_the_name_of_the_file(t
         (b"", r"bad.pth is empty"),
         (b"\n<!DOCTYPE html><html>404</html>", r"bad.pth is a web page. Download"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", r"bad.pth is a Git LFS pointer.*git lfs pull"),
-        (b"PK\x03\x04" + bytes(100), r"bad.pth is damaged, cut short or no checkpoint"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), r"bad.pth is damaged, cut short or no checkpoint"),
-        (pickle.dumps({"model": ARRAYS})[:-20], r"bad.pth is damaged, cut short.*truncated|ran out of"),
+        (b"PK\x03\x04" + bytes(100), r"bad.pth is damaged, truncated or not a checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), r"bad.pth is damaged, truncated or not a checkpoint"),
+        (pickle.dumps({"model": ARRAYS})[:-20], r"bad.pth is damaged, truncated or.*truncated|ran out of"),
         (pickle.dumps([1, 2]), r"bad.pth holds a list, not a dictionary"),
         (pickle.dumps({"epoch": 3, "weights": {"a.b": 1}}), r"bad.pth holds no tensors.*its keys are epoch, weights"),
         (pickle.dumps({}), r"bad.pth holds no tensors"),
@@ -112,7 +112,7 @@ def test_a_download_that_stopped_half_way_is_named(zipped, tmp_path):
     whole = path.read_bytes()
     for share in (0.05, 0.5, 0.99):
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(ValueError, match=r"half.pth is damaged, cut short or no checkpoint"):
+        with pytest.raises(ValueError, match=r"half.pth is damaged, truncated or not a checkpoint"):
             read_checkpoint(path)
 
 

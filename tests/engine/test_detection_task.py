@@ -192,7 +192,7 @@ def test_boxes_alone_switch_the_losses_of_sgr_off(config_file, records, tmp_path
         run(config_file)
     with caplog.at_level("INFO", logger="sgr_d2"):
         results = run(config_file, "MODEL.MASK_ON", False, "SOLVER.MAX_ITER", 2)
-    assert "toy_things_train has boxes and no masks: the losses of SGR (component, diversity) are off" in caplog.text
+    assert "toy_things_train has boxes but no masks: the losses of SGR (component, diversity) are off" in caplog.text
     rows = [json.loads(line) for line in (tmp_path / "output/metrics.json").read_text().splitlines()]
     assert "loss_box_reg" in rows[0] and "loss_component" not in rows[0]
     assert set(results) == {"bbox", "token_semantics"}
@@ -280,5 +280,5 @@ def test_it_learns_boxes_and_masks(config_file):
 def test_kinds_of_errors_are_refused():
     cfg = get_sgr_cfg()
     cfg.TEST.ERROR_KINDS.ENABLED = True
-    with pytest.raises(ValueError, match=r"TEST\.ERROR_KINDS is of semantic segmentation, and toy_val"):
+    with pytest.raises(ValueError, match=r"TEST\.ERROR_KINDS is for semantic segmentation, but toy_val"):
         DETECTION.check_evaluation(cfg, "toy_val")

@@ -18,7 +18,7 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
 
 def test_resume_without_a_run_is_said(tmp_path, caplog):
     check_resume(tmp_path)
-    assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to go on with, so the run begins" in caplog.text
+    assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to resume from: starting a new run" in caplog.text
     caplog.clear()
     (tmp_path / "last_checkpoint").touch()
     check_resume(tmp_path)
@@ -27,7 +27,7 @@ def test_resume_without_a_run_is_said(tmp_path, caplog):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"OUTPUT_DIR = .*file: the folder cannot be made"):
+    with pytest.raises(ValueError, match=r"OUTPUT_DIR = .*file: the folder cannot be created"):
         claim(tmp_path / "file")
 
 

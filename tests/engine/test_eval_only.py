@@ -98,11 +98,11 @@ def test_eval_only_without_weights_is_an_error(config_file):
 def test_a_backbone_alone_is_not_evaluated(config_file, trained, tmp_path):
     state = torch.load(trained.checkpoint, weights_only=True)["model"]
     torch.save({"model": {name: state[name] for name in state if name.startswith("backbone.")}}, tmp_path / "net.pth")
-    with pytest.raises(ValueError, match=r"net.pth holds a backbone alone.*MODEL.WEIGHTS, or --resume"):
+    with pytest.raises(ValueError, match=r"net.pth holds only a backbone.*MODEL.WEIGHTS, or --resume"):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "net.pth", eval_only=True)
 
 
 def test_a_baseline_is_not_evaluated_as_if_it_had_tokens(config_file, tmp_path):
     run(config_file, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path, "MODEL.SGR.ENABLED", False, "DATASETS.TEST", "()")
-    with pytest.raises(ValueError, match=r"model_final.pth: \d+ parameters of the model are not in the file.*sgr\."):
+    with pytest.raises(ValueError, match=r"model_final.pth: \d+ parameters of the model are missing from the.*sgr\."):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)

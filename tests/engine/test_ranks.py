@@ -149,4 +149,4 @@ if __name__ == "__main__":
 def test_a_folder_that_one_rank_does_not_see_is_an_error_on_both(config_file, tmp_path):
     train_net(config_file, tmp_path / "output", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
     for message in run_two(FOLDER_OF_EACH, tmp_path):
-        assert "begin at different iterations, [1, 0] by rank" in message and "disk that all machines share" in message
+        assert "start at different iterations, [1, 0] by rank" in message and "disk that all machines share" in message

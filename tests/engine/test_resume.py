@@ -119,11 +119,11 @@ def test_a_resumed_run_has_the_decays_and_the_momentum_of_its_config(config_file
     ("options", "message"),
     [
         (("MODEL.SGR.NUM_TOKENS", 5), r"lacks \d+ parameters of the model, or has them in another shape: .*region"),
-        (("SOLVER.OPTIMIZER", "SGD"), r"SOLVER.OPTIMIZER is another one: it has .*momentum.*, the file's .*betas"),
+        (("SOLVER.OPTIMIZER", "SGD"), r"SOLVER.OPTIMIZER differs: this one has .*momentum.*, the file's .*betas"),
         (("MODEL.SGR.ENABLED", False), r"the optimizer has groups of \[.+\] parameters, the file's \["),
-        (("SOLVER.IMS_PER_BATCH", 2), r"with SOLVER.IMS_PER_BATCH = 4, and this one has 2: .*_BATCH 4, with"),
-        (("DATASETS.TRAIN_FRACTION", 0.5), r"DATASETS.TRAIN_FRACTION = 1.0, and this one has 0.5"),
-        (("DATASETS.TRAIN", "('scenes_val',)"), r"TRAIN = \['scenes_train'\], and this one has \('scenes_val',\)"),
+        (("SOLVER.IMS_PER_BATCH", 2), r"with SOLVER.IMS_PER_BATCH = 4, but this one has 2: .*_BATCH 4, with"),
+        (("DATASETS.TRAIN_FRACTION", 0.5), r"DATASETS.TRAIN_FRACTION = 1.0, but this one has 0.5"),
+        (("DATASETS.TRAIN", "('scenes_val',)"), r"TRAIN = \['scenes_train'\], but this one has \('scenes_val',\)"),
     ],
 )
 def test_a_run_is_resumed_with_its_model_and_its_optimizer(config_file, trained, options, message):

@@ -107,13 +107,13 @@ def test_an_option_of_the_wrong_type_is_named(config_file):
 
 
 def test_a_list_is_asked_for_where_one_is_wanted(config_file):
-    with pytest.raises(ValueError, match=r"DATASETS.TRAIN.*A list is wanted; on a command line: KEY \"\('value',\)\""):
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN.*Give a list; on a command line: KEY \"\('value',\)\""):
         load(config_file, "DATASETS.TRAIN", "scenes_train")
 
 
 def test_flags_behind_options_are_named(config_file):
     for opts in (["SEED", "1", "--num-gpus", "0"], ["SEED", "1", "--eval-only", "MODEL.WEIGHTS", "x"]):
-        with pytest.raises(ValueError, match=rf"{opts[2]} stands behind KEY VALUE; flags come before"):
+        with pytest.raises(ValueError, match=rf"{opts[2]} comes after KEY VALUE; put flags first"):
             load(config_file, *opts)
 
 
@@ -186,7 +186,7 @@ def test_no_config():
 def test_a_base_that_is_not_there_is_named_with_the_file_that_asks_for_it(tmp_path):
     config = tmp_path / "mine.yaml"
     config.write_text("_BASE_: configs/nowhere.yaml\n")
-    with pytest.raises(FileNotFoundError, match=r"mine.yaml: no file .*/nowhere.yaml. Paths in _BASE_ count from"):
+    with pytest.raises(FileNotFoundError, match=r"mine.yaml: no file .*/nowhere.yaml. Paths in _BASE_ are relative"):
         load_config(str(config))
 
 

@@ -39,7 +39,7 @@ def test_records_without_labels_are_found_before_training(config_file):
     DatasetCatalog.register("scenes_bare", lambda: records)
     MetadataCatalog.get("scenes_bare").set(stuff_classes=["a"], ignore_label=255, evaluator_type="sem_seg")
     try:
-        with pytest.raises(ValueError, match=r"scenes_bare: 1 records have no sem_seg_file_name, as that of b.png"):
+        with pytest.raises(ValueError, match=r"scenes_bare: 1 records have no sem_seg_file_name, e.g. that of b.png"):
             check_evaluation(cfg, nn.Identity())
     finally:
         DatasetCatalog.remove("scenes_bare")

@@ -46,7 +46,7 @@ def test_three_classes_share_the_pixels():
     evaluator.process([image((1, (0, 0, 1, 6), 1.0))], [scores(classes)])
     figures = evaluator.evaluate()["context"]
     assert (figures["objects"], figures["pixels"]) == (100, pytest.approx(100 * 3 / 6))
-    with pytest.raises(ValueError, match=r"context_labels = \[2, 2\]: context decides between two"):
+    with pytest.raises(ValueError, match=r"context_labels = \[2, 2\]: give two classes or more"):
         ContextEvaluator(context_labels=[2, 2])
 
 

@@ -266,7 +266,7 @@ def test_list_and_wrong_arguments(monkeypatch, capsys, tmp_path):
         (["--rounds", "0"], "0 is not a positive number"),
         (["--table", str(tmp_path / "none.json")], "none.json: no such file"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
-        (["--device", "cuda", "--cpu-time"], "--cpu-time: counts no time of --device cuda"),
+        (["--device", "cuda", "--cpu-time"], "--cpu-time: does not count the time of --device cuda"),
     ):
         with pytest.raises(SystemExit) as exit_info:
             script.main(arguments)

@@ -138,4 +138,4 @@ def test_real_camvid(check):
 @pytest.mark.parametrize("targets", [["a.yaml", "b.yaml"], ["camvid_train", "a.yaml"]])
 def test_one_config_a_call(check, targets):
     code, text, _ = check(*targets)
-    assert code == 2 and text == f"error: {' '.join(targets)}: give one config, or names of data sets, a call.\n"
+    assert code == 2 and text == f"error: {' '.join(targets)}: give either one config or names of data sets.\n"

@@ -39,7 +39,7 @@ def test_a_detector_is_refused(detector, photo, tmp_path, capsys, tool, config, 
         inputs += ["--config-file", tmp_path / "config.yaml"]
     assert tool.main([str(a) for a in ("--weights", detector, "--output", output, *inputs)]) == 2
     line = last_line(capsys)
-    assert "is of a SGRGeneralizedRCNN, which segments no classes" in line and SECTION in line
+    assert "is of a SGRGeneralizedRCNN, which does not segment classes" in line and SECTION in line
     assert not output.exists()
 
 
@@ -54,7 +54,7 @@ def test_instances_are_no_data_set_of_the_explorer(tmp_path, capsys):
     arguments = ["--weights", weights, "--dataset", "tiny_coco_val", "--output", tmp_path / "out", "--device", "cpu"]
     assert explore_tokens.main([str(a) for a in arguments]) == 2
     line = last_line(capsys)
-    assert "is for semantic segmentation, and data set 'tiny_coco_val' has no semantic classes" in line
+    assert "is for semantic segmentation, but data set 'tiny_coco_val' has no semantic classes" in line
     assert SECTION in line
 
 
@@ -65,5 +65,5 @@ def test_instances_are_not_checked(target, tmp_path, capsys, pytestconfig, monke
     monkeypatch.chdir(pytestconfig.rootpath)
     assert check_dataset.main([target, "--output", str(tmp_path / "out")]) == 2
     line = last_line(capsys)
-    assert "is for semantic segmentation, and data set" in line and SECTION in line
+    assert "is for semantic segmentation, but data set" in line and SECTION in line
     assert not (tmp_path / "out").exists()

@@ -130,7 +130,7 @@ def test_profile_shows_the_variants_that_it_names_and_that_have_results(tmp_path
     assert lines(variants={"better": "the new one", "absent": "never run"}) == {"better": "the new one"}
     with pytest.raises(ValueError, match="profile p: there is no variant 'beter'"):
         lines(variants={"beter": "x"})
-    with pytest.raises(ValueError, match="profile p: variants must be a table variant: name in the picture"):
+    with pytest.raises(ValueError, match="profile p: variants must be a table of variant: name in the picture"):
         lines(variants=["better"])
 
 

@@ -86,7 +86,7 @@ def test_what_a_killed_run_leaves_is_replaced(checkpoint, photos, tmp_path, caps
     (output / ".unfinished/new/photos/0000.webp").write_bytes(b"half")
     arguments = ["--weights", checkpoint, "--images", photos / "0.png", "--output", output]
     assert run(*arguments) == 2
-    assert "an unfinished one; give --overwrite" in capsys.readouterr().err
+    assert "already there; give --overwrite" in capsys.readouterr().err
     assert run(*arguments, "--overwrite") == 0
     assert (output / "index.html").is_file() and not (output / ".unfinished").exists()
 

@@ -54,7 +54,7 @@ def test_two_results_of_a_seed_are_refused(write, tmp_path):
     (tmp_path / "plan/sgr/seed1.json").rename(tmp_path / "plan/sgr/seed0_old.json")
     assert read_overview(file).rows[0].differences("sem_seg/mIoU") == [1.0]
     write_json(read_json(tmp_path / "plan/sgr/seed0.json"), tmp_path / "plan/sgr/seed0_old.json")
-    with pytest.raises(ValueError, match=r"sgr: its results are of the seeds \[0, 0\]; keep one file a seed"):
+    with pytest.raises(ValueError, match=r"sgr: its results have the seeds \[0, 0\]; keep one file per seed"):
         read_overview(file)
 
 
@@ -87,7 +87,7 @@ def test_dots_and_zero_are_in_view():
 @pytest.mark.parametrize(
     ("rows", "changes", "message"),
     [
-        ([ROW | {"model": "plan/none"}], {}, r"plan/none: there is no seed0\.json"),
+        ([ROW | {"model": "plan/none"}], {}, r"plan/none: no result of .*seed0\.json"),
         ([ROW | {"model": "plan/late"}], {}, r"row 'FPN, short': plan/fpn and plan/late have no seed in common"),
         ([{"label": "x"}], {}, r"rows: .* must be a table with the keys \['baseline', 'label', 'model'\]"),
         ([], {}, r"rows: \[\] must be a list that is not empty"),

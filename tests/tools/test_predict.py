@@ -181,7 +181,7 @@ def test_a_video_that_breaks_off_is_a_failure_every_time(checkpoint, tmp_path, c
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for _ in range(2):
         assert run(checkpoint, tmp_path / "out", path) == 1
-        assert "of 40 frames; the file is cut or damaged" in capsys.readouterr().err
+        assert "of 40 frames; the file is truncated or damaged" in capsys.readouterr().err
     areas = json.loads((tmp_path / "out/areas/cut.json").read_text())
     assert 5 < areas["num_frames"] == len(areas["frames"]) < 30 and areas["broken_off"]
 
@@ -269,7 +269,7 @@ def test_names_of_outputs(photos, tmp_path):
         find_inputs([str(photos / "one.png"), str(photos / "sub/one.png")], exclude=tmp_path / "out")
     (photos / "sub.mp4").write_bytes(b"")
     assert "sub_mp4" in [item.name for item in find_inputs([str(photos)], exclude=tmp_path / "out")]
-    with pytest.raises(FileNotFoundError, match=r"photos: all images and videos in it lie in .*another --output"):
+    with pytest.raises(FileNotFoundError, match=r"photos: all images and videos in it are in .*another --output"):
         find_inputs([str(photos)], exclude=photos)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no image or video in this folder"):

@@ -160,6 +160,6 @@ def test_half_a_line_of_a_killed_run_is_skipped_and_said(tmp_path, caplog):
 def test_missing_file_and_file_of_something_else(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.json: no such file"):
         plot_curves(tmp_path / "nothing.json", tmp_path / "curve.png")
-    with pytest.raises(ValueError, match="line 1 is no JSON object"):
+    with pytest.raises(ValueError, match="line 1 is not a JSON object"):
         plot_curves(_lines(tmp_path / "text.json", ["MODEL:\n", "  SGR\n"]), tmp_path / "curve.png")
     assert not (tmp_path / "curve.png").exists()

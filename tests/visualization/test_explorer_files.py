@@ -206,5 +206,5 @@ def test_an_unfinished_explorer_is_an_error(tmp_path):
     writer = ExplorerWriter(tmp_path, **options)
     writer.add_photo(Photograph("x", np.zeros((4, 4, 3), np.uint8), None))
     writer.start_run()
-    with pytest.raises(ValueError, match=r"every run finished"):
+    with pytest.raises(ValueError, match=r"every run must be finished"):
         writer.finish()

@@ -1,4 +1,4 @@
-"""The benchmarks by name. Each takes `Settings` and returns a `Report`; its docstring is its line in --list."""
+"""The benchmarks by name. Each takes `Settings` and returns a `Report`; --list shows its docstring."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Component targets: all classes in one pass against one OpenCV call a class."""
+"""Component targets: all classes in one pass against one OpenCV call per class."""
 
 from collections.abc import Callable, Iterator
 
@@ -22,7 +22,7 @@ BUDGET_MS = 0.6  # for a map of 360 x 480
 
 
 def benchmark_components(settings: Settings) -> Report:
-    """component targets of 480x360 label maps: label_components against one OpenCV call a class"""
+    """component targets of 480x360 label maps: label_components against one OpenCV call per class"""
     with street_scenes(4 if settings.quick else 16) as source:
         records = get_dataset_records("camvid_train")
         chosen = records[:: max(1, len(records) // (4 if settings.quick else 32))]
@@ -78,9 +78,9 @@ def _over(maps: list[np.ndarray], function: Callable[[np.ndarray], object]) -> C
 def opencv_components(
     labels: np.ndarray, *, min_area: int = MIN_AREA, max_components: int = MAX_COMPONENTS
 ) -> ComponentMap:
-    """The baseline: what `label_components` returns, from one OpenCV call for each class that occurs."""
+    """The baseline: the result of `label_components`, from one OpenCV call for each class that occurs."""
     raw = np.zeros(labels.shape, np.int32)
-    first = np.zeros(IGNORE_LABEL + 1, np.int32)  # of each class, the components found before it
+    first = np.zeros(IGNORE_LABEL + 1, np.int32)  # for each class, the number of components found before it
     classes: list[int] = []
     for label, mask in _masks(labels):
         count, ids = cv2.connectedComponents(mask, connectivity=8)
@@ -95,7 +95,7 @@ def opencv_components(
 def opencv_components_with_stats(
     labels: np.ndarray, *, min_area: int = MIN_AREA, max_components: int = MAX_COMPONENTS
 ) -> ComponentMap:
-    """The same with the areas that OpenCV counts (and bounding boxes and centroids, which it counts as well)."""
+    """The same with OpenCV's areas (it also computes bounding boxes and centroids)."""
     raw = np.zeros(labels.shape, np.int32)
     first = np.zeros(IGNORE_LABEL + 1, np.int32)
     areas, classes = [0], []
@@ -110,7 +110,7 @@ def opencv_components_with_stats(
 
 
 def opencv_calls(labels: np.ndarray) -> None:
-    """The calls of `opencv_components`; what they return is thrown away."""
+    """The calls of `opencv_components`, whose results are discarded."""
     for _, mask in _masks(labels):
         cv2.connectedComponents(mask, connectivity=8)
 
@@ -137,7 +137,7 @@ def _cut(raw: np.ndarray, areas: np.ndarray, classes: list[int], min_area: int, 
 
 
 def check_same(ours: ComponentMap, other: ComponentMap) -> None:
-    """Raise ValueError unless the two are equal up to the numbering of components of equal area."""
+    """Raise ValueError unless both are equal up to the numbering of components of equal area."""
     pairs = np.unique(np.stack([ours.ids.ravel(), other.ids.ravel()]), axis=1)
     one_to_one = pairs.shape[1] == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
     counts = (ours.num_small, ours.num_cut, len(ours.classes)) == (other.num_small, other.num_cut, len(other.classes))

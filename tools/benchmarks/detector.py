@@ -16,7 +16,7 @@ VARIANTS = {"without SGR": "mask_rcnn_R50_FPN_1x", "with SGR": "mask_rcnn_sgr_R5
 
 
 def benchmark_detector(settings: Settings) -> Report:
-    """time of inference and peak memory with SGR over without it: Mask R-CNN on ResNet-50 and FPN, 1333x800"""
+    """inference time and peak memory with SGR relative to without it: Mask R-CNN on ResNet-50 and FPN, 1333x800"""
     size = QUICK_SIZE if settings.quick else SIZE
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     models = _models(settings.device)
@@ -47,7 +47,7 @@ def benchmark_detector(settings: Settings) -> Report:
 
 
 def _models(device: str) -> dict[str, torch.nn.Module]:
-    """The two models, with the same weights, so that both propose and detect the same."""
+    """The two models, with the same weights, so that both have the same proposals and detections."""
     models = {}
     for title, name in VARIANTS.items():
         torch.manual_seed(0)
@@ -87,7 +87,7 @@ def _training_peak(model: torch.nn.Module, image: torch.Tensor, settings: Settin
 
 
 def _training_input(image: torch.Tensor) -> dict:
-    """Eight rectangles in a row, as instances and as components."""
+    """Eight rectangles in a row, both as instances and as components."""
     height, width = image.shape[-2:]
     edges = torch.linspace(0, width, 9).round()
     boxes = torch.stack([edges[:-1], torch.full((8,), 4.0), edges[1:], torch.full((8,), height - 4.0)], dim=1)

@@ -1,4 +1,4 @@
-"""Memory of evaluating a large image with many classes."""
+"""Memory for the evaluation of a large image with many classes."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ HEIGHT, WIDTH = 1024, 2048
 
 
 def benchmark_inference_memory(settings: Settings) -> Report:
-    """memory beyond the model of evaluating 2048x1024 pixels with 171 classes: Semantic FPN, Mask2Former"""
+    """memory, without the model, to evaluate 2048x1024 pixels with 171 classes: Semantic FPN, Mask2Former"""
     size = (64, 128) if settings.quick else (HEIGHT, WIDTH)
     report = Report(
         f"An image of {size[0]}x{size[1]}, 171 classes, ResNet-50 with SGR, on the CPU: reading, model, scores at full "
@@ -41,15 +41,15 @@ def benchmark_inference_memory(settings: Settings) -> Report:
 
 
 def measure(config: str, size: tuple[int, int], opts: tuple = ()) -> tuple[int, int]:
-    """(bytes resident with the model loaded, bytes at the peak) of an evaluation in a process of its own.
+    """(bytes resident with the model loaded, bytes at the peak) of an evaluation in its own process.
 
     Args:
-        config: below configs/.
+        config: path below configs/.
         size: (height, width) of the image.
-        opts: more ``KEY, value``.
+        opts: further ``KEY, value``.
 
     Raises:
-        RuntimeError: the process failed.
+        RuntimeError: if the process failed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -67,7 +67,7 @@ def measure(config: str, size: tuple[int, int], opts: tuple = ()) -> tuple[int, 
 
 @contextmanager
 def without_gpus() -> Iterator[None]:
-    """Processes that start meanwhile see no GPU: Detectron2 waits for one that is there, which takes memory."""
+    """Hide GPUs from processes started inside: Detectron2 synchronises with a visible one, which takes memory."""
     name = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(name)
     os.environ[name] = ""
@@ -89,7 +89,7 @@ def _evaluate_one(config: str, size: tuple[int, int], opts: tuple, sender) -> No
 
 
 def _write_data(folder: Path, config: str, size: tuple[int, int]) -> Path:
-    """One image with its labels, and a config that evaluates on it; the config's path."""
+    """Write one image with its labels and a config that evaluates on it; returns the config's path."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 171, (size[0] // 32, size[1] // 32)).astype(np.uint8)
     labels = coarse.repeat(32, axis=0).repeat(32, axis=1)
@@ -113,7 +113,7 @@ def _write_data(folder: Path, config: str, size: tuple[int, int]) -> Path:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory now; its peak so far where the system does not tell."""
+    """Resident bytes of this process; where the system does not report them, its peak so far."""
     status = Path("/proc/self/statm")
     return int(status.read_text().split()[1]) * 4096 if status.is_file() else _peak()
 

@@ -1,6 +1,6 @@
 """Our Mask2Former, without and with SGR, against that of HuggingFace transformers, on the same backbone and sizes.
 
-Each setting of the allocator needs a process of its own: the C library reads it at the start.
+Each allocator setting needs its own process: the C library reads it at the start.
 """
 
 import json
@@ -28,7 +28,7 @@ from .report import Report
 from .settings import CONFIGS, ROOT, Settings
 
 ALLOCATORS = {"default": {}, "kept": KEEP_FREED_MEMORY}
-# Asked for, by allocator: ours over HF, and ours with SGR over HF.
+# Targets, by allocator: ours relative to HF, and ours with SGR relative to HF.
 TIME_LIMITS = {
     "default": {"inference": ("<= 0.65", "<= 0.70"), "training": ("<= 0.80", "<= 0.85")},
     "kept": {"inference": ("<= 0.85", "<= 0.90"), "training": ("<= 0.85", "<= 0.90")},
@@ -37,7 +37,7 @@ NUM_CLASSES = 150
 
 
 class Sizes(NamedTuple):
-    """Pixels along an edge, images of a training batch, classes in each of them, depth of the ResNet."""
+    """Pixels along an edge, images per training batch, classes in each of them, depth of the ResNet."""
 
     edge: int = 512
     batch: int = 2
@@ -46,7 +46,7 @@ class Sizes(NamedTuple):
 
 
 def benchmark_mask2former(settings: Settings) -> Report:
-    """time and memory of Mask2Former on ResNet-50, ours without and with SGR over HF's; two allocator settings"""
+    """time and memory of Mask2Former on ResNet-50, ours without and with SGR relative to HF's; two allocators"""
     report = Report(
         "ADE20K's semantic configuration (150 classes, 100 queries, 6 + 9 layers), ResNet-50, random weights, 512x512. "
         "Inference: one image, with the class scores at full size. Training: forward and backward of two images of 12 "
@@ -109,12 +109,12 @@ def _discard_number(call: Callable, model: nn.Module, images: Tensor, labels: Te
 
 
 def _peak(run: Callable[[int], object], settings: Settings) -> int:
-    run(0)  # caches of positions
+    run(0)  # fills caches of positions
     return peak_bytes(lambda: run(0), settings.device)
 
 
 def scene(sizes: Sizes, batch: int, device: str) -> tuple[Tensor, Tensor]:
-    """Random images (B, 3, H, W) uint8 and label maps (B, H, W) of vertical bands, ``targets`` classes in each."""
+    """Random images (B, 3, H, W) uint8, and label maps (B, H, W) of vertical bands of ``targets`` classes."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, sizes.edge, sizes.edge), generator=generator, dtype=torch.uint8)
     classes = torch.stack([torch.randperm(NUM_CLASSES, generator=generator)[: sizes.targets] for _ in range(batch)])

@@ -1,4 +1,4 @@
-"""Times of alternating runs, ratios of paired times, and the peak of live tensor bytes."""
+"""Measures times of alternating runs, ratios of paired times, and the peak of live tensor bytes."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from .settings import Settings
 
 
 class Ratio(NamedTuple):
-    """A ratio and, where it was measured in rounds, its quartiles over the rounds.
+    """A ratio and, if it was measured in rounds, its quartiles over the rounds.
 
     Attributes:
-        value: the median over the rounds, or the one value there is.
+        value: the median over the rounds, or the only value.
         low, high: quartiles.
-        limit: what was asked for, as text such as "<= 1.12"; "" where nothing was.
+        limit: the target, as text such as "<= 1.12"; "" for none.
     """
 
     value: float
@@ -30,7 +30,7 @@ class Ratio(NamedTuple):
     limit: str = ""
 
     def is_met(self) -> bool | None:
-        """Whether ``value`` keeps to ``limit``; None without one."""
+        """Whether ``value`` meets ``limit``; None without one."""
         if not self.limit:
             return None
         sign, number = self.limit.split()
@@ -45,14 +45,13 @@ def alternate(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
-    """Time several runs in turn, A B C A B C ..., so that what disturbs the machine meets all of them alike.
+    """Time several runs in turn, A B C A B C ..., so that disturbances of the machine affect all of them equally.
 
     Args:
-        runs: each is called with the number of the round, 0.. first for the warm-up and then on from there, to choose
-            its input.
-        rounds: timed rounds.
-        warmup: rounds before them that do not count.
-        device: on "cuda" every run is waited for.
+        runs: each is called with the number of the round, starting at 0 with the warm-up, to choose its input.
+        rounds: number of timed rounds.
+        warmup: number of untimed rounds before them.
+        device: on "cuda" wait for every run to finish.
         clock: returns seconds.
 
     Returns:
@@ -71,7 +70,7 @@ def alternate(
 
 
 def time_runs(runs: Mapping[str, Callable[[int], object]], rounds: int, settings: Settings) -> dict[str, np.ndarray]:
-    """`alternate` as the command line wants it; ``rounds`` are those of the benchmark itself."""
+    """`alternate` with the options of the command line; ``rounds`` is the benchmark's own number."""
     return alternate(
         runs,
         rounds=settings.rounds_or(rounds),
@@ -82,7 +81,7 @@ def time_runs(runs: Mapping[str, Callable[[int], object]], rounds: int, settings
 
 
 def synchronize(device: str) -> None:
-    """Wait for what was asked of a GPU."""
+    """Wait for the GPU to finish."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -96,7 +95,7 @@ def paired_ratio(numerator: np.ndarray, denominator: np.ndarray, limit: str = ""
 def loglog_slope(x: Iterable[float], y: Iterable[float]) -> float:
     """The exponent p of a cost y = c * x**p, by least squares over the upper half of the points (at least two).
 
-    1 is linear; below 1, a part that does not depend on x still counts.
+    1 is linear; below 1, a part that does not depend on x still matters.
     """
     order = np.argsort(np.asarray(x, float))
     upper = order[len(order) // 2 :] if len(order) > 3 else order[-2:]
@@ -104,16 +103,16 @@ def loglog_slope(x: Iterable[float], y: Iterable[float]) -> float:
 
 
 def live_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the storages of ``tensors``, each counted once."""
+    """Total bytes of the storages of ``tensors``, each counted once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
 
 
 def peak_bytes(run: Callable[[], object], device: str = "cpu") -> int:
-    """The most bytes of tensors that ``run`` has alive at one time, beyond those alive before it.
+    """The maximum number of live tensor bytes during ``run``, beyond those alive before it.
 
-    Counted at torch's allocator, so that repeated runs agree: the resident memory of the process would also show what
-    the C library keeps back. Memory that libraries take past the allocator is not seen.
+    Counted in torch's allocator, so that repeated runs agree: the resident memory of the process would include what the
+    C library retains. Memory that libraries allocate themselves is not counted.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -137,9 +136,9 @@ def _peak_of_trace(profiler: profile) -> int:
 
 
 def peak_of_changes(changes: Iterable[tuple[int, int]]) -> int:
-    """The highest sum of live bytes in a sequence of (address, bytes), negative bytes where a block is given back.
+    """The maximum sum of live bytes in a sequence of (address, bytes), with negative bytes if a block is freed.
 
-    Blocks that were there before are left out: torch may report that they go, with a size that is out of date.
+    Blocks that existed before are left out: torch may report that they are freed, with an outdated size.
     """
     live: dict[int, int] = {}
     total = peak = 0
@@ -154,7 +153,7 @@ def peak_of_changes(changes: Iterable[tuple[int, int]]) -> int:
 
 
 def mib(count: float) -> float:
-    """Bytes as MiB."""
+    """Convert bytes to MiB."""
     return count / 2**20
 
 

@@ -1,4 +1,4 @@
-"""Results as JSON and as Markdown, the one from the other."""
+"""Results as JSON, and as Markdown made from it."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from .settings import Settings
 
 @dataclass
 class Report:
-    """What a benchmark measured.
+    """The results of a benchmark.
 
     Attributes:
         what: input, sizes and baseline in a sentence or two.
-        rows: the table, one dict a row, all with the same keys.
+        rows: the table, one dict per row, all with the same keys.
         ratios: {name: Ratio}.
     """
 
@@ -63,13 +63,13 @@ def to_json(machine: Mapping[str, Any], settings: Settings, reports: Mapping[str
 
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
-    """Write the file and the folders above it; the file is there whole or not at all."""
+    """Write the file atomically, and create the folders above it."""
     with appearing_whole(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_other_results(path: Path, names: Iterable[str]) -> None:
-    """Raise FileExistsError if ``path`` holds results of other benchmarks than ``names``, which would be lost."""
+    """Raise FileExistsError if ``path`` has results of other benchmarks than ``names``, which would be lost."""
     if not path.is_file():
         return
     others = sorted(set(read_json(path, "--json")["results"]) - set(names))
@@ -81,7 +81,7 @@ def read_json(path: Path, option: str = "--table") -> dict[str, Any]:
     """Read what `write_json` wrote.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is of another kind.
+        FileNotFoundError, ValueError: if there is no such file, or it is of another kind.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{option} {path}: no such file. A run with --json FILE writes one.")
@@ -96,7 +96,7 @@ def read_json(path: Path, option: str = "--table") -> dict[str, Any]:
 
 
 def to_markdown(data: Mapping[str, Any]) -> str:
-    """The tables of what `to_json` returned: a line for the machine, then per benchmark its rows and its ratios."""
+    """Tables for the result of `to_json`: a line on the machine, then the rows and ratios of each benchmark."""
     machine = ", ".join(f"{key} {value}" for key, value in data["machine"].items() if value is not None)
     parts = [f"Machine: {machine}."]
     for name, result in data["results"].items():

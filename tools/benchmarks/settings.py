@@ -1,4 +1,4 @@
-"""What the command line sets for all benchmarks."""
+"""The settings of all benchmarks from the command line."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,10 @@ class Settings(NamedTuple):
     """
     Attributes:
         device: "cpu" or "cuda".
-        rounds: timed rounds, None for each benchmark's own number.
-        quick: toy sizes and two rounds; shows that a benchmark runs, its numbers mean nothing.
-        cpu_time: count the processor time of this process instead of the time that passes.
-        plot: where the sweep draws its picture, None for no picture.
+        rounds: number of timed rounds, None for each benchmark's own.
+        quick: toy sizes and two rounds, to check that a benchmark runs; the numbers mean nothing.
+        cpu_time: measure the processor time of this process instead of elapsed time.
+        plot: picture of the sweep to write, None for no picture.
         amp: "float16" or "bfloat16" for training steps in mixed precision, None for float32.
     """
 
@@ -28,15 +28,15 @@ class Settings(NamedTuple):
     amp: str | None = None
 
     def rounds_or(self, default: int) -> int:
-        """The number of timed rounds of a benchmark that wants ``default`` of them."""
+        """The number of timed rounds, for a benchmark with ``default`` of its own."""
         return self.rounds or (2 if self.quick else default)
 
     @property
     def warmup(self) -> int:
-        """Rounds before them that do not count."""
+        """Number of untimed rounds before them."""
         return 1 if self.quick else 2
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Returns seconds."""
+        """The clock to use, which returns seconds."""
         return time.process_time if self.cpu_time else time.perf_counter

@@ -19,7 +19,7 @@ from .settings import CONFIGS, Settings
 from .street_scenes import street_scenes
 
 COMMON = ("MODEL.TIMM.WEIGHTS", "", "DATALOADER.NUM_WORKERS", 0, "SEED", 0)
-# Detectron2's own FPN on ResNet-50 as its panoptic baseline has it: FrozenBN, stem and first stage fixed.
+# Detectron2's own FPN on ResNet-50 as in its panoptic baseline: FrozenBN, stem and first stage frozen.
 R50 = (
     *("MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"),
     *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"]),
@@ -33,7 +33,7 @@ QUICK = (
 
 
 class Case(NamedTuple):
-    """A model to measure: options on top of the config files, the title of its rows, and what was asked for."""
+    """A model to measure: title of its rows, options on top of the config files, rounds, and targets."""
 
     title: str
     options: tuple
@@ -50,7 +50,7 @@ CASES = {
 
 
 def benchmark_sgr_step(settings: Settings) -> Report:
-    """time and peak memory of a training step with SGR over without it: Lite0 and ResNet-50 with FPN"""
+    """time and peak memory of a training step with SGR relative to without it: Lite0 and ResNet-50 with FPN"""
     report = Report("")
     with street_scenes(4 if settings.quick else 16) as source:
         for name, case in CASES.items():
@@ -102,8 +102,8 @@ class Step:
             self.loop.run_step()
 
     def peak_bytes(self) -> int:
-        """The peak over one pass through the batches; what stays from step to step is counted whole."""
-        self(0)  # makes the state of the optimizer
+        """The peak over one pass through the batches; what is kept from step to step is counted in full."""
+        self(0)  # creates the state of the optimizer
         self.optimizer.zero_grad()
         state = [value for values in self.optimizer.state.values() for value in values.values()]
         tensors = [*self.model.parameters(), *self.model.buffers(), *filter(torch.is_tensor, state)]

@@ -1,4 +1,4 @@
-"""Street scenes to measure on: CamVid where it is, otherwise generated ones in the same folders, sizes and classes."""
+"""Street scenes to measure on: CamVid if available, otherwise generated scenes of the same layout, size and classes."""
 
 import os
 import tempfile
@@ -15,15 +15,15 @@ from sgr_d2.data.datasets.catalog import ROOT_VARIABLE
 
 HEIGHT, WIDTH = 360, 480
 NUM_CLASSES, IGNORE_LABEL = 11, 255
-# Of CamVid's training labels the median map has 46 components of 16 pixels and more, and 5 percent ignored pixels.
+# The median map of CamVid's training labels has 46 components of at least 16 pixels, and 5 percent ignored pixels.
 IGNORED_SHARE = 0.05
 
 
 @contextmanager
 def street_scenes(num_generated: int = 8) -> Iterator[str]:
-    """Make ``camvid_train`` and ``camvid_val`` usable and yield what they are, in words.
+    """Make ``camvid_train`` and ``camvid_val`` usable, and yield what they are, in words.
 
-    Where $DETECTRON2_DATASETS has no CamVid, ``num_generated`` scenes a split live in a temporary folder meanwhile.
+    If $DETECTRON2_DATASETS has no CamVid, ``num_generated`` scenes per split are written to a temporary folder.
     """
     register_all()
     if all((dataset_root() / "camvid" / "labels" / split).is_dir() for split in ("train", "val")):
@@ -55,7 +55,7 @@ def write_split(root: Path, split: str, count: int, seed: int) -> None:
 
 
 def draw_street(rng: np.random.Generator, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
-    """Blobs of 11 classes of unequal size, about 60 components, a twentieth of the pixels ignored.
+    """Draw blobs of 11 classes of unequal size, about 60 components, with a twentieth of the pixels ignored.
 
     Returns:
         (H, W, 3) uint8 image and (H, W) uint8 labels.

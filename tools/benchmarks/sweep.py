@@ -1,4 +1,4 @@
-"""Cost of SGR and its losses against the number of tokens, components and pixels."""
+"""The cost of SGR and its losses against the number of tokens, components and pixels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ COLOR, LINE_COLOR = "#0072B2", "#999999"
 
 
 class Point(NamedTuple):
-    """K tokens, L components an image, image size in pixels."""
+    """K tokens, L components per image, image size in pixels."""
 
     tokens: int
     components: int
@@ -35,7 +35,7 @@ class Point(NamedTuple):
         return (self.height // STRIDES["p3"]) * (self.width // STRIDES["p3"])
 
 
-# What varies: its axis title, the attribute of a point, and the points.
+# {what varies: (axis title, attribute of a point, points)}.
 SWEEPS = {
     "K": ("tokens K", "tokens", [Point(k, 16, 256, 320) for k in (16, 32, 64, 128, 256, 512)]),
     "L": ("components L", "components", [Point(512, c, 256, 320) for c in (1, 10, 25, 50, 100, 200, 300, 400, 500)]),
@@ -104,12 +104,12 @@ class Step:
         (sum(losses.values()) + refined).backward()
 
     def clear(self) -> None:
-        """Drop the gradients of the last call."""
+        """Delete the gradients of the last call."""
         for tensor in (*self.sgr.parameters(), *self.features.values()):
             tensor.grad = None
 
     def peak_bytes(self) -> int:
-        """What a call has alive at most, beyond parameters and features."""
+        """The maximum number of live bytes during a call, beyond parameters and features."""
         self.clear()
         return peak_bytes(lambda: self(0), self.device)
 
@@ -151,7 +151,7 @@ def _slopes(name: str, x: Sequence[int], times: np.ndarray, peaks: Sequence[int]
 
 
 def plot_curves(curves: dict[str, tuple[Sequence[int], Sequence[float]]], path: Path) -> None:
-    """Draw the measured times and the straight line through them, one panel a sweep."""
+    """Draw the measured times and a straight line through them, one panel per sweep."""
     figure = Figure(figsize=(11, 3.4), dpi=110, layout="constrained")
     for axes, (title, (x, ms)) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         ends = np.array([0, max(x)])

@@ -1,4 +1,4 @@
-"""What the token metrics add to an evaluation."""
+"""What token metrics add to an evaluation."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -51,7 +51,7 @@ def benchmark_token_metrics(settings: Settings) -> Report:
 
 
 class Evaluation:
-    """A call runs the model on the next image and gives the result to the evaluator."""
+    """A call runs the model on the next image and passes the result to the evaluator."""
 
     def __init__(self, model: torch.nn.Module, images: Sequence[dict], evaluator: DatasetEvaluator):
         self.model = model

@@ -1,1 +1,1 @@
-"""Finished runs side by side: reading them, grouping them by settings, differences class by class, the page."""
+"""Compares finished runs: reads them, groups them by settings, computes differences per class, writes the page."""

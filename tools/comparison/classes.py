@@ -1,4 +1,4 @@
-"""IoU class by class: a table of means and paired differences, and a plot of the differences."""
+"""IoU per class: a table of means and paired differences, and a plot of the differences."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ PREFIX = "sem_seg/IoU-"
 
 
 def class_metrics(collected: Collected, data_set: str) -> dict[str, str]:
-    """{class: metric} of a data set, in the order of the classes; empty where no run has such figures."""
+    """{class: metric} of a data set, in the order of the classes; empty if no run has such metrics."""
     for result in collected.results.values():
         names = result["metrics"].get(data_set, {}).get("sem_seg", {})
         found = [name.removeprefix("IoU-") for name in names if name.startswith("IoU-")]
@@ -23,7 +23,7 @@ def class_metrics(collected: Collected, data_set: str) -> dict[str, str]:
 
 
 def class_tables(collected: Collected) -> str:
-    """Markdown: a table of IoU a data set, a column of means for every variant and one of differences."""
+    """Markdown: one IoU table per data set, with columns of means and of differences for every variant."""
     parts = []
     for data_set in data_sets(collected.results):
         metrics = class_metrics(collected, data_set)
@@ -47,7 +47,7 @@ def _table(collected: Collected, metrics: dict[str, str]) -> str:
 
 
 def draw_classes(collected: Collected, data_set: str, path: Path) -> bool:
-    """Differences of IoU to the first variant, a line a class, with intervals; False if there are no pairs."""
+    """Draw IoU differences to the first variant, one line per class, with intervals; False if there are no pairs."""
     metrics = class_metrics(collected, data_set)
     base, *others = collected.plan.variants
     figures = {

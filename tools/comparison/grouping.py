@@ -1,4 +1,4 @@
-"""Runs of the same settings, apart from the seed, are one variant; the first one is what others are compared with."""
+"""Groups runs of the same settings, except for the seed, into variants; the others are compared with the first."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from sgr_d2.config import get_sgr_cfg
 
 from .reading import FoundRun
 
-# Of what a run may have measured, in this order; class figures have tables of their own.
+# The metrics to show, in this order; those of single classes have their own tables.
 METRICS = (
     *("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC", "cityscapes/IoU", "bbox/AP", "segm/AP"),
     *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate")),
@@ -21,13 +21,13 @@ MAX_DIFFERENCES = 12
 
 
 def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
-    """The runs as tools/run_experiment.py tabulates them. A seed that another variant has counts as planned.
+    """Collect runs in the form that tools/run_experiment.py tabulates; seeds of other variants count as planned.
 
     Args:
-        metrics: "task/name" or "data set/task/name"; by default those of ``METRICS`` that there are.
+        metrics: "task/name" or "data set/task/name"; by default those of ``METRICS`` that the runs have.
 
     Raises:
-        ValueError: two runs of the same settings and seed; no run has metrics; none has one of ``metrics``.
+        ValueError: if two runs have the same settings and seed, no run has metrics, or none has one of ``metrics``.
     """
     groups = _groups(runs)
     names = _names(groups)
@@ -53,13 +53,13 @@ def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
 
 
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with what they leave out, but for what is not compared: defaults, and what was done before a key."""
+    """The settings completed with defaults and `BEFORE_THE_KEY`, without those that are not compared."""
     every = flat(get_sgr_cfg()) | BEFORE_THE_KEY | detectron2_defaults() | dict(settings)
     return json.loads(json.dumps({key: value for key, value in every.items() if key not in {*NOT_COMPARED, "SEED"}}))
 
 
 def _with_sets(settings: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with every "key (data set)" that ``other`` has and they have not: their value of the key."""
+    """Add every "key (data set)" that only ``other`` has, with the value of the key itself."""
     return {key: settings.get(key.partition(" (")[0]) for key in other if key.endswith(")")} | dict(settings)
 
 
@@ -75,7 +75,7 @@ def _groups(runs: Sequence[FoundRun]) -> list[list[FoundRun]]:
 
 
 def _names(groups: list[list[FoundRun]]) -> list[str]:
-    """A name a group: that of its first run, with a number where others have it, too."""
+    """One name per group: that of its first run, with a number if it is taken."""
     names: list[str] = []
     for group in groups:
         name = group[0].name
@@ -94,7 +94,7 @@ def _state(run: FoundRun | None) -> tuple[str, str]:
 
 
 def _metrics(results: Mapping[str, dict[str, Any]], wanted: Sequence[str]) -> list[str]:
-    """The metrics to tabulate, with the name of the data set where there are several."""
+    """The metrics to tabulate, with the name of the data set if there are several."""
     sets = data_sets(results)
     if not sets:
         raise ValueError("None of the runs has metrics of a finished evaluation: there is nothing to compare.")
@@ -110,7 +110,7 @@ def _metrics(results: Mapping[str, dict[str, Any]], wanted: Sequence[str]) -> li
             if not any(name in (metric, f"{name.split('/')[0]}/{metric}") for name in measured):
                 known = sorted(name for name in measured if "IoU-" not in name and "ACC-" not in name)
                 raise ValueError(f"--metrics {metric}: no run has it; there are {', '.join(known)}.")
-        # "task/metric" stands for that of every data set: of two sets the figures are not to be mixed
+        # "task/metric" stands for that of every data set: figures of two data sets must not be mixed
         names = [
             [metric] if metric in measured or len(sets) == 1 else [f"{s}/{metric}" for s in sets] for metric in wanted
         ]

@@ -1,4 +1,4 @@
-"""The comparison as Markdown with pictures beside it, and as one HTML file that holds everything."""
+"""Writes the comparison as Markdown with separate pictures, and as one self-contained HTML file."""
 
 import base64
 import html
@@ -44,7 +44,7 @@ def write_page(collected: Collected, folder: Path) -> str:
 
 
 def to_html(text: str, folder: Path, title: str) -> str:
-    """The page with its pictures inside, which needs no other file and no network."""
+    """The page as HTML with embedded pictures, which needs neither other files nor a network."""
     converter = markdown.Markdown(extensions=["tables", "sane_lists"])
     converter.preprocessors.deregister("html_block")  # names of runs and classes are text, not markup
     for pattern in ("html", "link", "reference", "short_reference", "autolink", "automail"):

@@ -1,4 +1,4 @@
-"""Runs as they lie on the disk, whoever started them: folders of train_net.py, results of tools/run_experiment.py."""
+"""Reads runs from disk: folders of train_net.py, and results of tools/run_experiment.py."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ class FoundRun:
     """
     Attributes:
         path: the folder, or the file of the result.
-        name: what the run may be called, without its seed.
+        name: suggested name of the run, without its seed.
         seed: SEED of its config.
         settings: {key: value} where it differs from Detectron2's defaults, without SEED; see `evaluation_settings`.
-        result: as tools/run_experiment.py keeps it; None for a run without metrics.
+        result: in the format of tools/run_experiment.py; None for a run without metrics.
         problem: why there is no result.
     """
 
@@ -39,10 +39,11 @@ class FoundRun:
 
 
 def find_runs(paths: Sequence[Path]) -> list[FoundRun]:
-    """The runs that the paths are or hold, in order, each once.
+    """Find the runs that the paths are or contain, in order and without duplicates.
 
     Raises:
-        FileNotFoundError: there is no such path. ValueError: it holds no run, or a file cannot be read.
+        FileNotFoundError: if a path does not exist.
+        ValueError: if a path contains no run, or a file cannot be read.
     """
     found: dict[Path, FoundRun] = {}
     for path in paths:
@@ -59,7 +60,7 @@ def find_runs(paths: Sequence[Path]) -> list[FoundRun]:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """The run that a path is, or those below it."""
+    """The path itself if it is a run, otherwise the runs below it."""
     if path.is_file() or ((path / "config.yaml").is_file() and path.parent.name != "evaluation"):
         yield path
         return
@@ -108,7 +109,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def evaluation_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """{"key (data set)": value} where an evaluation (--eval-only) differs from ``config``, that of the training.
 
-    The last checkpoint of the run is no difference, another one is.
+    Evaluating another checkpoint than the last one of the run counts as a difference.
     """
     trained, found = flat(get_sgr_cfg()) | dict(config), {}
     for file in sorted((path / "evaluation").glob("*/config.yaml")):
@@ -126,7 +127,7 @@ def _decides_figures(key: str) -> bool:
 
 
 def _weights_of(used: Mapping[str, Any], initial: str) -> str:
-    """MODEL.WEIGHTS of an evaluation; by name in the folder of the run, so that it is the same for all seeds."""
+    """MODEL.WEIGHTS of an evaluation; just the file name if it is in the run's folder, so that all seeds agree."""
     weights = Path(used["MODEL.WEIGHTS"])
     if used["MODEL.WEIGHTS"] == initial or weights.resolve().parent != Path(used["OUTPUT_DIR"]).resolve():
         return used["MODEL.WEIGHTS"]
@@ -134,7 +135,7 @@ def _weights_of(used: Mapping[str, Any], initial: str) -> str:
 
 
 def _unfinished(path: Path, config: dict[str, Any]) -> str:
-    """Nothing for a finished training and for an evaluation alone."""
+    """Why a training is not finished; "" if it is, and for a mere evaluation."""
     rows = training_rows(path)
     done = max((row["iteration"] + 1 for row in rows if "total_loss" in row), default=None)
     steps = config.get("SOLVER.MAX_ITER")
@@ -153,7 +154,7 @@ def _unfinished(path: Path, config: dict[str, Any]) -> str:
 
 
 def _progress(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """What tools/run_experiment.py notes of a run; of other runs what their log tells."""
+    """The progress recorded by tools/run_experiment.py; for other runs, what can be found in their log."""
     noted = read_json(path / "run.json")
     if noted is not None:
         return noted

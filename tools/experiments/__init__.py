@@ -1,1 +1,1 @@
-"""Grids of training runs: the plan, the runs as subprocesses, their results, statistics, tables and plots."""
+"""Grids of training runs: the plan, runs as subprocesses, their results, statistics, tables and plots."""

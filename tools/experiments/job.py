@@ -1,4 +1,4 @@
-"""One run as a process: begin or go on, wait, keep what it gave, end it."""
+"""One run as a process: starts or resumes it, waits, keeps its result, ends it."""
 
 import contextlib
 import logging
@@ -35,12 +35,12 @@ class Launch:
     """How runs are started.
 
     Attributes:
-        command: the training program; gets the command line of train_net.py.
+        command: the training program, called with the command line of train_net.py.
         num_gpus: 0 or 1.
         threads: of every run, on the CPU.
-        keep: leave the checkpoints of finished runs.
+        keep: whether to keep the checkpoints of finished runs.
         metrics: of the plan.
-        gpus: by their names in CUDA_VISIBLE_DEVICES, those to share the runs out to; empty: what each run sees.
+        gpus: the GPUs to distribute runs over, by their names in CUDA_VISIBLE_DEVICES; empty for those a run sees.
     """
 
     num_gpus: int
@@ -52,7 +52,7 @@ class Launch:
 
 
 class Job:
-    """A run under way. ``lock`` is the descriptor of ``take_lock``; the job closes it. ``gpu`` is one of the launch."""
+    """A run in progress. ``lock`` is the descriptor of ``take_lock``, closed by the job; ``gpu`` is of the launch."""
 
     def __init__(self, run: Run, config: dict[str, Any], folders: Folders, launch: Launch, lock: int, gpu: str = ""):
         self.run = run
@@ -64,7 +64,7 @@ class Job:
         self.progress = self._prepare(config)
         self.begun = time.monotonic()
         with open(self.output / "stdout.txt", "ab") as log:
-            # A group of its own: Ctrl-C reaches the runner alone, which then ends the whole group.
+            # In its own process group: Ctrl-C only reaches the runner, which then ends the whole group.
             self.process = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,
@@ -76,16 +76,16 @@ class Job:
             )
 
     def _prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Go on with what an interrupted run of the same settings left, or start in an empty folder."""
+        """Resume an interrupted run of the same settings, or start in an empty folder."""
         self.folders.failure(self.run).unlink(missing_ok=True)
         progress = read_json(self.folders.progress(self.run))
         if progress is None or differences(progress["config"], config):
-            if (aside := set_aside(self.output)) is not None:  # kept by --keep, or of other settings
+            if (aside := set_aside(self.output)) is not None:  # kept by --keep, or with other settings
                 logger.warning("%s held another run, which is now in %s.", self.output, aside)
             for name in ("stdout.txt", "run.json"):
                 (self.output / name).unlink(missing_ok=True)
             progress = {"seconds": 0.0, "attempts": 0, "peak_memory_mib": 0}
-        elif progress.get("open"):  # its runner died, and nobody counted what the run went on to cost
+        elif progress.get("open"):  # its runner died, so the costs of the rest of the run are unknown
             progress |= {"seconds": None, "peak_memory_mib": None}
         progress["config"] = config
         threads = None if self.launch.num_gpus else self.launch.threads
@@ -111,14 +111,14 @@ class Job:
         return environment
 
     def poll(self) -> int | None:
-        """The exit code once the process has ended and its result is written, until then None."""
+        """The exit code once the process has ended and its progress is written; None until then."""
         if self.process.returncode is not None:
             return self.process.returncode
         pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
         if pid == 0:
             return None
         self.process.returncode = os.waitstatus_to_exitcode(status)
-        # Linux counts the memory of the parent before the exec, too; it imports less than training does.
+        # Linux includes the memory of the parent before the exec; it imports less than training does.
         peak = round(usage.ru_maxrss * MEMORY_UNIT / 2**20)
         if self.progress["seconds"] is not None:
             self.progress["seconds"] += time.monotonic() - self.begun
@@ -128,7 +128,7 @@ class Job:
         return self.process.returncode
 
     def finish(self) -> str:
-        """Keep result or failure of an ended process and free the run; returns the reason of a failure, or ""."""
+        """Write the result or failure of an ended process and release the run; returns why it failed, or ""."""
         try:
             if self.process.returncode != 0:
                 return self._failed(f"exit code {self.process.returncode}")
@@ -153,12 +153,12 @@ class Job:
         return f"{reason}: {lines[-1] if lines else 'no output'}"
 
     def ask_to_end(self) -> None:
-        """Let the process and all that it started end; `end` waits for it."""
+        """Ask the process and all its children to end, without waiting; see `end`."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
 
     def end(self, patience: float = 10.0) -> None:
-        """End the process and all that it started, and free the run. It goes on from its last checkpoint next time."""
+        """End the process and its children, and release the run. Next time it resumes from its last checkpoint."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
@@ -169,7 +169,7 @@ class Job:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a text file that are not empty, without terminal colours."""
+    """The last non-empty lines of a text file, without terminal colours."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 100_000))
@@ -178,7 +178,7 @@ def last_lines(path: Path, count: int) -> list[str]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs of this process by their names in CUDA_VISIBLE_DEVICES, which may be numbers or identifiers."""
+    """The GPUs visible to this process, by their names in CUDA_VISIBLE_DEVICES, which may be numbers or identifiers."""
     count = torch.cuda.device_count()
     names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return tuple(names[:count] if names else map(str, range(count)))

@@ -1,4 +1,4 @@
-"""The result of a finished run: metrics, costs and machine, gathered from the files that training left."""
+"""The result of a finished run: metrics, costs and machine, gathered from the files of the training."""
 
 import json
 import math
@@ -24,16 +24,17 @@ BUFFERS += ("region_predictor.centres", "region_predictor.radii")
 
 
 def gather(run: Run, output: Path, progress: dict[str, Any], metrics: list[str]) -> dict[str, Any]:
-    """What is kept of a run.
+    """Gather the result of a run.
 
     Args:
         run: the finished run.
         output: its OUTPUT_DIR.
         progress: its ``run.json``; "seconds" and "peak_memory_mib" may be None, "environment" empty.
-        metrics: of the plan, for the curve.
+        metrics: of the plan; the first one is used for the curve.
 
     Raises:
-        FileNotFoundError: training ended without an evaluation.
+        FileNotFoundError: if the training ended without an evaluation.
+        ValueError: if its checkpoint cannot be read.
     """
     rows = training_rows(output)
     steps = [row["time"] for row in rows if "time" in row]
@@ -74,12 +75,12 @@ def metric_of(result: dict[str, Any], name: str) -> float | None:
 
 
 def describe_machine(num_gpus: int, threads: int | None, *, gpu: int = 0) -> dict[str, Any]:
-    """What a result may depend on, and nothing that tells whose machine it was; ``gpu``: the number of the one used."""
+    """What a result may depend on, without anything that identifies the machine; ``gpu``: the index of the one used."""
     return {
         "device": torch.cuda.get_device_name(gpu) if num_gpus else cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
-        # AVX2, AVX512 ...: sums in another order, which make another run of the same seed
+        # AVX2, AVX512 ...: they change the order of sums, and so the run of a seed
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "load_before": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.machine()}",
@@ -115,21 +116,21 @@ def training_rows(output: Path) -> list[dict[str, Any]]:
 
 
 def _curve(rows: list[dict[str, Any]], metric: str) -> list[list[float]]:
-    """[[steps done, value]] of the evaluations on the way; of a resumed run the later value of a step counts."""
-    # The evaluation at the end stands one iteration after the last step.
+    """[[steps done, value]] of the evaluations during training; for a resumed run the later value of a step is used."""
+    # The final evaluation is one iteration after the last step.
     last = max((row["iteration"] for row in rows if "total_loss" in row), default=0)
     found = {min(row["iteration"], last): row[metric] for row in rows if metric in row}
     return [[iteration + 1, value] for iteration, value in sorted(found.items()) if value == value]
 
 
 def _head_loss(rows: list[dict[str, Any]]) -> float | None:
-    """Mean of the head's losses over the last fifth of training: of runs of one seed, which see the same images, little
-    noise is in its differences."""
+    """Mean of the head's losses over the last fifth of training. Its differences between runs of one seed, which see
+    the same images, have little noise."""
     losses = []
-    # of a step that was made again after an interruption the later row counts
+    # for a step that was repeated after an interruption, the later row is used
     by_step = {row["iteration"]: row for row in rows if "total_loss" in row}
     for _, row in sorted(by_step.items()):
-        # a model of one loss logs the total alone; what is logged are medians, so that parts do not add up to it
+        # a model with one loss only logs the total; the log has medians, so the parts do not add up to it
         parts = [value for name, value in row.items() if name.startswith("loss_") and name not in SGR_LOSSES]
         losses.append(sum(parts) if parts else row["total_loss"])
     last = losses[-max(1, len(losses) // 5) :]
@@ -146,7 +147,7 @@ def _gpu_memory(log: Path) -> int | None:
 
 
 def _parameters(checkpoint: Path) -> int | None:
-    """How many numbers the model learns: the checkpoint without norms' statistics, FrozenBN, other buffers."""
+    """The number of learnt values: the checkpoint without statistics of norms, FrozenBN, and other buffers."""
     if not checkpoint.is_file():
         return None
     try:
@@ -160,7 +161,7 @@ def _parameters(checkpoint: Path) -> int | None:
 
 
 def _below_root(path: str) -> str:
-    """The path within the project, which says the same on every machine."""
+    """The path relative to the project, which is the same on every machine."""
     try:
         return Path(path).resolve().relative_to(ROOT).as_posix()
     except ValueError:

@@ -1,12 +1,12 @@
-"""Differences between models over the results of several plans, paired by seed: a table and a picture.
+"""Differences between models over the results of several plans, paired by seed, as a table and a picture.
 
     title: What SGR gains
     metrics: [sem_seg/mIoU, sem_seg/pACC]       of the results; the first one is drawn
-    rows:                                       from top to bottom; folders count from that of this file
+    rows:                                       from top to bottom; folders are relative to this file
       - {label: "Semantic FPN, 400 steps", baseline: receptive_field/stride_8, model: receptive_field/stride_8_sgr}
 
-A folder is that of a variant in the results of `tools/run_experiment.py`: a file ``seed0.json`` a run. Compared are the
-seeds that both have.
+A folder is that of a variant in the results of `tools/run_experiment.py`, with one file such as ``seed0.json`` per run.
+The seeds that both folders have are compared.
 """
 
 import math
@@ -55,8 +55,9 @@ def read_overview(path: Path) -> Overview:
     """Read the file and the results that it names.
 
     Raises:
-        FileNotFoundError: there is no such file, or no result in a folder that it names.
-        ValueError: a key is missing or unknown, or two models have no seed, or no value of the first metric, in common.
+        FileNotFoundError: if there is no such file, or no result in a folder that it names.
+        ValueError: if a key is missing or unknown, or a model and its baseline have no seed with the first metric in
+            common.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -75,7 +76,7 @@ def read_overview(path: Path) -> Overview:
 
 
 def to_markdown(overview: Overview) -> str:
-    """A table: of every metric the means of the seeds that are compared, and of the first one all differences."""
+    """A table: means and all differences of the first metric over the compared seeds, mean differences of others."""
     first = overview.metrics[0]
     headers = ["variant", "seeds", f"{first}: baseline", "model", "difference [95 % interval]", "by seed"]
     headers += [f"{metric}: difference" for metric in overview.metrics[1:]]
@@ -99,7 +100,7 @@ def to_markdown(overview: Overview) -> str:
 
 
 def draw_overview(overview: Overview, path: Path) -> None:
-    """A line a row: a dot a seed, a bar at the mean, and its interval, cut at the edge."""
+    """Draw one line per row: one dot per seed, a bar at the mean, and its interval, truncated at the edge."""
     metric = overview.metrics[0]
     figure = Figure(figsize=(9, 1.1 + 0.36 * len(overview.rows)), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -112,12 +113,12 @@ def draw_overview(overview: Overview, path: Path) -> None:
     labels = [f"{row.label} ({len(row.seeds(metric))})" for row in overview.rows]
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    figure.supxlabel(f"{metric}, minus the baseline's: a dot a seed; 95 % interval, cut at the edge", fontsize=9)
+    figure.supxlabel(f"{metric}, minus the baseline's: a dot per seed; 95 % interval, cut at the edge", fontsize=9)
     save_figure(figure, axes, path)
 
 
 def _limits(differences: list[list[float]]) -> tuple[float, float]:
-    """All dots and zero, with a margin in which most intervals end; that of two seeds may be ten times as wide."""
+    """Limits for all dots and zero, with a margin for most intervals; those of two seeds may be ten times as wide."""
     every = [0.0, *(value for values in differences for value in values)]
     margin = max(0.3 * (max(every) - min(every)), math.ulp(1.0))
     return min(every) - margin, max(every) + margin
@@ -139,10 +140,10 @@ def _values(folder: Path, metrics: list[str]) -> dict[str, dict[int, float]]:
     """{metric: {seed: value}} of the results in a folder."""
     results = [result for file in sorted(folder.glob("seed*.json")) if (result := read_json(file))]
     if not results:
-        raise FileNotFoundError(f"{folder}: there is no seed0.json or the like, no result of tools/run_experiment.py.")
+        raise FileNotFoundError(f"{folder}: no result of tools/run_experiment.py (seed0.json or the like).")
     seeds = [result.get("seed") for result in results]
     if None in seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"{folder}: its results are of the seeds {seeds}; keep one file a seed, which says it.")
+        raise ValueError(f"{folder}: its results have the seeds {seeds}; keep one file per seed, with a seed in it.")
     found = {metric: {result["seed"]: metric_of(result, metric) for result in results} for metric in metrics}
     return {metric: {seed: v for seed, v in values.items() if v is not None} for metric, values in found.items()}
 
@@ -160,7 +161,7 @@ def _figure(figures: Estimate) -> str:
 
 
 def _span(seeds: list[int]) -> str:
-    """[0, 1, 2, 3] -> "0 to 3"; others one by one."""
+    """[0, 1, 2, 3] -> "0 to 3"; other seeds are listed one by one."""
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))

@@ -6,19 +6,19 @@
     seeds: [0, 1, 2]
     baseline: baseline                          the variant that all others are compared with
     metrics: [sem_seg/mIoU, sem_seg/pACC]       of evaluation/<data set>/metrics.json; the first one is plotted
-    num_gpus: auto                              0, 1, or auto: 1 where there is a GPU
+    num_gpus: auto                              0, 1, or auto: 1 if there is a GPU
     variants:                                   in the order in which they are run
       - {name: baseline}
       - {name: sgr, config: configs/camvid/fpn_sgr.yaml, opts: {MODEL.SGR.NUM_TOKENS: 32}, seeds: [0], note: text}
     sweeps:                                     optional: a plot of the first metric against a number
       tokens: {label: "K, tokens", series: {SGR: {tokens_8: 8, sgr: 32}}, log: true}
 
-    profiles:                                   optional: a plot of several metrics, a line a variant
+    profiles:                                   optional: a plot of several metrics, one line per variant
       distance: {label: "distance, px", value: "right, %", metrics: {context/objects_0_60: 30}}
-                                                with variants: {sgr: "name in the picture"} of these alone
+                                                with variants: {sgr: "name in the picture"}, only of these
 
-``config``, ``opts`` and ``seeds`` of a variant go before the common ones (``opts`` key by key). ``against: [a, b]``
-names variants that it is compared with instead of the baseline.
+``config``, ``opts`` and ``seeds`` of a variant override the common ones (``opts`` key by key). ``against: [a, b]``
+names the variants with which it is compared, instead of the baseline.
 """
 
 import re
@@ -35,7 +35,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a variant with a seed. ``opts`` are the settings without the seed and the output folder."""
+    """One training: a variant with a seed. ``opts`` are the settings without seed and output folder."""
 
     variant: str
     seed: int
@@ -47,7 +47,7 @@ class Run:
         return f"{self.variant}/seed{self.seed}"
 
     def options(self, **more: Any) -> list[str]:
-        """``KEY VALUE`` pairs as train_net.py takes them; two underscores in a name of ``more`` stand for a dot."""
+        """``KEY VALUE`` pairs for train_net.py; two underscores in a name of ``more`` stand for a dot."""
         settings = self.opts | {"SEED": self.seed} | {key.replace("__", "."): value for key, value in more.items()}
         return [str(part) for pair in settings.items() for part in pair]
 
@@ -64,7 +64,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Variants along an axis: {name of the series: {variant: x}}."""
+    """Variants along an axis; ``series`` is {name of the series: {variant: x}}."""
 
     name: str
     label: str
@@ -73,7 +73,7 @@ class Sweep:
 
     @property
     def places(self) -> list[float]:
-        """All x, ascending."""
+        """All x in ascending order."""
         return sorted({x for points in self.series.values() for x in points.values()})
 
 
@@ -90,7 +90,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a plan file says; see the module."""
+    """The content of a plan file; see the module docstring."""
 
     name: str
     title: str
@@ -102,10 +102,10 @@ class Plan:
     profiles: list[Profile] = field(default_factory=list)
 
     def runs(self, only: str = "*") -> list[Run]:
-        """The runs in order whose name ("variant/seed0") or variant matches the pattern ``only``.
+        """The runs, in order, whose name ("variant/seed0") or variant matches the pattern ``only``.
 
         Raises:
-            ValueError: if none does.
+            ValueError: if there is none.
         """
         every = [run for variant in self.variants for run in variant.runs]
         found = [run for run in every if fnmatchcase(run.name, only) or fnmatchcase(run.variant, only)]
@@ -118,8 +118,8 @@ def read_plan(path: Path) -> Plan:
     """Read and check a plan.
 
     Raises:
-        FileNotFoundError: there is no such file, or no config that it names.
-        ValueError: it is not a plan; the message names file and key.
+        FileNotFoundError: if the file, or a config that it names, does not exist.
+        ValueError: if it is not a valid plan; the message names file and key.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such plan. Plans are YAML files, e.g. experiments/main.yaml.")
@@ -132,10 +132,10 @@ def read_plan(path: Path) -> Plan:
     names = [variant.name for variant in variants]
     _check(path, "variants: there are none", bool(names))
     _check(path, f"variants: a name occurs twice in {names}", len(set(map(str.lower, names))) == len(names))
-    _check(path, f"baseline: {data['baseline']!r} is none of the variants {names}", data["baseline"] in names)
+    _check(path, f"baseline: {data['baseline']!r} is not one of the variants {names}", data["baseline"] in names)
     for variant in variants:
         unknown = sorted(set(variant.against) - set(names))
-        _check(path, f"variant {variant.name}: against names no variants {unknown}", not unknown)
+        _check(path, f"variant {variant.name}: against names unknown variants {unknown}", not unknown)
     metrics = data["metrics"]
     is_list = isinstance(metrics, list) and bool(metrics) and all(isinstance(m, str) and "/" in m for m in metrics)
     _check(path, f"metrics: {metrics!r} must be a list like [sem_seg/mIoU]", is_list)
@@ -160,12 +160,12 @@ _RESERVED = {"SEED": "seeds belong under `seeds`", "OUTPUT_DIR": "the runner giv
 def _variant(path: Path, data: dict, entry: Any) -> Variant:
     _check_keys(path, "variants", entry, {"name"}, {"name", "config", "opts", "seeds", "against", "note"})
     name = str(entry["name"])
-    _check(path, f"variants: the name {name!r} must be made of letters, digits and _ . + -", bool(NAME.fullmatch(name)))
+    _check(path, f"variants: the name {name!r} must consist of letters, digits and _ . + -", bool(NAME.fullmatch(name)))
     config = entry.get("config", data.get("config"))
-    _check(path, f"variant {name}: neither it nor the plan names a config", isinstance(config, str))
+    _check(path, f"variant {name}: neither the variant nor the plan names a config", isinstance(config, str))
     opts = {}
     for source in (data.get("opts") or {}, entry.get("opts") or {}):
-        _check(path, f"variant {name}: opts must be a table KEY: value, not {source!r}", isinstance(source, dict))
+        _check(path, f"variant {name}: opts must be a table of KEY: value, not {source!r}", isinstance(source, dict))
         opts |= source
     for key, reason in _RESERVED.items():
         _check(path, f"variant {name}: opts must not hold {key}: {reason}", key not in opts)
@@ -179,7 +179,7 @@ def _variant(path: Path, data: dict, entry: Any) -> Variant:
 
 
 def find_config(plan: Path, config: str) -> str:
-    """The config as it is named if it lies below the working directory, else below the project's folder."""
+    """The config's path as given, relative to the working directory, or else to the project's folder."""
     for base in (Path(), ROOT):
         if (base / config).is_file():
             return str(base / config)
@@ -195,9 +195,9 @@ def _sweep(path: Path, name: str, entry: Any, variants: list[str]) -> Sweep:
         bool(series) and isinstance(series, dict),
     )
     for points in series.values():
-        _check(path, f"sweep {name}: a series must be a table variant: number, not {points!r}", _is_axis(points))
+        _check(path, f"sweep {name}: a series must be a table of variant: number, not {points!r}", _is_axis(points))
         unknown = sorted(set(points) - set(variants))
-        _check(path, f"sweep {name}: no variants {unknown}", not unknown)
+        _check(path, f"sweep {name}: unknown variants {unknown}", not unknown)
     return Sweep(name, str(entry["label"]), series, bool(entry.get("log", False)))
 
 
@@ -205,10 +205,10 @@ def _profile(path: Path, name: str, entry: Any, names: list[str]) -> Profile:
     needed = {"label", "value", "metrics"}
     _check_keys(path, f"profile {name}", entry, needed, needed | {"variants"})
     metrics = entry["metrics"]
-    _check(path, f"profile {name}: metrics must be a table metric: number, not {metrics!r}", _is_axis(metrics))
+    _check(path, f"profile {name}: metrics must be a table of metric: number, not {metrics!r}", _is_axis(metrics))
     lines = entry.get("variants", {variant: variant for variant in names})
     right = isinstance(lines, dict) and bool(lines)
-    _check(path, f"profile {name}: variants must be a table variant: name in the picture, not {lines!r}", right)
+    _check(path, f"profile {name}: variants must be a table of variant: name in the picture, not {lines!r}", right)
     unknown = [variant for variant in lines if variant not in names]
     _check(path, f"profile {name}: there is no variant {', '.join(map(repr, unknown))}", not unknown)
     return Profile(name, str(entry["label"]), str(entry["value"]), metrics, {v: str(lines[v]) for v in lines})

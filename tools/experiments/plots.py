@@ -1,4 +1,4 @@
-"""Pictures of a plan: a dot a seed with mean and interval for every variant, and metrics along an axis."""
+"""Pictures of a plan: one dot per seed with mean and interval for every variant, and metrics along an axis."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from .plan import Profile, Sweep
 from .statistics import estimate
 from .summary import Collected
 
-# Okabe and Ito's colours, and four more: one a seed.
+# Okabe and Ito's colours, and four more: one per seed.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 COLORS += ("#8C6D00", "#5E3C99", "#000000", "#999999")
 DARK, LIGHT = "#333333", "#bbbbbb"
 
 
 def draw(collected: Collected, folder: Path) -> list[str]:
-    """Draw what there are results for into ``folder``; returns the names of the files."""
+    """Draw all pictures with results into ``folder``; returns the names of the files."""
     plan = collected.plan
     names = []
     if any(collected.values(variant, plan.metrics[0]) for variant in plan.variants):
@@ -38,7 +38,7 @@ def draw(collected: Collected, folder: Path) -> list[str]:
 
 
 def draw_dots(collected: Collected, metric: str, path: Path) -> None:
-    """A line a variant that was begun, from the top in the order of the plan."""
+    """One line for each variant that was started, from the top in the order of the plan."""
     variants = collected.begun()
     figure = Figure(figsize=(8, 1.2 + 0.34 * len(variants)), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -56,7 +56,7 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
         axes.axvline(estimate(list(base.values())).mean, color=LIGHT, linestyle="--", linewidth=1, zorder=0)
     axes.set_yticks(range(len(variants)), [variant.name for variant in variants], fontsize=9)
     axes.set_ylim(len(variants) - 0.4, -0.6)
-    meaning = f"a dot a seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}"
+    meaning = f"a dot per seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}"
     figure.supxlabel(f"{metric}: {meaning}", fontsize=9)
     _keep_in_view(axes, [v for variant in variants for v in collected.values(variant, metric).values()])
     _legend(axes, colors)
@@ -64,7 +64,7 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
 
 
 def draw_sweep(collected: Collected, sweep: Sweep, metric: str, path: Path) -> None:
-    """The metric against the number of the sweep: a dot a seed, a line through the means; dashed: the baseline."""
+    """The metric against the number of the sweep: one dot per seed, a line through the means; dashed: the baseline."""
     figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots()
     for color, (name, points) in zip(cycle(COLORS), sweep.series.items(), strict=False):
@@ -81,7 +81,7 @@ def draw_sweep(collected: Collected, sweep: Sweep, metric: str, path: Path) -> N
 
 
 def draw_profile(collected: Collected, profile: Profile, path: Path) -> None:
-    """Several metrics along an axis, a line a variant that has results: a dot a seed, a line through the means."""
+    """Several metrics along an axis, for each variant with results one dot per seed and a line through the means."""
     lines = lines_of(collected, profile)
     figure = Figure(figsize=(8, max(3.6, 0.6 + 0.2 * len(lines))), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -95,7 +95,7 @@ def draw_profile(collected: Collected, profile: Profile, path: Path) -> None:
 
 
 def lines_of(collected: Collected, profile: Profile) -> dict[str, str]:
-    """{variant: its name in the picture} of those that have a value."""
+    """{variant: its name in the picture} for the variants that have a value."""
     return {
         variant: name
         for variant, name in profile.variants.items()
@@ -108,7 +108,7 @@ def _values(collected: Collected, variant: str, metric: str) -> list[float]:
 
 
 def _draw_line(axes: Axes, points: list[tuple[float, list[float]]], color: str, name: str) -> None:
-    """``points`` are (x, a value a seed); what has no values leaves a gap."""
+    """``points`` are (x, one value per seed); points without values are left out."""
     for x, values in points:
         axes.plot([x] * len(values), values, "o", color=color, markersize=4, alpha=0.5)
     means = sorted((x, estimate(values).mean) for x, values in points if values)
@@ -140,7 +140,7 @@ def draw_mean_and_interval(axes: Axes, row: float, values: list[float]) -> None:
 
 
 def _keep_in_view(axes: Axes, values: Sequence[float]) -> None:
-    """Show all dots; an interval of two seeds may be ten times as wide and is cut at the edge."""
+    """Show all dots; an interval of two seeds may be ten times as wide and is truncated at the edge."""
     if values:
         margin = max(0.6 * (max(values) - min(values)), 1e-3 * abs(max(values)), math.ulp(1.0))
         axes.set_xlim(min(values) - margin, max(values) + margin)

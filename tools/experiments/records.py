@@ -1,8 +1,8 @@
-"""Where the files of a run are, what state it is in, and the lock that keeps two runners off it.
+"""The files of a run, its state, and the lock that keeps other runners off it.
 
 <results>/<variant>/seed0.json              the result, small: settings, metrics, costs. Kept in the repository
 <work>/<variant>/seed0/                     OUTPUT_DIR of the run: config, log, metrics, checkpoints while it runs
-<work>/<variant>/seed0/{run,failure}.json   how far it is, and how it failed
+<work>/<variant>/seed0/{run,failure}.json   its progress, and its failure
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from sgr_d2.files import appearing_whole
 from .plan import Run
 from .resolved import differences
 
-# How often, and after how many seconds again, a lock is tried.
+# How often a lock is tried, and the pause between attempts in seconds.
 LOOKS, PAUSE = 5, 0.05
 
 
@@ -36,47 +36,47 @@ class Folders:
         return self.work / run.variant / f"seed{run.seed}"
 
     def progress(self, run: Run) -> Path:
-        """{"config", "seconds", "attempts"} of a run that was begun."""
+        """Progress and costs of a run that was started: {"config", "seconds", "attempts", ...}."""
         return self.output(run) / "run.json"
 
     def failure(self, run: Run) -> Path:
-        """{"exit_code", "log"} of the last attempt, if it failed."""
+        """{"exit_code", "reason", "log"} of the last attempt, if it failed."""
         return self.output(run) / "failure.json"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is no file.
+    """The object in a file, None if there is no file.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: if the file contains something else.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error}). Delete it to make the run again.") from error
+        raise ValueError(f"{path}: not a JSON file ({error}). Delete it to repeat the run.") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: holds {type(data).__name__}, not an object. Delete it to make the run again.")
+        raise ValueError(f"{path}: holds {type(data).__name__}, not an object. Delete it to repeat the run.")
     return data
 
 
 def write_json(data: dict[str, Any], path: Path) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file atomically."""
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     with appearing_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def take_lock(folders: Folders, run: Run) -> int | None:
-    """The file descriptor that holds the run, None if another process has it.
+    """The file descriptor that holds the lock of a run, None if another process has it.
 
-    The lock goes with the last process that has the descriptor open: training inherits it, so that a run whose runner
-    was killed is not begun a second time beside it.
+    The lock lasts until the last process with the descriptor ends: training inherits it, so that a run whose runner was
+    killed is not started a second time.
     """
     folders.output(run).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folders.output(run) / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    for _ in range(LOOKS):  # `is_locked` of another process holds it for an instant
+    for _ in range(LOOKS):  # `is_locked` in another process holds it for an instant
         if _lock(descriptor):
             return descriptor
         time.sleep(PAUSE)
@@ -85,7 +85,7 @@ def take_lock(folders: Folders, run: Run) -> int | None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the run whose output is ``folder``; nothing is written."""
+    """Whether a process holds the lock of the run whose output is ``folder``; nothing is written."""
     try:
         descriptor = os.open(folder / "lock", os.O_RDONLY)
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def gpus_in_use(folders: Folders) -> list[str]:
-    """The GPU of every run that is under way below the folder of work, by any runner."""
+    """The GPU of every run in progress below the work folder, by any runner."""
     found = []
     for path in folders.work.glob("*/seed*/run.json"):
         progress = read_json(path) or {}
@@ -115,7 +115,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, str]:
-    """ "done", "changed", "running", "failed", "interrupted" or "missing", and what there is to say about it.
+    """ "done", "changed", "running", "failed", "interrupted" or "missing", and details.
 
     ``wanted`` is the run's ``resolve``.
     """

@@ -1,4 +1,4 @@
-"""The settings that a run was made with, small enough to keep, and how they differ from those that are wanted now."""
+"""The settings of a run, in a form small enough to keep, and their differences from those wanted now."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from sgr_d2.engine.setup import fit_to_machine
 
 from .plan import Run
 
-# They change where and how fast a run goes, not what comes out.
+# They change where and how fast a run is made, but not its results.
 NOT_COMPARED = {
     "OUTPUT_DIR",
     "MODEL.DEVICE",
@@ -23,7 +23,7 @@ NOT_COMPARED = {
     "VIS_PERIOD",
 }
 
-# What code of before a key did, where the key's default is something else. A key whose default changes belongs here.
+# What the code did before a key existed, if that is not the key's default. Add a key here if its default changes.
 BEFORE_THE_KEY = {
     "MODEL.SGR.NORM": "LN",
     "MODEL.SGR.LOSS_GRADIENT": 1.0,
@@ -33,7 +33,7 @@ BEFORE_THE_KEY = {
 
 
 def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
-    """{"A.B.C": value} of a config; tuples become lists, as JSON has them."""
+    """{"A.B.C": value} of a config; tuples become lists, as in JSON."""
     result: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, dict):
@@ -45,19 +45,19 @@ def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
 
 @cache
 def detectron2_defaults() -> dict[str, Any]:
-    """Detectron2's own defaults, which a record leaves out."""
+    """Detectron2's own defaults, which records leave out."""
     return flat(get_cfg())
 
 
 def resolve(run: Run, *, cpu: bool = False) -> dict[str, Any]:
-    """The settings of a run that are not Detectron2's defaults, ours all of them: those that one process trains with.
+    """The settings with which one process makes a run: those that are not Detectron2's defaults, and all of sgr_d2's.
 
     Args:
         run: of a plan.
-        cpu: it uses no GPU even where there is one.
+        cpu: use no GPU even if there is one.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: from the config, with the name of the run before the message.
+        FileNotFoundError, KeyError, ValueError: from the config, with the name of the run in front of the message.
     """
     try:
         settings = _resolve(run.config, tuple(str(part) for pair in run.opts.items() for part in pair), cpu)
@@ -72,29 +72,28 @@ def resolve(run: Run, *, cpu: bool = False) -> dict[str, Any]:
 
 @cache
 def _resolve(config_file: str, opts: tuple[str, ...], cpu: bool) -> dict[str, Any]:
-    """The settings but for the seed, which nothing else hangs on: read once for all runs of a variant."""
+    """The settings without the seed, which does not affect them: read once for all runs of a variant."""
     cfg = load_config(config_file, list(opts))
     return settings_of(flat(fit_to_machine(cfg, config_file, opts, world_size=1, cpu=cpu)))
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What is recorded of a ``flat`` config: what differs from Detectron2's defaults and is compared."""
+    """The part of a ``flat`` config that is recorded: it differs from Detectron2's defaults and is compared."""
     usual = detectron2_defaults()
     found = {key: value for key, value in sorted(config.items()) if key not in usual or usual[key] != value}
     return json.loads(json.dumps({key: value for key, value in found.items() if key not in NOT_COMPARED}))
 
 
 def hash_of(config: dict[str, Any]) -> str:
-    """Twelve hexadecimal digits that stand for the settings of ``resolve``."""
+    """Twelve hexadecimal digits that identify the settings of ``resolve``."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What differs between the settings that a run was made with and those wanted, one "KEY: old -> new" a key.
+    """Differences between the settings that a run was made with and those wanted, one "KEY: old -> new" per key.
 
-    A key that did not exist when the run was made counts only where it is wanted at another value than what was done
-    before: `BEFORE_THE_KEY`, or its default. Keys of SGR and of its components do not count between two models without
-    SGR.
+    A key that did not exist when the run was made only counts if its wanted value differs from the behaviour before:
+    `BEFORE_THE_KEY`, or its default. Keys of SGR and of its components do not count between two models without SGR.
     """
     usual, ours = detectron2_defaults(), flat(get_sgr_cfg()) | BEFORE_THE_KEY
     without = not made.get("MODEL.SGR.ENABLED") and not wanted.get("MODEL.SGR.ENABLED")

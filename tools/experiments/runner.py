@@ -1,4 +1,4 @@
-"""Make the runs of a plan, several at a time, and leave alone what is done or in other hands."""
+"""Makes the runs of a plan, several at a time, except those that are done or made by another runner."""
 
 import os
 import time
@@ -24,9 +24,9 @@ class Runner:
         Args:
             folders: of results and work.
             launch: how runs are started.
-            workers: runs at a time, at least 1.
-            redo: make those runs again whose settings have changed since.
-            say: takes the lines of progress.
+            workers: number of runs at a time, at least 1.
+            redo: repeat runs whose settings have changed.
+            say: called with lines on the progress.
         """
         self.folders = folders
         self.launch = launch
@@ -37,9 +37,9 @@ class Runner:
         self.failed: list[str] = []
 
     def make(self, runs: list[Run], configs: dict[str, dict[str, Any]]) -> bool:
-        """Make the runs in order; ``configs`` holds the ``resolve`` of each by name. True if none failed.
+        """Make the runs in order; ``configs`` is the ``resolve`` of each by name. Returns True if none failed.
 
-        An exception (Ctrl-C) ends what this runner has started, nothing else.
+        An exception (Ctrl-C) only ends the runs that this runner has started.
         """
         waiting = list(runs)
         try:
@@ -50,11 +50,11 @@ class Runner:
                 time.sleep(POLL_SECONDS if self.active else 0)
                 self._collect()
         finally:
-            for job in self.active:  # all at once, so that a second Ctrl-C finds none that was not asked to end
+            for job in self.active:  # all at once, so that even after a second Ctrl-C all have been asked to end
                 job.ask_to_end()
             for job in self.active:
                 job.end()
-                self.say(f"ended {job.run.name}; it goes on from its last checkpoint when the plan is run again")
+                self.say(f"ended {job.run.name}; it resumes from its last checkpoint when the plan is run again")
         return not self.failed
 
     def _begin(self, run: Run, config: dict[str, Any], place: str) -> None:
@@ -62,7 +62,7 @@ class Runner:
         if lock is None:
             self.say(f"left {run.name}: another runner has it")
             return
-        # Asked under the lock: another runner may have finished the run just before.
+        # Checked while holding the lock: another runner may have just finished the run.
         if not self._is_wanted(run, config):
             os.close(lock)
             return
@@ -76,7 +76,7 @@ class Runner:
         self.say(f"begin {run.name} ({place}{again})")
 
     def _free_gpu(self) -> str:
-        """The GPU with the fewest runs of this plan, whoever started them; "" where there is none to choose."""
+        """The GPU with the fewest runs of this plan, by any runner; "" if there is none to choose."""
         busy = gpus_in_use(self.folders) if self.launch.gpus else []
         return min(self.launch.gpus, key=busy.count, default="")
 
@@ -92,7 +92,7 @@ class Runner:
             problem = job.finish()
             if problem:
                 self.failed.append(job.run.name)
-                self.say(f"FAILED {job.run.name}, {problem} (all of it: {job.output / 'stdout.txt'})")
+                self.say(f"FAILED {job.run.name}, {problem} (full log: {job.output / 'stdout.txt'})")
                 continue
             result = read_json(self.folders.result(job.run)) or {}
             name = self.launch.metrics[0]

@@ -1,7 +1,7 @@
-"""Mean, standard deviation and t-intervals of a few numbers, alone and paired by seed.
+"""Mean, standard deviation and t-intervals of a few numbers, unpaired and paired by seed.
 
-The interval says where the mean of ever more seeds would lie; it holds for the seeds as a random sample and differences
-that are about normal. With two seeds it is wide (t = 12.7), as it has to be.
+The interval is for the mean over all possible seeds; it assumes that the seeds are a random sample and the differences
+are approximately normal. With two seeds it is wide (t = 12.7), as it has to be.
 """
 
 import math
@@ -18,8 +18,8 @@ class Estimate(NamedTuple):
     Attributes:
         n: how many numbers.
         mean: NaN for none.
-        sd: standard deviation with n - 1 in the denominator; NaN below two numbers.
-        low, high: the 95 % interval of the mean; NaN below two numbers.
+        sd: standard deviation with n - 1 in the denominator; NaN for fewer than two numbers.
+        low, high: the 95 % interval of the mean; NaN for fewer than two numbers.
     """
 
     n: int

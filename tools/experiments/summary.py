@@ -1,4 +1,4 @@
-"""The results of a plan as Markdown: tables of metrics, of differences to the baseline, of costs, and of every run."""
+"""The results of a plan as Markdown: tables of metrics, differences from the baseline, costs, and single runs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,11 +26,11 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class Collected:
-    """What is there of a plan.
+    """The available results of a plan.
 
     Attributes:
         plan: the plan.
-        results: {run name: result}, without those of other settings than the plan's.
+        results: {run name: result}, without those with other settings than the plan's.
         states: {run name: (state, detail)} of every planned run.
     """
 
@@ -39,7 +39,7 @@ class Collected:
     states: Mapping[str, tuple[str, str]]
 
     def values(self, variant: Variant, metric: str) -> dict[int, float]:
-        """{seed: value} of the runs that are there and have the metric."""
+        """{seed: value} of the available runs that have the metric."""
         found = {run.seed: metric_of(self.results[run.name], metric) for run in self._runs(variant)}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -48,7 +48,7 @@ class Collected:
         return [value for value in found if value is not None]
 
     def begun(self) -> list[Variant]:
-        """The variants of which any run was begun: those that the tables show."""
+        """The variants of which any run was started: those that the tables show."""
         return [v for v in self.plan.variants if any(self.states[run.name][0] != MISSING for run in v.runs)]
 
     def variant(self, name: str) -> Variant:
@@ -59,14 +59,14 @@ class Collected:
 
 
 def collect(plan: Plan, folders: Folders, configs: Mapping[str, dict[str, Any]]) -> Collected:
-    """Read the results of a plan; ``configs`` holds the ``resolve`` of each run by name."""
+    """Read the results of a plan; ``configs`` is the ``resolve`` of each run by name."""
     states = {run.name: state_of(folders, run, configs[run.name]) for run in plan.runs()}
     results = {run.name: read_json(folders.result(run)) or {} for run in plan.runs() if states[run.name][0] == "done"}
     return Collected(plan, results, states)
 
 
 def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
-    """The page: heading, state, tables, the names of the ``pictures`` that lie beside it."""
+    """The page: heading, state, ``pictures`` by their file names, tables."""
     plan = collected.plan
     parts = [f"# {plan.title}", _state(collected)]
     parts += [f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures or []]
@@ -121,7 +121,7 @@ def _metric_table(collected: Collected) -> str:
 
 
 def _difference_table(collected: Collected) -> str:
-    """A row for every pair of a variant and one that it is compared with."""
+    """One row for every pair of a variant and one with which it is compared."""
     rows = []
     begun = collected.begun()
     for variant in begun:
@@ -182,7 +182,7 @@ def grid(headers: list[str], rows: list[list[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Two digits after the point for percentages, three for what is small."""
+    """Two decimals for numbers from 10 on, three for smaller ones."""
     return f"{value:.{2 if abs(value) >= 10 else 3}f}"
 
 

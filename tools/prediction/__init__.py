@@ -1,1 +1,1 @@
-"""The parts of tools/predict.py: what to read, and what to write."""
+"""The parts of tools/predict.py: its inputs and outputs."""

@@ -1,4 +1,4 @@
-"""From what the user names to the files to predict, each with the name of its outputs."""
+"""Finds the files to predict from the user's arguments, and names their outputs."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ class Input(NamedTuple):
 
     Attributes:
         path: the file.
-        name: of its outputs, without suffix; may hold folders.
+        name: of its outputs, without suffix; may include folders.
     """
 
     path: Path
@@ -27,15 +27,15 @@ class Input(NamedTuple):
 
 
 def find_inputs(arguments: Sequence[str], *, exclude: Path) -> list[Input]:
-    """Files as they are, all images and videos below folders, and what glob patterns match, in order.
+    """Find the given files, all images and videos below folders, and all matches of glob patterns, in order.
 
     Args:
         arguments: files, folders, patterns ("shots/**/*.jpg").
         exclude: a folder to leave out (that of the outputs).
 
     Raises:
-        FileNotFoundError: an argument is or matches nothing.
-        ValueError: two files would write the same outputs.
+        FileNotFoundError: if an argument does not exist or match anything.
+        ValueError: if two files would write the same outputs.
     """
     found: dict[Path, str] = {}
     for argument in arguments:
@@ -53,7 +53,7 @@ def _expand(argument: str, exclude: Path) -> Iterator[tuple[Path, str]]:
         files = [file for file in _files_below(path) if exclude not in file.resolve().parents]
         if not files and any(True for _ in _files_below(path)):
             raise FileNotFoundError(
-                f"{argument}: all images and videos in it lie in {exclude}, the folder of the results. Choose another "
+                f"{argument}: all images and videos in it are in {exclude}, the folder of the results. Choose another "
                 "--output."
             )
         if not files:
@@ -79,9 +79,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _named(found: dict[Path, str]) -> list[Input]:
-    """Names without suffix; where two differ in nothing else, the suffix stays: a.jpg, a.png -> a_jpg, a_png.
+    """Name the inputs without suffix; it is kept if names would be equal without: a.jpg, a.png -> a_jpg, a_png.
 
-    So it does for a video beside a folder of its name, since its frames get such a folder.
+    It is also kept for a video next to a folder of its name, since its frames get such a folder.
     """
     stems = [str(Path(name).with_suffix("")) for name in found.values()]
     inputs: dict[str, Input] = {}

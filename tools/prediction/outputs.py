@@ -1,4 +1,4 @@
-"""The files that a prediction becomes: labels, overlay, regions, areas; each appears whole or not at all."""
+"""The output files of a prediction: labels, overlay, regions, areas; each is written atomically."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from sgr_d2.visualization.panels import region_panel
 
 class OutputFolder:
     """
-    labels/<name>.png      the class of each pixel, 8 bits (16 where there are more than 256 classes)
+    labels/<name>.png      the class of each pixel, 8 bits (16 for more than 256 classes)
     overlays/<name>.jpg    the classes' colours over the image
-    regions/<name>/        with ``num_regions``, the regions that cover most: token_017.jpg
-    areas/<name>.json      share and pixels of each class
+    regions/<name>/        with ``num_regions``, the largest regions: token_017.jpg
+    areas/<name>.json      fraction and number of pixels of each class
     classes.json           names and colours by label
     """
 
@@ -33,10 +33,10 @@ class OutputFolder:
         return self.folder / kind / f"{name}{suffix}"
 
     def exists(self, name: str, source: Path | None = None) -> bool:
-        """Whether ``name`` is done, with the pictures wanted now; areas come last, a video's tell if it broke off.
+        """Whether ``name`` is done, with all pictures wanted now; areas are written last, and say if a video broke off.
 
         Raises:
-            FileExistsError: what is there was made from another file than ``source``.
+            FileExistsError: if existing results are of another file than ``source``.
         """
         path = self.path("areas", name, ".json")
         if not path.is_file():
@@ -64,8 +64,8 @@ class OutputFolder:
     ) -> None:
         """
         Raises:
-            FileExistsError: the folder holds results of other classes, weights or ``opts`` (KEY VALUE), and
-                ``overwrite`` is not given.
+            FileExistsError: if the folder holds results of other classes, weights or ``opts`` (KEY VALUE), and
+                ``overwrite`` is False.
         """
         entries = [
             {"label": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(classes, colors, strict=True))
@@ -79,12 +79,12 @@ class OutputFolder:
             if other:
                 what = {"weights": "weights", "opts": "--opts"}.get(other[0] if len(other) == 1 else "", "classes")
                 raise FileExistsError(
-                    f"{path}: these results are of a model with other {what}. Choose another --output, or --overwrite."
+                    f"{path}: these results are of a model with other {what}. Give another --output, or --overwrite."
                 )
         write_json(content, path)
 
     def write_image(self, name: str, source: Path, image: np.ndarray, prediction: Prediction) -> None:
-        """Write everything of one image (H, W, 3) RGB."""
+        """Write all outputs of one image (H, W, 3) RGB."""
         self.write_labels(name, prediction)
         if self.overlays:
             overlay = Image.fromarray(prediction.overlay(image, self.opacity))
@@ -103,7 +103,7 @@ class OutputFolder:
     def _write_regions(self, name: str, image: np.ndarray, prediction: Prediction) -> None:
         maps = prediction.region_maps()
         colors = token_colors(len(maps))
-        for old in (self.folder / "regions" / name).glob("token_*.jpg"):  # perhaps of other tokens
+        for old in (self.folder / "regions" / name).glob("token_*.jpg"):  # may be of other tokens
             old.unlink()
         for summary in maps.strongest(self.num_regions, prediction.labels, len(prediction.classes)):
             panel = Image.fromarray(region_panel(image, maps.map_of(summary.token), colors[summary.token]))

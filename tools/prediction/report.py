@@ -1,4 +1,4 @@
-"""A file that cannot be read is named, and passed over."""
+"""Reports files that cannot be read."""
 
 import sys
 
@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 
 def report(error: Exception) -> str:
-    """Write what went wrong to stderr, above any progress bar; returns the text."""
+    """Write the error to stderr, above any progress bar; returns its text."""
     text = str(error)
     tqdm.write(f"failed: {text}", file=sys.stderr)
     return text

@@ -1,4 +1,4 @@
-"""The classes of a data set, for commands that need a label of each pixel."""
+"""The classes of a data set, for commands that need a label for each pixel."""
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -9,11 +9,11 @@ def semantic_metadata(name: str) -> SemanticMetadata:
     """Classes, colours and ignore label of a registered data set.
 
     Raises:
-        ValueError: there is no such data set, or it is one of instances; the message says where to read on.
+        ValueError: if there is no such data set, or it is one of instances; the message says where to read more.
     """
     if name in DatasetCatalog and not MetadataCatalog.get(name).get("stuff_classes"):
         raise ValueError(
-            f"This tool is for semantic segmentation, and data set {name!r} has no semantic classes (metadata key "
+            f"This tool is for semantic segmentation, but data set {name!r} has no semantic classes (metadata key "
             'stuff_classes): name one that has. For instances and detectors see "Use a trained detector" in '
             "docs/detection.md."
         )

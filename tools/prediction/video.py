@@ -1,4 +1,4 @@
-"""Videos and cameras by OpenCV: frames in, frames with the classes' colours out."""
+"""Videos and cameras with OpenCV: reads frames, and writes frames with the classes' colours."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from sgr_d2.engine import SGRPredictor
 from .outputs import OutputFolder, areas, write_json
 
 DEFAULT_RATE = 25.0
-# Of the frames that a file says it has, so many must be there.
+# The fraction of the frames claimed by a file that must be there.
 WHOLE_SHARE = 0.98
-# Marks the folder of a video's labels, which alone may be emptied for a new call.
+# Pattern of the label files of a video, the only ones that a new call may delete.
 _FRAME = "[0-9]" * 6
 
 
@@ -22,14 +22,14 @@ class Frames:
     """The frames of a video file or camera, (H, W, 3) uint8 RGB, every ``stride``-th, at most ``limit``.
 
     Raises:
-        ValueError: it cannot be opened.
+        ValueError: if it cannot be opened.
     """
 
     def __init__(self, source: Path | int, *, stride: int = 1, limit: int | None = None):
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             what = f"camera {source}" if isinstance(source, int) else str(source)
-            raise ValueError(f"{what}: OpenCV cannot open it. Is it there, not in use, and of a format it knows?")
+            raise ValueError(f"{what}: OpenCV cannot open it. Does it exist, is it free, and is its format supported?")
         self._source, self._stride, self._limit = source, stride, limit
         self.is_camera = isinstance(source, int)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
@@ -45,7 +45,7 @@ class Frames:
         while self._limit is None or taken < self._limit:
             good, frame = self._capture.read()
             if not good:
-                # containers count roughly; less than this is a file that was cut or damaged
+                # containers' counts are approximate; a file with less than this is truncated or damaged
                 self.broken_off = number < WHOLE_SHARE * self._expected
                 break
             if number % self._stride == 0:
@@ -60,16 +60,16 @@ class Frames:
 
 
 class OverlayVideo:
-    """An .mp4 that appears under its name once it is whole."""
+    """An .mp4 that gets its name when it is complete."""
 
     def __init__(self, path: Path, rate: float):
-        # MPEG-4 holds rates as fractions with a denominator of at most 65535
+        # MPEG-4 stores rates as fractions with a denominator of at most 65535
         self._path, self._rate = path, round(rate, 3) if rate < 65 else round(rate, 2)
         self._temporary = path.with_name(f".{path.stem}.part{path.suffix}")
         self._writer: cv2.VideoWriter | None = None
 
     def add(self, frame: np.ndarray) -> None:
-        """Append (H, W, 3) RGB; odd sizes lose their last row or column, which the codec cannot hold."""
+        """Append (H, W, 3) RGB; odd sizes lose their last row or column, which the codec does not support."""
         frame = frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,13 +93,13 @@ class OverlayVideo:
 def predict_frames(
     predictor: SGRPredictor, frames: Frames, source: str, name: str, output: OutputFolder, *, show: bool = False, tick
 ) -> int:
-    """Predict all frames; q in the window, and Ctrl-C for a camera, keeps what there is. Returns their number.
+    """Predict all frames and return their number; q in the window, or Ctrl-C for a camera, ends early.
 
     Writes labels/<name>/<frame>.png, overlays/<name>.mp4 and areas/<name>.json with a list of frames.
 
     Raises:
-        ValueError: the file broke off before its end (what there is was written), or the folder of its labels holds
-            those of images.
+        ValueError: if the file broke off before its end (results up to there are written), or the folder for its labels
+            contains those of images.
     """
     video = OverlayVideo(output.path("overlays", name, ".mp4"), frames.rate)
     found = []
@@ -116,7 +116,7 @@ def predict_frames(
             if show and not _shown(overlay):
                 break
     except KeyboardInterrupt:
-        if not (found and frames.is_camera):  # of a file the next call makes the whole
+        if not (found and frames.is_camera):  # a file is predicted as a whole by the next call
             video.drop()
             raise
     except BaseException:
@@ -131,13 +131,13 @@ def predict_frames(
     write_json(head | {"frames": found}, output.path("areas", name, ".json"))
     if frames.broken_off:
         raise ValueError(
-            f"{source}: broke off after {len(found)} of {frames.total} frames; the file is cut or damaged."
+            f"{source}: broke off after {len(found)} of {frames.total} frames; the file is truncated or damaged."
         )
     return len(found)
 
 
 def _make_room(output: OutputFolder, name: str) -> None:
-    """Remove the labels of an earlier call, which may have had more frames, and nothing else."""
+    """Remove only the labels of an earlier call, which may have had more frames."""
     if (output.folder / "areas" / name).is_dir():
         raise ValueError(
             f"{output.folder / 'labels' / name} holds the labels of images of a folder {name}; choose another --output."
@@ -147,6 +147,6 @@ def _make_room(output: OutputFolder, name: str) -> None:
 
 
 def _shown(overlay: np.ndarray) -> bool:
-    """Show a frame; False when the user pressed q or Escape."""
+    """Show a frame; returns False if the user pressed q or Escape."""
     cv2.imshow("sgr_d2", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
     return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)

@@ -46,7 +46,7 @@ __all__ = [
 
 
 def register_all() -> None:
-    """Register the data sets that come with the package; nothing is read until one is used. May be called again."""
+    """Register the package's data sets; their files are only read when they are used. May be called repeatedly."""
     root = dataset_root()
     register_coco_stuff(root / "coco")
     register_ade20k(root / "ADEChallengeData2016")

@@ -1,7 +1,7 @@
 """camvid_instances: boxes and masks of the connected pieces of four classes of CamVid.
 
-Things that touch are one instance: CamVid's labels do not tell them apart. `prepare_camvid_instances.py` writes them as
-files in COCO's format; without these they are made from CamVid's labels when the data set is first used, in seconds.
+Things that touch are one instance: CamVid's labels do not separate them. `prepare_camvid_instances.py` writes them to
+files in COCO's format; without these they are made from CamVid's labels, within seconds, when the data set is used.
 """
 
 import json
@@ -22,14 +22,14 @@ from sgr_d2.data.reading import read_label
 from sgr_d2.files import appearing_whole
 
 CLASSES = ("Car", "Pedestrian", "Bicyclist", "SignSymbol")
-# Pixels: smaller pieces are fragments behind other things, or cannot be told at 480 x 360.
+# Pixels: smaller pieces are fragments behind other things, or unrecognisable at 480 x 360.
 MIN_AREA = 100
 
 logger = logging.getLogger(__name__)
 
 
 def register_camvid_instances(root: Path) -> None:
-    """Register ``camvid_instances_{train,val,test}``; ``root`` holds ``camvid`` and perhaps ``camvid_instances``."""
+    """Register ``camvid_instances_{train,val,test}``; ``root`` contains ``camvid`` and maybe ``camvid_instances``."""
     for split in camvid.SPLITS:
         name = f"camvid_instances_{split}"
         json_file = annotation_file(root / "camvid_instances", split)
@@ -45,18 +45,18 @@ def register_camvid_instances(root: Path) -> None:
 
 
 def annotation_file(folder: Path, split: str) -> Path:
-    """Where the annotations of a split are in the folder ``camvid_instances``."""
+    """The file with the annotations of a split in the folder ``camvid_instances``."""
     return folder / f"instances_{split}.json"
 
 
 def write_annotations(split: str, folder: Path) -> dict[str, int]:
-    """Write the instances of a split of CamVid into ``folder`` in COCO's format; the file is replaced at once.
+    """Write the instances of a split of CamVid to ``folder`` in COCO's format; the file is replaced atomically.
 
     Returns:
         {class: number of instances}.
 
     Raises:
-        FileNotFoundError, ValueError: CamVid is not there, or a label is wrong.
+        FileNotFoundError, ValueError: if CamVid is missing, or a label is invalid.
     """
     records = instance_records(split)
     annotations = [(r["image_id"], a) for r in records for a in r["annotations"]]
@@ -73,7 +73,7 @@ def write_annotations(split: str, folder: Path) -> dict[str, int]:
 
 
 def instance_records(split: str) -> list[dict[str, Any]]:
-    """The records of CamVid's ``split`` with "annotations" made from its labels, and whole numbers as image ids."""
+    """The records of CamVid's ``split`` with "annotations" made from its labels, and integer image ids."""
     records = []
     for index, record in enumerate(DatasetCatalog.get(f"camvid_{split}")):
         labels = read_label(
@@ -92,7 +92,7 @@ def instance_records(split: str) -> list[dict[str, Any]]:
 
 
 def find_instances(labels: np.ndarray) -> list[dict[str, Any]]:
-    """The annotations, in Detectron2's format, of the pieces of a label map (H, W) of CamVid's classes."""
+    """The annotations, in Detectron2's format, of the pieces in a label map (H, W) of CamVid's classes."""
     names = list(camvid.CLASSES)
     lookup = np.zeros(256, np.uint8)
     lookup[[names.index(name) for name in CLASSES]] = np.arange(1, len(CLASSES) + 1)

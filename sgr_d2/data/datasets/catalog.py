@@ -1,4 +1,4 @@
-"""Detectron2's catalogs, for semantic data sets: register, look up, compare."""
+"""Registers, looks up and compares semantic data sets in Detectron2's catalogs."""
 
 import difflib
 import logging
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 class SemanticMetadata(NamedTuple):
-    """What the labels of a data set mean.
+    """The meaning of the labels of a data set.
 
     Attributes:
         classes: C names.
         colors: C colours (R, G, B), 0..255.
-        ignore_label: value of unlabelled pixels.
+        ignore_label: label of unlabelled pixels.
     """
 
     classes: list[str]
@@ -32,12 +32,12 @@ class SemanticMetadata(NamedTuple):
 
 
 def dataset_root() -> Path:
-    """Return the folder of the data sets: $DETECTRON2_DATASETS, or ``datasets`` in the working directory."""
+    """Return the folder with the data sets: $DETECTRON2_DATASETS, or ``datasets`` in the working directory."""
     return Path(os.environ.get(ROOT_VARIABLE) or "datasets").expanduser()
 
 
 def describe_root() -> str:
-    """Return a sentence for error messages: where data sets are looked for, and why there."""
+    """Return a sentence for error messages on where data sets are looked for, and why."""
     value = os.environ.get(ROOT_VARIABLE)
     if value:
         return f"${ROOT_VARIABLE} is set to {value}."
@@ -57,19 +57,19 @@ def register_semantic(
     evaluator_type: str = "sem_seg",
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Register a data set in both catalogs; again with the same content is a no-op, with other content replaces it.
+    """Register a data set in both catalogs. Doing so again replaces it, unless nothing has changed.
 
     Args:
         name: of the data set.
         load: returns its records; called when the data set is used.
-        owner: who registers ("camvid", "folders", ...); a name keeps its owner.
-        classes, colors, ignore_label: see :class:`SemanticMetadata`; colours are made up when None.
+        owner: who registers it ("camvid", "folders", ...); only the same owner can replace it.
+        classes, colors, ignore_label: see :class:`SemanticMetadata`; colours are generated if None.
         image_root, sem_seg_root: folders of images and labels.
-        evaluator_type: key of the evaluators' table.
+        evaluator_type: key of the table of evaluators.
         extra: further metadata.
 
     Raises:
-        ValueError: the name belongs to another data set.
+        ValueError: if the name belongs to another data set.
     """
     content = {
         **(extra or {}),
@@ -94,15 +94,15 @@ def register_semantic(
 
 
 def register_published(name: str, load: Callable[[], list[dict[str, Any]]], *, owner: str, **options: Any) -> None:
-    """Like :func:`register_semantic`, for a name that others register, too.
+    """Like :func:`register_semantic`, for a name that other code registers, too.
 
-    Detectron2's own entry, whose folder is fixed when Detectron2 is imported, is replaced; that of other code stays.
+    Detectron2's own entry, whose folder is fixed when Detectron2 is imported, is replaced; that of other code is kept.
     """
     if name in DatasetCatalog and getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2."):
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     elif name in DatasetCatalog and MetadataCatalog.get(name).get("registered_by") != owner:
-        logger.info("%s was registered before, by other code; that registration is kept.", name)
+        logger.info("%s is already registered by other code; that registration is kept.", name)
         return
     register_semantic(name, load, owner=owner, **options)
 
@@ -117,7 +117,7 @@ def get_dataset_records(name: str) -> list[dict[str, Any]]:
     """Return the records of a data set.
 
     Raises:
-        ValueError: the name is unknown, or the data set is empty.
+        ValueError: if the name is unknown, or the data set is empty.
     """
     _check_name(name)
     records = DatasetCatalog.get(name)
@@ -128,11 +128,11 @@ def get_dataset_records(name: str) -> list[dict[str, Any]]:
 
 
 def require_folders(names: Sequence[str]) -> None:
-    """Fail now, not after a model was built and its weights were fetched, if the files of a data set are not there; of
-    one of DATASETS.FOLDERS also if an image or a label has no partner.
+    """Fail early, before a model is built, if the folders of a data set are missing; for one of DATASETS.FOLDERS, also
+    if an image or a label has no partner.
 
     Raises:
-        FileNotFoundError, ValueError: what `get_dataset_records` says of it.
+        FileNotFoundError, ValueError: from `get_dataset_records`.
     """
     for name in names:
         metadata = MetadataCatalog.get(name)
@@ -142,11 +142,11 @@ def require_folders(names: Sequence[str]) -> None:
 
 
 def metadata_of(names: Sequence[str]) -> SemanticMetadata:
-    """Return classes, colours and ignore label that the data sets share.
+    """Return the classes, colours and ignore label that the data sets share.
 
     Raises:
-        ValueError: no names, an unknown one, colours that are not one a class, or two data sets that disagree on
-            classes or ignore label.
+        ValueError: if there are no names or an unknown one, if a data set has not one colour per class, or if the data
+            sets differ in classes or ignore label.
     """
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
@@ -168,14 +168,14 @@ def _metadata(name: str) -> SemanticMetadata:
         raise ValueError(f"Data set {name!r} has no semantic classes (metadata key stuff_classes).")
     if metadata.get("ignore_label") is None:
         raise ValueError(
-            f"The metadata of data set {name!r} has no 'ignore_label': which pixels do not count? Set it "
+            f"The metadata of data set {name!r} has no 'ignore_label'. Set it "
             f"where you register the data set: MetadataCatalog.get({name!r}).ignore_label = {DEFAULT_IGNORE_LABEL}"
         )
     colors = metadata.get("stuff_colors") or generate_colors(len(classes))
     if len(colors) != len(classes):
         raise ValueError(
             f"The metadata of data set {name!r} has {len(colors)} stuff_colors for {len(classes)} stuff_classes: give "
-            "one to each class where you register the data set, or none."
+            "one per class where you register the data set, or none."
         )
     return SemanticMetadata(classes, [tuple(color) for color in colors], metadata.ignore_label)
 
@@ -197,5 +197,5 @@ def _check_name(name: str) -> None:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"Unknown data set {name!r}.{hint} Known: {', '.join(known)}. Your own folders go under "
-        "DATASETS.FOLDERS of a config, which tools have to be given."
+        "DATASETS.FOLDERS of a config; give that config to the tools."
     )

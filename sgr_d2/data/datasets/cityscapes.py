@@ -2,7 +2,7 @@
 
 M. Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016. Names, classes and folders
 are those of Detectron2: ``cityscapes/{leftImg8bit,gtFine}/{train,val}/CITY/``; the labels are the files
-``*_gtFine_labelTrainIds.png`` (255 ignored), beside the ``*_gtFine_instanceIds.png`` of the release.
+``*_gtFine_labelTrainIds.png`` (255 ignored), next to the ``*_gtFine_instanceIds.png`` of the release.
 """
 
 import logging
@@ -17,7 +17,7 @@ from sgr_d2.data.datasets.folders import check_folders
 
 IGNORE_LABEL = 255
 SPLITS = ("train", "val")
-# In *_instanceIds.png an object is 1000 * (id of its class) + number; below that is what has no instances.
+# In *_instanceIds.png an object is 1000 * (id of its class) + number; smaller values are not instances.
 FIRST_INSTANCE_ID = 1000
 IMAGE_SUFFIX = "_leftImg8bit.png"
 LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
@@ -44,7 +44,7 @@ def register_cityscapes(root: Path) -> None:
             extra={
                 "thing_classes": [entry["name"] for entry in CITYSCAPES_CATEGORIES if entry["isthing"]],
                 "first_instance_id": FIRST_INSTANCE_ID,
-                "image_dir": str(image_dir),  # these two under the names that Detectron2 gives them
+                "image_dir": str(image_dir),  # these two have Detectron2's names
                 "gt_dir": str(label_dir),
             },
         )
@@ -58,8 +58,8 @@ def load_cityscapes(image_dir: Path, label_dir: Path, *, name: str) -> list[dict
         An image without a file of instance ids lacks that key.
 
     Raises:
-        FileNotFoundError: a folder, or the labels of some images, are missing.
-        ValueError: no images.
+        FileNotFoundError: if a folder, or the label of an image, is missing.
+        ValueError: if there are no images.
     """
     check_folders(name, "Download the data and run python datasets/prepare_cityscapes.py,", image_dir, label_dir)
     images = sorted(path for path in image_dir.glob(f"*/*{IMAGE_SUFFIX}") if not path.name.startswith("."))

@@ -27,7 +27,7 @@ class StuffClass(NamedTuple):
 
 @cache
 def coco_stuff_classes() -> tuple[StuffClass, ...]:
-    """Return the 171 classes that carry annotations; the position is the label."""
+    """Return the 171 classes that have annotations; the position is the label."""
     text = files("sgr_d2.data.datasets").joinpath("coco_stuff_classes.json").read_text(encoding="utf-8")
     return tuple(StuffClass(**entry) for entry in json.loads(text)["classes"])
 

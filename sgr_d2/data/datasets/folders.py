@@ -1,4 +1,4 @@
-"""Your own data: a folder of images and a folder of label maps, by config alone."""
+"""Your own data: a folder of images and a folder of label maps, registered by a config."""
 
 import json
 import os
@@ -19,17 +19,17 @@ _OPTIONAL_KEYS = ("IMAGE_SUFFIX", "LABEL_SUFFIX", "SPLIT", "IGNORE_LABEL", "LABE
 
 
 def load_split(image_dir: Path, label_dir: Path, *, name: str, remedy: str) -> list[dict[str, Any]]:
-    """``load_image_label_folder`` for a data set under the root; says ``remedy`` where a folder is missing."""
+    """``load_image_label_folder`` for a data set under the root; the error for a missing folder says ``remedy``."""
     check_folders(name, remedy, image_dir, label_dir)
     return load_image_label_folder(image_dir, label_dir, name=name)
 
 
 def check_folders(name: str, remedy: str, *folders: Path) -> None:
-    """Raise FileNotFoundError, with what to do, where a folder of a data set under the root is missing."""
+    """Raise FileNotFoundError, with advice, if a folder of a data set under the root is missing."""
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"{name}: no folder {folder.absolute()}. {describe_root()} {remedy} as datasets/README.md tells, "
+                f"{name}: no folder {folder.absolute()}. {describe_root()} {remedy} as datasets/README.md describes, "
                 "or set the variable to the folder that holds the data sets."
             )
 
@@ -37,16 +37,16 @@ def check_folders(name: str, remedy: str, *folders: Path) -> None:
 def register_folders(cfg: CfgNode) -> None:
     """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
 
-    CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name a line.
-    Optional are IMAGE_SUFFIX and LABEL_SUFFIX (what the names of the files end with), SPLIT (a file of the images to
-    take), IGNORE_LABEL (255), LABEL_MAP (item v is the label that the value v of the files means; or pairs [v, label];
-    or, of files that hold colours, pairs [[R, G, B], label]) and COLORS (a list of [R, G, B], by default those of
+    CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name per line.
+    Optional are IMAGE_SUFFIX and LABEL_SUFFIX (with which the file names end), SPLIT (a file that lists the images to
+    use), IGNORE_LABEL (255), LABEL_MAP (a list whose item v is the label of value v in the files; or pairs [v, label];
+    or, for files that hold colours, pairs [[R, G, B], label]) and COLORS (a list of [R, G, B], by default those of
     LABEL_MAP). Relative paths start at the working directory; ``~`` and environment variables are expanded. Folders and
-    split are read when it is used.
+    split are read when the data set is used.
 
     Raises:
-        FileNotFoundError: the file of class names does not exist.
-        ValueError: an entry has an unknown, missing or impossible key.
+        FileNotFoundError: if the file of class names does not exist.
+        ValueError: if an entry has an unknown, missing or invalid key.
     """
     for name, entry in cfg.DATASETS.FOLDERS.items():
         key = f"DATASETS.FOLDERS.{name}"
@@ -70,7 +70,7 @@ def register_folders(cfg: CfgNode) -> None:
             ignore_label=ignore_label,
             image_root=image_dir,
             sem_seg_root=label_dir,
-            extra={"label_map": label_map, **which},  # here, so that another one replaces the entry
+            extra={"label_map": label_map, **which},  # in the metadata, so that a change replaces the entry
         )
 
 
@@ -88,7 +88,7 @@ def _check_keys(entry: Any, key: str) -> None:
             raise ValueError(f"{key}.{path} must be the path of a {kind}; got {entry[path]!r}.")
     for suffix in ("IMAGE_SUFFIX", "LABEL_SUFFIX"):
         if not isinstance(entry.get(suffix, ""), str):
-            raise ValueError(f"{key}.{suffix} must be what the names of files end with; got {entry[suffix]!r}.")
+            raise ValueError(f"{key}.{suffix} must be the end of the file names; got {entry[suffix]!r}.")
 
 
 def _class_names(value: Any, key: str) -> list[str]:
@@ -124,7 +124,7 @@ def _colors(value: Any, count: int, key: str) -> list[tuple[int, ...]] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or len(value) != count or not all(_is_color(color) for color in value):
-        raise ValueError(f"{key} must hold {count} colours [R, G, B] of 0..255, one a class; got {value!r}.")
+        raise ValueError(f"{key} must hold {count} colours [R, G, B] of 0..255, one per class; got {value!r}.")
     return [tuple(color) for color in value]
 
 
@@ -136,7 +136,7 @@ def _ignore_label(value: Any, count: int, key: str) -> int:
     if not isinstance(value, int) or 0 <= value < count:
         raise ValueError(
             f"{key}.IGNORE_LABEL must be a whole number outside the class indices 0..{count - 1}; got {value!r}. "
-            "LABEL_MAP tells what the values of the files mean where they are no class indices."
+            "If the values of the files are not class indices, map them with LABEL_MAP."
         )
     return value
 
@@ -167,7 +167,7 @@ def _from_pairs(pairs: Sequence[Sequence[Any]], key: str) -> dict[int, int] | di
     advice = f"Give each {what} one pair [{item}, label]."
     for value, _ in pairs:
         if not (_is_color(value) if in_colors else value in range(2**16)):
-            raise ValueError(f"{key} has a label for {value!r}, which is no {item} of label files. {advice}")
+            raise ValueError(f"{key} has a label for {value!r}, which is not a {item} of label files. {advice}")
     label_map = {tuple(value) if in_colors else value: label for value, label in pairs}
     if len(label_map) < len(pairs):
         raise ValueError(f"{key} has two labels for a {item}. {advice}")
@@ -175,7 +175,7 @@ def _from_pairs(pairs: Sequence[Sequence[Any]], key: str) -> dict[int, int] | di
 
 
 def _colors_of(label_map: LabelMap | None, count: int) -> list[Color] | None:
-    """The first colour of each class in the label files, where they hold colours and every class has one."""
+    """The first colour of each class in ``label_map``, if it maps colours and every class has one."""
     if not holds_colors(label_map):
         return None
     first = {label: color for color, label in reversed(label_map.items())}

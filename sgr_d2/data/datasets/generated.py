@@ -1,4 +1,4 @@
-"""Folders of generated data: made once, whole, by whichever process comes first, and stamped with what made them."""
+"""Folders of generated data: made once, by the first process, only ever complete, and stamped with their origin."""
 
 import json
 import logging
@@ -12,24 +12,24 @@ logger = logging.getLogger(__name__)
 
 
 def generate_once(target: Path, wanted: dict, write: Callable[[Path], None]) -> Path:
-    """Generate ``target`` unless it is there already, and return it.
+    """Generate ``target`` unless it exists already, and return it.
 
-    Several processes may call this at once: each writes into a hidden folder of its own beside the target, and the
-    first to finish moves it into place whole. The stamp ``generator.json`` is written last.
+    Several processes may call this at once: each writes to its own hidden folder next to the target, and the first to
+    finish moves the complete folder into place. The stamp ``generator.json`` is written last.
 
     Args:
-        target: the folder to make.
-        wanted: the arguments of the generator, as JSON holds them, among them its "version".
-        write: fills a folder, which it has to make.
+        target: the folder to generate.
+        wanted: JSON-serialisable arguments of the generator, including its "version".
+        write: creates and fills a folder.
 
     Raises:
-        FileExistsError: ``target`` was not made by this generator, or with other arguments.
+        FileExistsError: if ``target`` was not made by this generator, or with other arguments.
     """
     if _is_ready(target, wanted):
         return target
     logger.info("Generating %s", target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # On one file system with the target, so that the rename is atomic; left behind (harmlessly) by a killed process.
+    # On the target's file system, so that the rename is atomic; a killed process leaves it behind, harmlessly.
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         folder = Path(scratch) / target.name
         write(folder)
@@ -39,10 +39,10 @@ def generate_once(target: Path, wanted: dict, write: Callable[[Path], None]) -> 
 
 
 def _is_ready(target: Path, wanted: dict) -> bool:
-    """Whether ``target`` holds what is wanted; one of another version is set aside first.
+    """Whether ``target`` holds what is wanted; a folder of another version is set aside first.
 
     Raises:
-        FileExistsError: ``target`` exists and is not ours to replace.
+        FileExistsError: if ``target`` exists and must not be replaced.
     """
     found = _read_stamp(target)
     if found is None:
@@ -60,29 +60,29 @@ def _is_ready(target: Path, wanted: dict) -> bool:
 
 
 def _read_stamp(target: Path) -> dict | None:
-    """Return the stamp of ``target``, or None where there is no such folder."""
+    """Return the stamp of ``target``, or None if there is no such folder."""
     try:
         found = json.loads((target / STAMP).read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
         reason = "is not a table"
     except (OSError, ValueError) as error:
-        # Asked after the failed read: another process may have set the folder aside just before.
+        # Checked after the failed read: another process may have set the folder aside just before.
         if not target.exists():
             return None
         reason = f"cannot be read ({error})"
     raise FileExistsError(
         f"{target} exists, but its {STAMP} {reason}: it is not a complete generated data set. "
-        f"Delete or rename that folder; it is then generated anew."
+        f"Delete or rename that folder; it is then generated again."
     )
 
 
 def _set_aside(target: Path, aside: Path) -> None:
-    logger.warning("%s was made by another version of the generator: it is renamed to %s", target, aside)
+    logger.warning("%s was made by another version of the generator: renaming it to %s", target, aside)
     try:
         target.rename(aside)
     except FileNotFoundError:
-        logger.info("Another process has renamed %s already", target)
+        logger.info("Another process has already renamed %s", target)
     except OSError as error:
         raise FileExistsError(
             f"{target} is of another version and cannot be renamed to {aside} ({error}). Delete one of the two folders."
@@ -90,10 +90,10 @@ def _set_aside(target: Path, aside: Path) -> None:
 
 
 def _publish(folder: Path, target: Path, wanted: dict) -> None:
-    """Move the finished ``folder`` to ``target``, unless another process has finished the same one before."""
+    """Move the finished ``folder`` to ``target``, unless another process has already done so."""
     try:
         folder.rename(target)
     except OSError:
         if not _is_ready(target, wanted):
             raise
-        logger.info("Another process has generated %s meanwhile", target)
+        logger.info("Another process has generated %s in the meantime", target)

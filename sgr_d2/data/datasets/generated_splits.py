@@ -23,11 +23,11 @@ IGNORE_LABEL = 255
 
 
 class SceneNotes(NamedTuple):
-    """What is to be known of scenes beside their pixels.
+    """Information about scenes in addition to their pixels.
 
     Attributes:
-        stem: the notes of a split are kept as ``<stem>_<split>.json``, a list with an entry a scene.
-        key: under which a record of the data set has its entry.
+        stem: the notes of a split are stored as ``<stem>_<split>.json``, a list with one entry per scene.
+        key: of the entry in a record of the data set.
         of: scene -> entry, of plain data.
     """
 
@@ -38,15 +38,15 @@ class SceneNotes(NamedTuple):
 
 @dataclass(frozen=True)
 class GeneratedSplits:
-    """What ``register`` and ``generate`` of such a data set need.
+    """A data set of drawn scenes, which can be registered and generated.
 
     Attributes:
         name: of the folder; the registered names are ``<name>_train`` and ``<name>_val``, their owner ``name``.
         classes, colors: names and RGB triples.
         size: height and width of every image in pixels.
-        version: raise it whenever scenes or layout change; folders of another version are set aside.
-        draw: (generator of random numbers, index) -> a scene with ``image`` and ``labels``, both (H, W, ...) uint8.
-        notes: what else is kept of each scene.
+        version: increase it whenever scenes or layout change; folders of another version are set aside.
+        draw: (random number generator, index) -> a scene with ``image`` and ``labels``, both (H, W, ...) uint8.
+        notes: what else to store about each scene.
         metadata: further arguments of ``register_semantic``.
     """
 
@@ -60,19 +60,19 @@ class GeneratedSplits:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def register(self, root: Path, *, num_train: int, num_val: int, seed: int) -> None:
-        """Register both splits under ``root``; a further call moves them to its own arguments.
+        """Register both splits under ``root``; a further call replaces the arguments.
 
-        Nothing is read or written before a data set is asked for. Each record has ``file_name``,
-        ``sem_seg_file_name``, ``image_id``, ``height`` and ``width`` (pixels).
+        Nothing is read or written before a data set is used. Each record has ``file_name``, ``sem_seg_file_name``,
+        ``image_id``, ``height`` and ``width`` (pixels).
 
         Raises:
-            ValueError: a name belongs to another data set.
+            ValueError: if a name belongs to another data set.
         """
         generate = partial(self.generate, Path(root), num_train=num_train, num_val=num_val, seed=seed)
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
             name = f"{self.name}_{split}"
             if name in DatasetCatalog and MetadataCatalog.get(name).get("registered_by") == self.name:
-                # The metadata does not tell counts and seed: without this, register_semantic would keep the old ones.
+                # The metadata does not contain counts and seed, so register_semantic would keep the old ones.
                 DatasetCatalog.remove(name)
                 MetadataCatalog.remove(name)
             register_semantic(
@@ -88,19 +88,19 @@ class GeneratedSplits:
             )
 
     def generate(self, root: Path, *, num_train: int, num_val: int, seed: int) -> Path:
-        """Generate the data set unless it is there already, and return its folder ``<root>/<name>``.
+        """Generate the data set unless it exists already, and return its folder ``<root>/<name>``.
 
-        Several processes may call this at once: each draws into a hidden folder of its own beside the target, and the
-        first to finish moves it into place whole. A scene depends on ``seed``, its split and its index alone.
+        Several processes may call this at once, see `generate_once`. A scene depends only on ``seed``, its split and
+        its index.
 
         Args:
-            root: the folder to hold ``<name>``; made if missing.
-            num_train, num_val: scenes of each split, at least 1.
+            root: the parent of the folder ``<name>``; created if missing.
+            num_train, num_val: number of scenes in each split, at least 1.
             seed: a non-negative integer.
 
         Raises:
-            ValueError: a count or the seed is out of range.
-            FileExistsError: the folder was not made by this generator, or with other arguments.
+            ValueError: if a count or the seed is out of range.
+            FileExistsError: if the folder was not made by this generator, or with other arguments.
         """
         counts = {"num_train": num_train, "num_val": num_val}
         for key, value, least in (*((key, value, 1) for key, value in counts.items()), ("seed", seed, 0)):

@@ -1,4 +1,4 @@
-"""Images and their label maps, paired by the names of the files."""
+"""Pairs images and label maps by their file names."""
 
 import os
 import unicodedata
@@ -14,15 +14,15 @@ LABEL_TYPES = (".png", ".tif", ".tiff")
 
 
 class Naming(NamedTuple):
-    """Which files are meant, and what two files share that belong together."""
+    """Which files to use, and the id that the files of a pair share."""
 
     types: tuple[str, ...]
-    """Endings of the file types, in lower case."""
+    """File extensions, in lower case."""
     suffix: str = ""
-    """What the names of the files end with, with the type ("_mask.png") or before it ("_mask")."""
+    """The end of the file names, including the extension ("_mask.png") or before it ("_mask")."""
 
     def id_of(self, path: str) -> str | None:
-        """A relative path without type and suffix; None for another file."""
+        """A relative path without extension and suffix; None for other files."""
         stem, file_type = os.path.splitext(path)
         if file_type.lower() not in self.types:
             return None
@@ -30,24 +30,24 @@ class Naming(NamedTuple):
         return _strip(whole, self.suffix)
 
     def id_in_list(self, line: str) -> str:
-        """The id of a relative path that a list gives with or without type and suffix."""
+        """The id of a relative path in a list, with or without extension and suffix."""
         path = PurePosixPath(line).as_posix()
         stem, file_type = os.path.splitext(path)
         stem = stem if file_type.lower() in self.types else path
         return next(key for key in (self.id_of(path), _strip(stem, os.path.splitext(self.suffix)[0]), stem) if key)
 
     def describe(self) -> str:
-        """For messages: what the names of the files end with."""
+        """The end of the file names, for messages."""
         if self.suffix.lower().endswith(self.types):
             return self.suffix
         return ", ".join(self.suffix + file_type for file_type in self.types)
 
 
 def _strip(name: str, suffix: str) -> str | None:
-    """A name without its suffix, of which the case does not count; None if it does not end so."""
+    """``name`` without ``suffix``, ignoring case; None if it does not end with it."""
     if not name.lower().endswith(suffix.lower()):
         return None
-    kept = name[: len(name) - len(suffix)].rstrip("/")  # the folder alone, where the suffix is all of the file's name
+    kept = name[: len(name) - len(suffix)].rstrip("/")  # just the folder, if the suffix is the whole file name
     return unicodedata.normalize("NFC", kept)  # macOS may write an umlaut as two characters
 
 
@@ -61,33 +61,34 @@ def load_image_label_folder(
     label_suffix: str = "",
     label_map: LabelMap | None = None,
 ) -> list[dict[str, Any]]:
-    """Pair images and labels by their relative path without suffix and file type, in all subfolders.
+    """Pair images and labels by their relative path without suffix and extension, in all subfolders.
 
     Args:
-        image_dir: .jpg, .jpeg, .png, .bmp, .tif or .tiff, in any case.
-        label_dir: .png, .tif or .tiff. May be the folder of the images, if the suffixes tell labels from images.
+        image_dir: contains .jpg, .jpeg, .png, .bmp, .tif or .tiff files, in upper or lower case.
+        label_dir: contains .png, .tif or .tiff files. May be the same folder, if the suffixes separate labels from
+            images.
         name: of the data set, for messages.
-        split: a file of the relative paths that belong to the data set, one a line, with or without the suffix and the
-            type of the image; None: all do.
-        image_suffix: what the names of images end with, with the type or before it ("_leftImg8bit"); others are left
-            out.
+        split: a file with the relative paths of the images to use, one per line, with or without suffix and extension;
+            None for all images.
+        image_suffix: the end of the image names, including the extension or before it ("_leftImg8bit"); other images
+            are left out.
         label_suffix: the same for labels ("_mask", "_gtFine_labelIds.png").
-        label_map: what the values of the files mean; None: the values are labels.
+        label_map: maps the values of the files to labels; None if the values are labels.
 
     Returns:
         [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix and
-        type; with ``label_map`` where there is one.
+        extension; also with ``label_map`` if there is one.
 
     Raises:
-        FileNotFoundError: a folder, or the file of the split, does not exist.
-        ValueError: no images, two files of one name, or one of a pair is missing.
+        FileNotFoundError: if a folder, or the file of the split, does not exist.
+        ValueError: if there are no images, two files have the same id, or one of a pair is missing.
     """
     of_images, of_labels = Naming(IMAGE_TYPES, image_suffix), Naming(LABEL_TYPES, label_suffix)
     together = Path(image_dir).resolve() == Path(label_dir).resolve()
     if together and image_suffix == label_suffix:
         raise ValueError(
             f"{name}: images and labels are both to be read from {image_dir}, and nothing tells them apart. Set "
-            'LABEL_SUFFIX, as "_mask", or both, as IMAGE_SUFFIX ".jpg" and LABEL_SUFFIX ".png".'
+            'LABEL_SUFFIX, e.g. "_mask", or both, e.g. IMAGE_SUFFIX ".jpg" and LABEL_SUFFIX ".png".'
         )
     images = _files_by_id(image_dir, of_images, f"{name}: image", rival=of_labels if together else None)
     labels = _files_by_id(label_dir, of_labels, f"{name}: label", rival=of_images if together else None)
@@ -112,7 +113,7 @@ def load_image_label_folder(
 
 
 def _files_by_id(folder: str | os.PathLike, naming: Naming, what: str, rival: Naming | None) -> dict[str, Path]:
-    """{id: path} of the files that are meant. Those that also fit a rival belong to the longer suffix."""
+    """{id: path} of the files that fit ``naming``. Those that also fit ``rival`` belong to the longer suffix."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{what} folder {Path(folder).absolute()} does not exist.")
     files: dict[str, Path] = {}
@@ -122,7 +123,7 @@ def _files_by_id(folder: str | os.PathLike, naming: Naming, what: str, rival: Na
         if key is None or (rival and len(rival.suffix) > len(naming.suffix) and rival.id_of(relative) is not None):
             continue
         if key in files:
-            raise ValueError(f"{what} files {files[key]} and {path} differ in file type only; keep one of them.")
+            raise ValueError(f"{what} files {files[key]} and {path} only differ in file type; keep one of them.")
         files[key] = path
     return files
 
@@ -135,7 +136,7 @@ def _walk(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> set[str]:
-    """The ids of the images that the file of a split names."""
+    """The ids of the images listed in the file of a split."""
     if not split.is_file():
         raise FileNotFoundError(f"{name}: SPLIT: no file {split.absolute()}.")
     lines = [line.strip().replace("\\", "/") for line in read_text(split, f"{name}: SPLIT").splitlines()]
@@ -151,13 +152,13 @@ def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> 
 
 
 def _advice_on_type(folder: str | os.PathLike, key: str, suffix: str) -> str:
-    """What to add to the advice where an image that has the name of a label is there, as a JPEG; else nothing."""
+    """Further advice if a file with the name of the label exists, but as an unsupported type such as JPEG; or ""."""
     stem = f"{key}{os.path.splitext(suffix)[0]}".casefold()
     for path in _walk(folder):
         same = path.relative_to(folder).with_suffix("").as_posix().casefold() == stem
         if same and path.suffix.lower() in set(IMAGE_TYPES) - set(LABEL_TYPES):
             types = ", ".join(LABEL_TYPES)
-            return f" {path} is there, but labels are read from {types} alone, which keep values: export them anew."
+            return f" {path} exists, but labels are only read from {types}, which keep values: export them again."
     return ""
 
 

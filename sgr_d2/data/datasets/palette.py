@@ -1,8 +1,8 @@
-"""Colours for classes that come without any."""
+"""Colours for data sets that define none."""
 
 import colorsys
 
-# M. Okabe and K. Ito, "Color Universal Design": told apart with every common colour vision; their black is left out.
+# M. Okabe and K. Ito, "Color Universal Design": distinct for all common types of colour vision; without their black.
 _OKABE_ITO = [
     (230, 159, 0),
     (86, 180, 233),
@@ -16,9 +16,9 @@ _GOLDEN_RATIO = 0.618034
 
 
 def generate_colors(count: int) -> list[tuple[int, int, int]]:
-    """Return ``count`` distinct (R, G, B) colours, always the same; the first seven suit the colour-blind.
+    """Return ``count`` distinct (R, G, B) colours, always the same; the first seven suit colour-blind readers.
 
-    Further ones spread over hue and, since hue alone is what the colour-blind miss, over lightness.
+    Further ones vary in hue and, since colour-blind readers cannot distinguish all hues, in lightness.
     """
     colors = _OKABE_ITO[:count]
     step = 0

@@ -1,4 +1,4 @@
-"""The data set ``shapes``: small, seeded, generated on first use, so that SGR trains within minutes and no download.
+"""The data set ``shapes``: small, seeded, generated on first use, so that SGR trains in minutes without a download.
 
     <root>/shapes/{images,labels}/{train,val}/0000.png     RGB images; label-id PNGs with every pixel labelled
     <root>/shapes/generator.json                           the stamp: what made these files, written last
@@ -16,12 +16,12 @@ from sgr_d2.data.datasets.shapes_scene import CLASSES, Scene, draw_scene
 
 __all__ = ["CLASSES", "COLORS", "IGNORE_LABEL", "SPLITS", "STAMP", "draw_scene", "generate_shapes", "register_shapes"]
 
-# Raise this whenever draw_scene or the layout changes: folders of another version are set aside and generated anew.
+# Increase this whenever draw_scene or the layout changes: folders of another version are set aside and regenerated.
 VERSION = 1
 NUM_TRAIN, NUM_VAL, SEED = 400, 80, 0
 HEIGHT, WIDTH = 144, 192
 
-# One RGB colour a class, after Okabe and Ito's colour-blind safe set (jfly.uni-koeln.de/color); grey stands for black.
+# One RGB colour per class, after Okabe and Ito's colour-blind safe set (jfly.uni-koeln.de/color); grey replaces black.
 COLORS = [
     (0, 114, 178),
     (95, 95, 95),
@@ -40,7 +40,7 @@ def register_shapes(root: Path, *, num_train: int = NUM_TRAIN, num_val: int = NU
 
 
 def generate_shapes(root: Path, *, num_train: int = NUM_TRAIN, num_val: int = NUM_VAL, seed: int = SEED) -> Path:
-    """Generate the data set unless it is there, and return ``<root>/shapes``, see `GeneratedSplits.generate`."""
+    """Generate the data set unless it exists, and return ``<root>/shapes``, see `GeneratedSplits.generate`."""
     return _splits().generate(root, num_train=num_train, num_val=num_val, seed=seed)
 
 

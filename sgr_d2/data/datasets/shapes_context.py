@@ -5,7 +5,7 @@
     <root>/shapes_context/generator.json                           the stamp: what made these files, written last
 
 The registered names are ``shapes_context_train`` and ``shapes_context_val``. ``shapes_context_scene`` draws the scenes
-and says why no local model can be right. Half of the scenes of a split have either key.
+and explains why no local model can be right. Each of the two keys is in half of the scenes of a split.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from sgr_d2.data.datasets.generated_splits import GeneratedSplits, SceneNotes
 from sgr_d2.data.datasets.shapes import COLORS
 from sgr_d2.data.datasets.shapes_context_scene import CLASSES, KEYS, RINGS, ContextScene, draw_context_scene
 
-# Raise this whenever draw_context_scene or the layout changes.
+# Increase this whenever draw_context_scene or the layout changes.
 VERSION = 1
 NUM_TRAIN, NUM_VAL, SEED = 600, 120, 0
 HEIGHT, WIDTH = 64, 516
@@ -29,7 +29,7 @@ def register_shapes_context(
     """Register ``shapes_context_train`` and ``shapes_context_val``, see `GeneratedSplits.register`.
 
     Each record also has ``context_objects``: a list of {"label", "box", "distance"}, see ``ContextObject``. The
-    metadata has ``context_labels``, the classes that such objects may have.
+    metadata has ``context_labels``, the possible classes of such objects.
     """
     _splits().register(root, num_train=num_train, num_val=num_val, seed=seed)
 
@@ -37,7 +37,7 @@ def register_shapes_context(
 def generate_shapes_context(
     root: Path, *, num_train: int = NUM_TRAIN, num_val: int = NUM_VAL, seed: int = SEED
 ) -> Path:
-    """Generate it unless it is there, and return ``<root>/shapes_context``, see `GeneratedSplits.generate`."""
+    """Generate it unless it exists, and return ``<root>/shapes_context``, see `GeneratedSplits.generate`."""
     return _splits().generate(root, num_train=num_train, num_val=num_val, seed=seed)
 
 

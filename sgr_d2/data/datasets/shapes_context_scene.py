@@ -1,10 +1,10 @@
 """One scene of the generated data set ``shapes_context``: a strip in which one object decides the class of others.
 
-Each scene holds one key, a star or a cross. Every ring of the scene has the class ``ring_by_star`` or
-``ring_by_cross``, by the key that is there; the rings themselves look the same. The two scenes that one state of the
-generator gives for the two keys are equal pixel by pixel but around the key (``REACH``), while all rings change their
-class: whatever looks at an image through a window that does not hold the key is right half of the time. Disks, squares
-and triangles keep the rest of the strip busy. Ours.
+Each scene contains one key, a star or a cross. Every ring has the class ``ring_by_star`` or ``ring_by_cross``,
+depending on the key; the rings themselves look the same. The scenes that one state of the generator gives for the two
+keys are equal pixel by pixel except around the key (``REACH``), while all rings change their class: a model that sees
+an image through a window without the key is right half of the time. Disks, squares and triangles serve as distractors.
+Ours.
 """
 
 from typing import NamedTuple
@@ -21,21 +21,21 @@ OTHERS = ("disk", "square", "triangle")
 CLASSES = ("ground", *KEYS, *OTHERS, *(f"ring_by_{key}" for key in KEYS))
 RINGS = tuple(range(len(CLASSES) - len(KEYS), len(CLASSES)))
 
-# Objects have places of their own, side by side, so that none covers another.
+# Each object has its own place, side by side, so that none covers another.
 PLACE_WIDTH = 43
 RADII = (12.5, 15.0)
 MIN_HEIGHT, MIN_PLACES = 40, 6
-# Pixels from the centre of the key beyond which the two scenes of one generator state are equal.
+# Distance in pixels from the centre of the key beyond which the two scenes of one generator state are equal.
 REACH = int(np.ceil(RADII[1])) + MARGIN + 6
 
 
 class ContextObject(NamedTuple):
-    """An object whose class another one decides.
+    """An object whose class depends on another one.
 
     Attributes:
         label: its class.
-        box: (top, left, bottom, right) in pixels, the last two exclusive; holds this object alone.
-        distance: pixels from its centre to that of the key.
+        box: (top, left, bottom, right) in pixels, the last two exclusive; contains only this object.
+        distance: from its centre to that of the key, in pixels.
     """
 
     label: int
@@ -49,8 +49,8 @@ class ContextScene(NamedTuple):
     Attributes:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8 index into ``CLASSES``; every pixel has a class.
-        rings: the objects with a class that cannot be seen.
-        key: (row, column) of the centre of the object that decides it.
+        rings: the objects whose class cannot be seen.
+        key: (row, column) of the centre of the object that decides their class.
     """
 
     image: np.ndarray
@@ -60,15 +60,15 @@ class ContextScene(NamedTuple):
 
 
 def draw_context_scene(rng: np.random.Generator, height: int, width: int, key: int) -> ContextScene:
-    """Draw one scene; the same state of ``rng`` gives the same scene but for the key and the classes of the rings.
+    """Draw one scene; the same state of ``rng`` gives the same scene except for the key and the classes of the rings.
 
     Args:
-        rng: the only source of chance; it is advanced equally for both keys.
+        rng: the only source of randomness; it is advanced equally for both keys.
         height, width: pixels, at least 40 and 258.
         key: 0 for a star, 1 for a cross.
 
     Raises:
-        ValueError: the strip is too small, or there is no such key.
+        ValueError: if the strip is too small, or there is no such key.
     """
     places = width // PLACE_WIDTH
     if height < MIN_HEIGHT or places < MIN_PLACES:
@@ -101,7 +101,7 @@ def _label(outline: str, key: int) -> int:
 
 
 def _centre(rng: np.random.Generator, height: int, width: int, places: int, column: int) -> tuple[int, int]:
-    """A centre in one of the places, such that an object there stays in its place and in the image."""
+    """A random centre in a place, such that an object there stays within its place and the image."""
     margin = RADII[1] + 1
     slack = width / places / 2 - margin
     row = rng.uniform(margin, height - margin)

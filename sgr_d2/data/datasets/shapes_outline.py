@@ -16,7 +16,7 @@ def _cross(half_width: float) -> np.ndarray:
     return np.concatenate([arm @ turn.T for turn in turns])  # (12, 2)
 
 
-# Corners on or inside the unit circle, in order around the centre; the fuller the outline, the smaller.
+# Corners on or inside the unit circle, in order around the centre; outlines that fill more of it are smaller.
 POLYGONS = {
     "square": _regular(4, (0.88,)),
     "triangle": _regular(3, (1.0,)),

@@ -1,19 +1,19 @@
-"""Where the objects of a generated scene go: touching or apart, with little of each hidden. Ours."""
+"""The placement of objects in a generated scene: touching or apart, with little of each hidden. Ours."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-# An object may hide at most this share of another one.
+# An object may hide at most this fraction of another one.
 MAX_HIDDEN = 0.12
-# Objects of one class overlap by at least so many pixels, or stay at least so many pixels apart.
+# Objects of one class overlap by at least this many pixels, or stay at least this many pixels apart.
 MIN_CONTACT, MIN_GAP = 12, 4
 ATTEMPTS = 40
 
 
 class Part(NamedTuple):
-    """An object before it has a place: its class and its signed distance (S, S) with the pixel offsets x, y (S, S)."""
+    """An object before its placement: class, and signed distance (S, S) with the pixel offsets x, y (S, S)."""
 
     label: int
     radius: float
@@ -24,8 +24,8 @@ class Part(NamedTuple):
 
 @dataclass
 class Canvas:
-    """A scene while it is drawn; ``image`` is float32 in [0, 1], ``areas[i]`` the pixels of instance i before any was
-    hidden, ``light`` the unit vector (row, column) towards the light."""
+    """A scene being drawn; ``image`` is float32 in [0, 1], ``areas[i]`` the number of pixels of instance i before any
+    was hidden, ``light`` the unit vector (row, column) towards the light."""
 
     image: np.ndarray
     labels: np.ndarray
@@ -34,7 +34,7 @@ class Canvas:
     light: np.ndarray
 
     def window(self, part: Part, row: int, col: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return the slices of the canvas and of the part that meet when the part is centred at (row, col)."""
+        """Return the slices of the canvas and of the part that overlap if the part is centred at (row, col)."""
         on_canvas, on_part = [], []
         for centre, size in zip((row, col), self.labels.shape, strict=True):
             start = centre - len(part.x) // 2
@@ -58,8 +58,8 @@ def find_place(rng: np.random.Generator, canvas: Canvas, part: Part, touches: bo
 
 
 def _approach(rng: np.random.Generator, canvas: Canvas, part: Part) -> tuple[int, int] | None:
-    """Move ``part`` towards the newest object of its class from a random side, until the two overlap a little."""
-    # Where none of its class found a place, the surfaces stand in: the part then goes anywhere.
+    """Move ``part`` towards the newest object of its class from a random side, until the two overlap slightly."""
+    # If there is none of its class, the surfaces are used instead: the part then goes anywhere.
     newest = canvas.instances == np.max(canvas.instances, where=canvas.labels == part.label, initial=0)
     centre = np.argwhere(newest).mean(0)
     angle = rng.uniform(0, 2 * np.pi)
@@ -73,7 +73,7 @@ def _approach(rng: np.random.Generator, canvas: Canvas, part: Part) -> tuple[int
 
 
 def _is_free(canvas: Canvas, part: Part, place: tuple[int, int], touches: bool) -> bool:
-    """Whether ``part`` at ``place`` leaves enough of every object visible and keeps apart from those of its class."""
+    """Whether ``part`` at ``place`` leaves every object visible enough, and a gap to its class if not ``touches``."""
     on_canvas, on_part = canvas.window(part, *place)
     distance, labels, instances = part.distance[on_part], canvas.labels[on_canvas], canvas.instances[on_canvas]
     if not touches and np.any(labels[distance < MIN_GAP] == part.label):

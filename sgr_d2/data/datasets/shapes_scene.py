@@ -1,7 +1,7 @@
 """One scene of the generated data set ``shapes``: two surfaces and 5 to 9 objects, with labels and instances.
 
-The class of a pixel follows from outline (objects) or texture (surfaces). Colours come from one palette a scene,
-dealt out at random to surfaces and objects alike, so that a colour tells nothing about the class. Ours.
+The class of a pixel follows from outline (objects) or texture (surfaces). Each scene has one palette, whose colours
+are assigned at random to surfaces and objects alike, so a colour says nothing about the class. Ours.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ SURFACES = {"waves": waves_tone, "gravel": gravel_tone}
 CLASSES = (*SURFACES, *OUTLINES)
 
 MIN_SIDE = 64
-# Pixels around an outline that a patch covers as well: room for the shadow.
+# Pixels around an outline that a patch includes, as room for the shadow.
 MARGIN = 9
 
 
@@ -38,11 +38,11 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
     """Draw one scene; the same state of ``rng`` gives the same scene.
 
     Args:
-        rng: the only source of chance; it is advanced.
+        rng: the only source of randomness; it is advanced.
         height, width: pixels, at least ``MIN_SIDE`` each. Objects are about 20 to 45 percent of the shorter side wide.
 
     Raises:
-        ValueError: the scene is too small to hold its objects.
+        ValueError: if the scene is too small for its objects.
     """
     if min(height, width) < MIN_SIDE:
         raise ValueError(f"draw_scene: height={height}, width={width}; both must be at least {MIN_SIDE} pixels")
@@ -58,7 +58,7 @@ def draw_scene(rng: np.random.Generator, height: int, width: int) -> Scene:
 
 
 def _plan_objects(rng: np.random.Generator) -> list[tuple[int, bool]]:
-    """Return (label, touches the one before it) per object: the first class has a touching pair and one apart."""
+    """Return (label, touches the previous one) per object: the first class has a touching pair and one object apart."""
     labels = len(SURFACES) + rng.permutation(len(OUTLINES))[: rng.integers(3, 5)]
     plan = [(int(labels[0]), False), (int(labels[0]), True), (int(labels[0]), False)]
     for label in labels[1:]:
@@ -81,7 +81,7 @@ def _draw_surfaces(rng: np.random.Generator, height: int, width: int, colors: np
     for label in order:
         tone = list(SURFACES.values())[label](rng, height, width)
         painted.append(tint(colors[label], 0.28 * tone))
-    # The lower surface lies nearer: it covers the upper one and throws a soft shadow on it.
+    # The lower surface is nearer: it covers the upper one and casts a soft shadow on it.
     painted[0] *= 1 - 0.4 * np.exp(np.minimum(below, 0) / 4)[..., None]
     cover = np.clip(0.5 + below, 0, 1)[..., None]
     image = painted[0] + cover * (painted[1] - painted[0])

@@ -1,7 +1,7 @@
 """Colours and textures of the generated data set ``shapes``.
 
-Textures are *tones*: float32 maps in about [-1, 1] that darken or lighten a base colour, so that they tell nothing
-about the colour. Everything here is ours.
+Textures are *tones*: float32 maps in about [-1, 1] that darken or lighten a base colour, and so are independent of the
+colour. Everything here is ours.
 """
 
 import cv2
@@ -35,7 +35,7 @@ def waves_tone(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def gravel_tone(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return (height, width) rounded stones: cells around jittered points, each of its own tone, dark in between."""
+    """Return (height, width) rounded stones: cells around jittered points, each with its own tone, dark in between."""
     pitch = rng.uniform(7, 9.5)
     rows, cols = int(height / pitch) + 3, int(width / pitch) + 3
     points = np.stack(np.mgrid[:rows, :cols], -1) - 1 + rng.uniform(0.05, 0.95, (rows, cols, 2))
@@ -53,7 +53,7 @@ def gravel_tone(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float) -> np.ndarray:
-    """Return (height, width) Gaussian noise blurred over ``sigma`` pixels, of unit variance or so."""
+    """Return (height, width) Gaussian noise blurred over ``sigma`` pixels, with a variance of about 1."""
     coarse = max(1, int(sigma / 2))
     grid = rng.standard_normal((height // coarse + 2, width // coarse + 2), np.float32)
     grid = cv2.GaussianBlur(grid, (0, 0), sigma / coarse)
@@ -61,7 +61,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, sigma: float
 
 
 def object_tone(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the tone of an object, (S, S) as ``x`` and ``y`` are: plain, striped, dotted or noisy, for every class."""
+    """Return the tone of an object, (S, S) like ``x`` and ``y``: plain, striped, dotted or noisy, for any class."""
     family = rng.integers(4)
     angle, period = rng.uniform(0, np.pi), rng.uniform(5.5, 8.5)
     u = (2 * np.pi / period) * (np.cos(angle) * x + np.sin(angle) * y) + rng.uniform(0, 2 * np.pi)

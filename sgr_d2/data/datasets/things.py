@@ -1,4 +1,4 @@
-"""Detectron2's catalogs, for data sets of instances: register, look up, compare."""
+"""Registers, looks up and compares data sets of instances in Detectron2's catalogs."""
 
 import difflib
 import json
@@ -22,12 +22,12 @@ def register_things(
     Args:
         name: of the data set.
         load: returns its records, in Detectron2's format; called when the data set is used.
-        owner: who registers; a name keeps its owner.
+        owner: who registers it; only the same owner can replace it.
         classes: C names.
         metadata: further entries of Detectron2's metadata ("json_file", "thing_colors", ...).
 
     Raises:
-        ValueError: the name belongs to another data set.
+        ValueError: if the name belongs to another data set.
     """
     if name in DatasetCatalog:
         if MetadataCatalog.get(name).get("registered_by") != owner:
@@ -42,14 +42,12 @@ def load_coco(name: str, json_file: Path, image_root: Path) -> list[dict[str, An
     """Read annotations in COCO's format with Detectron2's reader; category ids become 0..C-1.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: the file is not of COCO's format, or has annotations of categories that it does not list.
+        FileNotFoundError: if there is no such file or folder.
+        ValueError: if the file is not in COCO's format, or has annotations of categories that it does not list.
     """
     for path in (json_file, image_root):
         if not path.exists():
-            raise FileNotFoundError(
-                f"{name}: there is no {path.absolute()}. {describe_root()} datasets/README.md tells what belongs there."
-            )
+            raise FileNotFoundError(f"{name}: there is no {path.absolute()}. {describe_root()} See datasets/README.md.")
     try:
         return load_coco_json(str(json_file), str(image_root), name)
     except (KeyError, TypeError, AssertionError, json.JSONDecodeError) as error:
@@ -57,10 +55,10 @@ def load_coco(name: str, json_file: Path, image_root: Path) -> list[dict[str, An
 
 
 def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:
-    """Return names and colours of the instances' classes that the data sets share; pixels of none are NO_INSTANCE.
+    """Return the instance classes and colours that the data sets share; the ignore label is NO_INSTANCE.
 
     Raises:
-        ValueError: no names, an unknown one, a data set without such classes, or two that disagree.
+        ValueError: if there are no names or an unknown one, if a data set has no such classes, or if they differ.
     """
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")

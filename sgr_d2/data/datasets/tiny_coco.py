@@ -14,7 +14,7 @@ SPLITS = ("train", "val")
 
 
 def register_tiny_coco(root: Path) -> None:
-    """Register ``tiny_coco_train`` and ``tiny_coco_val``; ``root`` holds {split}2017 and annotations."""
+    """Register ``tiny_coco_train`` and ``tiny_coco_val``; ``root`` contains {split}2017 and annotations."""
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     for split in SPLITS:
         name = f"tiny_coco_{split}"

@@ -1,4 +1,4 @@
-"""Bring the published data sets into the layout that training reads; the commands are ``datasets/prepare_*.py``."""
+"""Converts published data sets into the layout that training reads; the commands are ``datasets/prepare_*.py``."""
 
 from sgr_d2.data.prepare.ade20k import plan_ade20k
 from sgr_d2.data.prepare.camvid import plan_camvid

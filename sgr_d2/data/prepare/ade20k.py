@@ -13,7 +13,7 @@ def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:
     """Plan ``ADEChallengeData2016/annotations_detectron2`` from ``annotations``, under ``root``.
 
     Raises:
-        FileNotFoundError: a folder is missing (with ``partial``: all splits are).
+        FileNotFoundError: if a folder is missing (with ``partial``: if all splits are).
     """
     folder = root / "ADEChallengeData2016"
     images, sources, targets = (folder / name for name in ("images", "annotations", "annotations_detectron2"))
@@ -37,6 +37,6 @@ def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:
         meaning="0 (not labelled) and 1 to 150",
         indices={0: IGNORE_LABEL} | {value: value - 1 for value in range(1, NUM_CLASSES + 1)},
         num_classes=NUM_CLASSES,
-        hints={IGNORE_LABEL: "With 255 in it, it looks converted already: annotations/ must hold the published files."},
+        hints={IGNORE_LABEL: "It contains 255, so it looks converted: annotations/ must hold the published files."},
     )
     return Plan("ADE20K (SceneParsing, 150 classes)", folder, splits, rule)

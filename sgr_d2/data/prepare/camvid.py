@@ -28,7 +28,7 @@ def plan_camvid(root: Path, *, partial: bool = False) -> Plan:
     A split without either folder is left out.
 
     Raises:
-        FileNotFoundError: there is no split, or one of its two folders is missing (with ``partial``: it is left out).
+        FileNotFoundError: if there is no split, or a split lacks one of its folders (with ``partial`` it is left out).
     """
     folder = root / "camvid"
 
@@ -45,7 +45,7 @@ def plan_camvid(root: Path, *, partial: bool = False) -> Plan:
         meaning=f"0 to {UNLABELLED - 1} and {UNLABELLED} (not labelled)",
         indices={UNLABELLED: IGNORE_LABEL} | {value: value for value in range(UNLABELLED)},
         num_classes=len(CLASSES),
-        hints={IGNORE_LABEL: "With 255 in it, it looks converted already: take the published file."},
+        hints={IGNORE_LABEL: "It contains 255, so it looks converted: use the published file."},
     )
     return Plan(
         "CamVid (SegNet, 11 classes)", folder, [_split(folder, name, *folders(name), partial) for name in present], rule

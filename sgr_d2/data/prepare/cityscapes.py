@@ -14,10 +14,10 @@ NUM_IDS = 34
 
 
 def plan_cityscapes(root: Path, *, partial: bool = False) -> Plan:
-    """Plan the labels beside the published ones in ``cityscapes/gtFine``, under ``root``.
+    """Plan the labels next to the published ones in ``cityscapes/gtFine``, under ``root``.
 
     Raises:
-        FileNotFoundError: a folder is missing (with ``partial``: all splits are).
+        FileNotFoundError: if a folder is missing (with ``partial``: if all splits are).
     """
     folder = root / "cityscapes"
     images, labels = folder / "leftImg8bit", folder / "gtFine"
@@ -39,6 +39,6 @@ def plan_cityscapes(root: Path, *, partial: bool = False) -> Plan:
         meaning=f"0 to {NUM_IDS - 1} (label ids)",
         indices=dict.fromkeys(range(NUM_IDS), IGNORE_LABEL) | train_ids,
         num_classes=len(train_ids),
-        hints={IGNORE_LABEL: "With 255 in it, it looks like train ids already: restore the published labelIds file."},
+        hints={IGNORE_LABEL: "It contains 255, so it looks like train ids: restore the published labelIds file."},
     )
     return Plan("Cityscapes (fine annotations, 19 classes)", folder, splits, rule)

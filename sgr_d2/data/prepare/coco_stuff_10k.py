@@ -1,8 +1,8 @@
 """COCO-Stuff 10K: label maps in MATLAB files, of which there are two releases.
 
 v1.1: MATLAB 5 files; 0 is not labelled, 1-182 are COCO ids, of which 171 are in use. v1.0: MATLAB 7.3 files (HDF5);
-1 is not labelled, 2-172 are the 171 classes. Both hold the map under the key ``S``, lie in the same folders and have
-the same names, so the file itself is looked at. Published results mix the two releases.
+1 is not labelled, 2-172 are the 171 classes. Both store the map under the key ``S`` and use the same folders and names,
+so the release is recognised from the file itself. Published results mix the two releases.
 """
 
 import functools
@@ -26,14 +26,14 @@ def plan_coco_stuff_10k(root: Path, *, release: str | None = None, partial: bool
     """Plan ``coco/coco_stuff_10k/{images,annotations}_detectron2/{train,test}`` under ``root``.
 
     Args:
-        root: holds coco/coco_stuff_10k with images/, annotations/ and imageLists/ as published.
-        release: "1.1" or "1.0" if the files must be of that one; None takes what they are.
-        partial: a split without a list is left out, unless both are; so are listed files that are not there.
+        root: contains coco/coco_stuff_10k with images/, annotations/ and imageLists/ as published.
+        release: "1.1" or "1.0" to require that release; None to accept either.
+        partial: leave out a split without a list, unless neither has one, and listed files that do not exist.
 
     Raises:
-        FileNotFoundError: a folder or a list of a split is missing.
-        ValueError: a list is empty, no file is of either release, or they are of another one than ``release``.
-        ImportError: the files are of release 1.0 and h5py is not installed.
+        FileNotFoundError: if a folder or the list of a split is missing.
+        ValueError: if a list is empty, no file is of either release, or they are not of ``release``.
+        ImportError: if the files are of release 1.0 and h5py is not installed.
     """
     folder = root / "coco" / "coco_stuff_10k"
     for name in ("images", "annotations", "imageLists"):
@@ -48,19 +48,19 @@ def plan_coco_stuff_10k(root: Path, *, release: str | None = None, partial: bool
     if release not in (None, found):
         raise ValueError(
             f"{folder / 'annotations'}: its files are of release {found} ({_FORMATS[found]}), not {release} "
-            f"({_FORMATS[release]}). Leave --release out to take them as they are, or download release {release}."
+            f"({_FORMATS[release]}). Leave --release out to use them as they are, or download release {release}."
         )
     if found == "1.0" and importlib.util.find_spec("h5py") is None:
-        raise ImportError(f"{folder / 'annotations'}: is of release 1.0, in HDF5 files, which need: pip install h5py")
+        raise ImportError(f"{folder / 'annotations'}: the HDF5 files of release 1.0 need h5py: pip install h5py")
     splits = [_of_present_files(split) for split in splits] if partial else splits
     return Plan(f"COCO-Stuff 10K, release {found} (171 classes)", folder, splits, _rule(found))
 
 
 def recognise_release(path: Path) -> str | None:
-    """Return "1.1" or "1.0" by the first bytes of a .mat file, None if it is neither."""
+    """Return "1.1" or "1.0" according to the first bytes of a .mat file, None if it is neither."""
     with path.open("rb") as file:
         head = file.read(2048 + len(_HDF5_SIGNATURE))
-    # HDF5 puts its signature at 0, 512, 1024, 2048, ...: MATLAB writes its own text of 512 bytes before it.
+    # HDF5's signature may be at 0, 512, 1024, 2048, ...: MATLAB writes a text of 512 bytes before it.
     if any(head[start : start + len(_HDF5_SIGNATURE)] == _HDF5_SIGNATURE for start in (0, 512, 1024, 2048)):
         return "1.0"
     return "1.1" if head.startswith(_MATLAB5_SIGNATURE) else None
@@ -70,19 +70,19 @@ def read_mat(path: Path, release: str) -> np.ndarray:
     """Return the label map S, (H, W), of a .mat file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is of another release, damaged, or has no S.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of another release, damaged, or has no S.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but its split lists it.")
     found = recognise_release(path)
     if found != release:
-        what = f"of release {found} ({_FORMATS[found]})" if found else "no MATLAB file, or cut short"
+        what = f"of release {found} ({_FORMATS[found]})" if found else "not a MATLAB file, or truncated"
         raise ValueError(f"{path}: is {what}; the others are of release {release} ({_FORMATS[release]}).")
     try:
         values = _read_hdf5(path) if release == "1.0" else loadmat(path, variable_names=["S"]).get("S")
-    except Exception as error:  # zlib, struct, h5py and scipy all have errors of their own for damaged files
-        raise ValueError(f"{path}: is damaged or cut short ({error}). Unpack the archive again.") from error
+    except Exception as error:  # zlib, struct, h5py and scipy all have their own errors for damaged files
+        raise ValueError(f"{path}: is damaged or truncated ({error}). Unpack the archive again.") from error
     if values is None or values.ndim != 2:
         raise ValueError(f"{path}: has no label map (a matrix S).")
     return values
@@ -92,14 +92,14 @@ def _read_hdf5(path: Path) -> np.ndarray | None:
     import h5py  # optional: only this release needs it
 
     with h5py.File(path, "r") as file:
-        return np.array(file["S"]).T if "S" in file else None  # MATLAB counts columns first
+        return np.array(file["S"]).T if "S" in file else None  # MATLAB stores columns first
 
 
 def _listed(folder: Path, partial: bool) -> list[str]:
     missing = [name for name in PUBLISHED if not (folder / "imageLists" / f"{name}.txt").is_file()]
     if missing and (not partial or len(missing) == len(PUBLISHED)):
         raise FileNotFoundError(
-            f"No list of the split {missing[0]}: {(folder / 'imageLists' / f'{missing[0]}.txt').absolute()}. It comes "
+            f"No list of the split {missing[0]}: {(folder / 'imageLists' / f'{missing[0]}.txt').absolute()}. It is "
             "in the archive of the data set; unpack that again."
         )
     return [name for name in PUBLISHED if name not in missing]
@@ -139,13 +139,13 @@ def _report_shared(splits: list[Split]) -> None:
 
 
 def _release_of(paths: list[Path], folder: Path) -> str:
-    """The release of the first file that is of either; a mixture shows when the files are read."""
+    """The release of the first file that is of either; a mixture is detected when the files are read."""
     for path in paths:
         found = recognise_release(path) if path.is_file() else None
         if found:
             return found
     raise ValueError(
-        f"{folder / 'annotations'}: none of the {len(paths)} listed .mat files is there and of release "
+        f"{folder / 'annotations'}: none of the {len(paths)} listed .mat files exists and is of release "
         f"{' or '.join(f'{name} ({text})' for name, text in _FORMATS.items())}."
     )
 

@@ -13,7 +13,7 @@ def plan_coco_stuff_164k(root: Path, *, partial: bool = False) -> Plan:
     """Plan ``coco/stuffthingmaps_detectron2`` from ``coco/stuffthingmaps``, under ``root``.
 
     Raises:
-        FileNotFoundError: a folder is missing (with ``partial``: all splits are).
+        FileNotFoundError: if a folder is missing (with ``partial``: if all splits are).
     """
     folder = root / "coco"
     sources, targets = folder / "stuffthingmaps", folder / "stuffthingmaps_detectron2"
@@ -38,6 +38,6 @@ def plan_coco_stuff_164k(root: Path, *, partial: bool = False) -> Plan:
         meaning="0 to 181 (COCO id - 1; 171 of them are in use) and 255 (not labelled)",
         indices={IGNORE_LABEL: IGNORE_LABEL} | {entry.coco_id - 1: label for label, entry in enumerate(classes)},
         num_classes=len(classes),
-        hints={182: "With 182 in it, it counts from 1: take stuffthingmaps_trainval2017.zip."},
+        hints={182: "It contains 182, so it counts from 1: use stuffthingmaps_trainval2017.zip."},
     )
     return Plan("COCO-Stuff 164K (171 classes)", folder, splits, rule)

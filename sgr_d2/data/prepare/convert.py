@@ -1,4 +1,4 @@
-"""Carry out a plan: several processes, a progress bar, and nothing is written that is there already."""
+"""Carries out a plan in several processes with a progress bar, writing only what is not there yet."""
 
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ from sgr_d2.data.reading import read_image, read_values
 
 
 class Outcome(NamedTuple):
-    """What became of one label map.
+    """The outcome for one label map.
 
     Attributes:
-        state: "written", "kept" (an equal file was there), "repaired" (a broken one was) or "failed".
+        state: "written", "kept" (an identical file existed), "repaired" (a broken one did) or "failed".
         message: why it failed.
-        pixels: (256,) pixels of each label; None if it failed.
+        pixels: (256,) number of pixels of each label; None if it failed.
     """
 
     state: str
@@ -28,16 +28,16 @@ class Outcome(NamedTuple):
 
 
 def carry_out(plan: Plan, *, num_workers: int = 1, overwrite: bool = False, progress: bool = True) -> list[SplitReport]:
-    """Convert every label map of ``plan``; a file that cannot be converted is reported and the others go on.
+    """Convert every label map of ``plan``; a file that cannot be converted is reported without stopping the others.
 
     Args:
         plan: what to do.
-        num_workers: processes; 1 works in the calling one.
-        overwrite: replace targets that differ from what their source gives, which are failures otherwise.
+        num_workers: number of processes; 1 to work in the calling one.
+        overwrite: replace targets that differ from the result of their source, which are failures otherwise.
         progress: draw a progress bar on stderr.
 
     Returns:
-        A report a split.
+        One report per split.
     """
     reports = []
     for split in plan.splits:
@@ -60,10 +60,10 @@ def _target_folders(split: Split) -> set[Path]:
 
 
 def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Outcome:
-    """Convert one label map, or verify that it was: an existing target is compared pixel by pixel."""
+    """Convert one label map; an existing target is verified pixel by pixel."""
     try:
         labels = rule.labels_of(task.source)
-        height, width = read_image(task.image).shape[:2]  # decoded: a header is whole where the rest is cut off
+        height, width = read_image(task.image).shape[:2]  # decoded: the header of a truncated file may be intact
         if labels.shape != (height, width):
             raise ValueError(
                 f"{task.source}: the label map has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), its "
@@ -75,7 +75,7 @@ def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Out
         if state != "kept":
             write_label_png(labels, task.target)
         return Outcome(state, pixels=np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1))
-    except Exception as error:  # readers of damaged files raise nearly anything; the run goes on and lists it
+    except Exception as error:  # readers of damaged files may raise anything; the run continues and lists it
         text = str(error) or type(error).__name__
         return Outcome("failed", text if str(task.source) in text else f"{task.source}: {text}")
 
@@ -100,4 +100,4 @@ def _difference(present: np.ndarray, labels: np.ndarray) -> str:
     if np.array_equal(present, labels.astype(np.uint8) + np.uint8(1)):
         return "is one too high everywhere: 0 for 'not labelled' was never removed"
     share = 100 * np.mean(present != labels)
-    return f"differs from what its source gives in {share:.3g} % of the pixels"
+    return f"differs from the result of its source in {share:.3g} % of the pixels"

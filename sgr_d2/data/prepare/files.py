@@ -1,4 +1,4 @@
-"""Write files that are either whole or absent, also after a kill."""
+"""Writes files that are either complete or absent, even if the process is killed."""
 
 import filecmp
 import os
@@ -19,13 +19,13 @@ def write_label_png(labels: np.ndarray, path: Path) -> None:
 
 
 def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> bool:
-    """Make ``target`` the same image as ``source``: a hard link, or a copy where links do not work.
+    """Make ``target`` the same image as ``source``: a hard link, or a copy if links do not work.
 
     Returns:
         Whether anything had to be done.
 
     Raises:
-        FileExistsError: ``target`` is another image and ``overwrite`` is not set; a broken one is replaced.
+        FileExistsError: if ``target`` is another image and ``overwrite`` is False; a broken image is replaced.
     """
     if target.exists():
         if os.path.samefile(source, target) or filecmp.cmp(source, target, shallow=False):
@@ -43,7 +43,7 @@ def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the half-written files that killed processes left in ``folder``; those of running ones stay."""
+    """Remove incomplete files that killed processes left in ``folder``; those of running processes stay."""
     for path in folder.glob(".*.tmp"):
         process = path.name.split(".")[-2]
         if process.isdecimal() and not _is_running(int(process)):

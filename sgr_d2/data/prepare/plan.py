@@ -1,4 +1,4 @@
-"""What is to be converted: label maps, the rule for their values, and how many there should be."""
+"""Plans of what to convert: label maps, the rule for their values, and their published number."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class LabelTask:
-    """One label map.
+    """The conversion of one label map.
 
     Attributes:
         source: the published file.
         target: the PNG to write, of class indices and 255.
-        image: the photograph; its size is that of the label map.
-        image_target: where a copy of the photograph goes (a hard link where the file system can); None: nowhere.
+        image: the photograph, of the same size as the label map.
+        image_target: where to put a copy of the photograph (a hard link if the file system supports it), or None.
     """
 
     source: Path
@@ -34,10 +34,10 @@ class Split:
 
     Attributes:
         name: of the split.
-        tasks: a label map each.
-        published: label maps that the release has.
-        problems: what is wrong with the tree, one line a file.
-        left_out: label maps of which a part of a release lacks a file.
+        tasks: one per label map.
+        published: number of label maps in the release.
+        problems: what is wrong with the files, one line per file.
+        left_out: number of label maps left out because a partial release lacks one of their files.
     """
 
     name: str
@@ -51,11 +51,11 @@ class LabelRule:
     """How the values of a published label map become class indices.
 
     Args:
-        read: file -> (H, W) integers; a function at the top of a module, or a partial of one, so that it pickles.
+        read: file -> (H, W) integers; a module-level function, or a partial of one, so that it can be pickled.
         meaning: the published values in words, for messages.
         indices: published value -> class index, or 255 for "not labelled". Any other value is an error.
         num_classes: number of classes.
-        hints: published value that is an error -> what probably happened.
+        hints: invalid value -> what probably happened.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LabelRule:
         """Return the (H, W) uint8 class indices of a published file.
 
         Raises:
-            ValueError: it holds a value that the release does not have.
+            ValueError: if it holds a value that the release does not have.
         """
         values = np.asarray(self.read(path))
         if not values.size:
@@ -99,7 +99,7 @@ class LabelRule:
 
 @dataclass(frozen=True)
 class Plan:
-    """A data set to prepare: its title, its folder, its splits and the rule of its labels."""
+    """A data set to prepare: its title, folder and splits, and the rule for its labels."""
 
     title: str
     folder: Path
@@ -117,10 +117,10 @@ def pair_up(
     *,
     partial: bool = False,
 ) -> Split:
-    """Return the split of all keys that have an image and a label map; the others become problems.
+    """Return a split of all keys that have both an image and a label map; the others become problems.
 
-    With ``partial`` label maps without an image are left out; images without a label map are not, since training
-    refuses them.
+    With ``partial``, label maps without an image are left out; images without a label map are still problems, since
+    training rejects them.
     """
     lonely = sorted(sources.keys() - images.keys())
     problems = [f"{images[key]}: has no label map." for key in sorted(images.keys() - sources.keys())]
@@ -131,7 +131,7 @@ def pair_up(
 
 
 def add_strays(split: Split, *folders: Path) -> Split:
-    """Add a problem for every image in ``folders`` that no task makes: training would take it."""
+    """Add a problem for every image in ``folders`` that no task creates: training would use it."""
     made = {path for task in split.tasks for path in (task.target, task.image_target)}
     found = {path for folder in folders for path in files_by_key(folder, "*", "").values()}
     strays = sorted(path for path in found - made if path.suffix.lower() in IMAGE_TYPES)
@@ -140,16 +140,16 @@ def add_strays(split: Split, *folders: Path) -> Split:
 
 
 def files_by_key(folder: Path, pattern: str, suffix: str) -> dict[str, Path]:
-    """Return the files of ``folder`` that match, without hidden ones, by relative path without ``suffix``."""
+    """Return the files in ``folder`` that match, except hidden ones, by their relative path without ``suffix``."""
     found = (path for path in folder.glob(pattern) if not path.name.startswith("."))
     return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in found}
 
 
 def present_splits(names: Iterable[str], folders: Callable[[str], tuple[Path, ...]], partial: bool) -> list[str]:
-    """Return the splits whose folders all exist; with ``partial`` others are left out.
+    """Return the splits whose folders all exist.
 
     Raises:
-        FileNotFoundError: a folder is missing that must not be.
+        FileNotFoundError: if a folder is missing (with ``partial``: if there is no complete split).
     """
     present = []
     missing: list[Path] = []

@@ -1,4 +1,4 @@
-"""What a preparation did, as text."""
+"""Summarises a preparation as text."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ class SplitReport:
 
     Attributes:
         name: of the split.
-        published: label maps that the release has.
+        published: number of label maps in the release.
         num_classes: number of classes.
-        states: how many label maps ended in each state.
-        failures: a line for each file that is broken or has no partner.
-        pixels: (256,) pixels of each label in all maps.
-        left_out: label maps of which a part of a release lacks a file.
+        failures: one line for each file that is broken or has no partner.
+        states: number of label maps by outcome.
+        pixels: (256,) number of pixels of each label in all maps.
+        left_out: number of label maps left out because a partial release lacks one of their files.
     """
 
     name: str
@@ -32,7 +32,7 @@ class SplitReport:
     left_out: int = 0
 
     def add(self, state: str, message: str, pixels: np.ndarray | None) -> None:
-        """Add what became of one label map."""
+        """Add the outcome for one label map."""
         self.states[state] += 1
         if message:
             self.failures.append(message)
@@ -41,12 +41,12 @@ class SplitReport:
 
     @property
     def num_ready(self) -> int:
-        """Label maps that are in place now."""
+        """Number of label maps that are now in place."""
         return self.states.total() - self.states["failed"]
 
     @property
     def unlabelled(self) -> float:
-        """Share of the pixels that are not labelled; NaN without a pixel."""
+        """Fraction of the pixels that are not labelled; NaN without a pixel."""
         return self.pixels[IGNORE_LABEL] / self.pixels.sum() if self.pixels.any() else float("nan")
 
 
@@ -56,7 +56,7 @@ def is_complete(reports: list[SplitReport]) -> bool:
 
 
 def format_summary(plan: Plan, reports: list[SplitReport]) -> str:
-    """Return a table of the splits, the splits that are not complete, and every failure."""
+    """Return a table of the splits, the incomplete splits, and all failures."""
     rows = [
         [
             report.name,

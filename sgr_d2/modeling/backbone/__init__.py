@@ -1,4 +1,4 @@
-"""Backbones beside Detectron2's own; importing registers them."""
+"""Backbones in addition to Detectron2's; importing registers them."""
 
 from .fpn import build_swin_fpn_backbone, build_timm_fpn_backbone
 from .sgr_backbone import SGRBackbone, find_sgr_backbone, insert_sgr, name_in_state_dict

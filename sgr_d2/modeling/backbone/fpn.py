@@ -26,7 +26,7 @@ def build_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
 
 class PyramidOnAnything(FPN):
-    """Detectron2's FPN, which pads images for its own strides alone, on a network that needs more."""
+    """Detectron2's FPN on networks that need more padding than the FPN's own strides."""
 
     @property
     def size_divisibility(self) -> int:
@@ -34,7 +34,7 @@ class PyramidOnAnything(FPN):
 
 
 def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = None) -> FPN:
-    """Detectron2's FPN on ``bottom_up``; ``top_block`` makes the levels above p5, as Detectron2's own do.
+    """Detectron2's FPN on ``bottom_up``, with an optional Detectron2 ``top_block`` for the levels above p5.
 
     Raises:
         ValueError: if ``MODEL.FPN.IN_FEATURES`` are not among the features of ``bottom_up``.

@@ -1,4 +1,4 @@
-"""SGR inside a backbone, for models that know nothing of it: Detectron2's detectors.
+"""SGR inside a backbone, for models that do not know about it: Detectron2's detectors.
 
 Shape legend: B batch, C_l and H_l x W_l channels and size of level l.
 """
@@ -25,16 +25,16 @@ WRAPPED = "wrapped."
 
 
 class SGRBackbone(Backbone):
-    """Any backbone with SGR behind it: the same feature names, shapes and strides come out.
+    """Any backbone followed by SGR; names, shapes and strides of the features stay the same.
 
     Wrap the bottom-up network of an FPN (SGR on res2 to res5) or the FPN itself (SGR on p2 to p6).
 
-    A backbone is given the padded batch alone. Who knows the sizes of the images sets ``image_sizes`` before the
-    forward pass, as the models of `sgr_d2.modeling.detection` do; they hold for one pass. Otherwise padding counts as
-    image. What SGR returned beside the features stays in ``output`` until the next pass or `take_output`.
+    A backbone only gets the padded batch. Set ``image_sizes`` before each forward pass, as the models of
+    `sgr_d2.modeling.detection` do; they are used for that pass only. Without them, padding is treated as image. The
+    full output of SGR stays in ``output`` until the next pass or `take_output`.
 
-    In a state dict the tensors of the wrapped backbone keep their own names, and SGR's begin with ``sgr.``; so the
-    weights of a model without SGR load into one with it, and the other way round, by any checkpointer.
+    In a state dict the tensors of the wrapped backbone keep their names, and those of SGR begin with ``sgr.``, so any
+    checkpointer can load the weights of a model without SGR into one with it, and vice versa.
     """
 
     def __init__(self, backbone: Backbone, sgr: SGR):
@@ -53,7 +53,7 @@ class SGRBackbone(Backbone):
         self.register_load_state_dict_post_hook(_hide_wrapper_in_report)
 
     def __getattr__(self, name: str) -> object:
-        """What is not here is the wrapped backbone's: ``backbone.bottom_up`` is there, as in its tensors' names."""
+        """Look up missing attributes in the wrapped backbone, such as ``bottom_up``; tensor names omit it, too."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -73,9 +73,9 @@ class SGRBackbone(Backbone):
         return self.wrapped.output_shape()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> {name: (B, C_l, H_l, W_l)}, the levels of SGR refined."""
+        """(B, 3, H, W) -> {name: (B, C_l, H_l, W_l)}, with the levels of SGR refined."""
         sizes, self.image_sizes = self.image_sizes, None
-        self.output = None  # of the pass before, whose memory is free then
+        self.output = None  # frees the memory of the previous pass
         if sizes is None:
             sizes = [images.shape[-2:]] * len(images)
             log_first_n(
@@ -88,23 +88,23 @@ class SGRBackbone(Backbone):
         return self.output.features
 
     def take_output(self) -> SGROutput | None:
-        """What SGR returned in the last pass; forgotten here, so that its memory is free after the backward pass."""
+        """Return SGR's output of the last pass and drop it, so that its memory is freed after the backward pass."""
         output, self.output = self.output, None
         return output
 
 
 def find_sgr_backbone(backbone: nn.Module) -> SGRBackbone | None:
-    """The SGRBackbone that ``backbone`` is or holds, or None."""
+    """The SGRBackbone that ``backbone`` is or contains, or None."""
     return next((module for module in backbone.modules() if isinstance(module, SGRBackbone)), None)
 
 
 def insert_sgr(cfg: CfgNode, bottom_up: Backbone, build_pyramid: Callable[[Backbone], Backbone]) -> Backbone:
-    """A pyramid on ``bottom_up`` with SGR where ``MODEL.SGR.IN_FEATURES`` says: on the levels of either of the two.
+    """A pyramid on ``bottom_up``, with SGR on the levels of ``MODEL.SGR.IN_FEATURES``, of ``bottom_up`` or the pyramid.
 
-    With ``MODEL.SGR.ENABLED`` False the pyramid alone.
+    With ``MODEL.SGR.ENABLED`` False, the plain pyramid.
 
     Raises:
-        ValueError: if the levels are not all of one of the two.
+        ValueError: unless all levels belong to ``bottom_up``, or all to the pyramid.
     """
     if not cfg.MODEL.SGR.ENABLED:
         return build_pyramid(bottom_up)
@@ -127,7 +127,7 @@ def insert_sgr(cfg: CfgNode, bottom_up: Backbone, build_pyramid: Callable[[Backb
 
 
 def name_in_state_dict(name: str) -> str:
-    """How a state dict calls a module or tensor of a model that may have an SGRBackbone in it."""
+    """The name in the state dict of a module or tensor of a model that may contain an SGRBackbone."""
     return re.sub(rf"(^|\.){re.escape(WRAPPED)}", r"\1", name)
 
 

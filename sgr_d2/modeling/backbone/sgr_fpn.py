@@ -1,6 +1,6 @@
-"""The pyramids of Detectron2's detectors with SGR in them, by name for ``MODEL.BACKBONE.NAME``.
+"""The feature pyramids of Detectron2's detectors with SGR, registered for ``MODEL.BACKBONE.NAME``.
 
-``MODEL.SGR.IN_FEATURES`` decides where SGR sits; with ``MODEL.SGR.ENABLED`` False they are the plain pyramids.
+``MODEL.SGR.IN_FEATURES`` decides where SGR is placed; with ``MODEL.SGR.ENABLED`` False they are the plain pyramids.
 """
 
 from detectron2.config import CfgNode

@@ -9,13 +9,13 @@ from sgr_d2.checks import check_features, check_freeze_at
 
 
 class SwinBackbone(SwinTransformer):
-    """Swin with outputs res2, res3, res4, res5 (strides 4 to 32). State dict keys are those of the official Swin."""
+    """Swin with outputs res2, res3, res4, res5 (strides 4 to 32) and the state dict keys of the official Swin."""
 
     def __init__(self, *, out_features: list[str], **options):
         """
         Args:
-            out_features: among res2 to res5.
-            options: of `detectron2.modeling.SwinTransformer`.
+            out_features: any of res2 to res5.
+            options: passed on to `detectron2.modeling.SwinTransformer`.
 
         Raises:
             ValueError: for an unknown feature name.
@@ -30,7 +30,7 @@ class SwinBackbone(SwinTransformer):
         self._out_feature_strides = {new: self._out_feature_strides[old] for old, new in self._renamed.items()}
 
     def _cut(self, stages: int) -> None:
-        """Leave out what no output needs: it would be computed, and never get a gradient."""
+        """Remove the stages that no output needs: they would be computed but never get a gradient."""
         del self.layers[stages:]
         self.num_layers = stages
         self.layers[-1].downsample = None

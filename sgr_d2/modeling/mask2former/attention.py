@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(D / heads)) v with projections; the same numbers as `torch.nn.MultiheadAttention`.
+    """softmax(q k^T / sqrt(D / heads)) v with projections; the same results as `torch.nn.MultiheadAttention`.
 
-    One attention mask serves all heads and is never copied for each of them.
+    All heads share one attention mask, which is never copied per head.
     """
 
     def __init__(self, *, dim: int, num_heads: int, dropout: float = 0.0):
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         """
         Args:
             query: (B, Q, D). key, value: (B, T, D).
-            allowed: (B, Q, T) bool, True where a query may attend; at least one key in each row. None: everywhere.
+            allowed: (B, Q, T) bool, True where a query may attend, at least once in each row. None: everywhere.
 
         Returns:
             (B, Q, D).

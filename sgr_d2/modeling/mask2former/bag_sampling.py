@@ -1,7 +1,7 @@
-"""Sampling of deformable attention on the CPU, fast: weighing and summing are one `embedding_bag` a corner.
+"""Fast sampling of deformable attention on the CPU: weighting and summing take one `embedding_bag` per corner.
 
-`grid_sample` writes every sampled vector to memory before it is weighed, which costs more than the sampling. Here each
-output is a weighted sum of rows of a table, and so is the gradient of the table, read the other way round.
+`grid_sample` writes every sampled vector to memory before it is weighted, which costs more than the sampling. Here each
+output is a weighted sum of rows of a table, and the gradient of the table is the transposed sum.
 
 Shape legend: sample_grid.py, corners.py. Source: ours.
 """
@@ -15,19 +15,19 @@ from torch.nn import functional as F
 from .corners import Corners, Rows, pieces, rows_of, with_two_cells
 from .sample_grid import SampleGrid
 
-# PyTorch says so once a process about torch.sparse.sampled_addmm; there is nothing that a user could do about it.
+# PyTorch warns once per process about torch.sparse.sampled_addmm; users can do nothing about it.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
 
 
 def sample_by_bags(value: Tensor, x: Tensor, y: Tensor, logits: Tensor, grid: SampleGrid) -> Tensor:
-    """`sampling.sample`, of float32 or float64; differentiable once."""
+    """`sampling.sample` for float32 or float64; differentiable once."""
     rows = rows_of(grid, value.device)
     table = with_two_cells(value, grid.shapes).contiguous()
     return _SampleByBags.apply(table, x, y, logits, grid, rows)
 
 
 class _SampleByBags(torch.autograd.Function):
-    """Keeps only its inputs for the gradient; corners are computed again."""
+    """Keeps only its inputs for the backward pass, which recomputes the corners."""
 
     @staticmethod
     def forward(ctx, table, x, y, logits, grid, rows):
@@ -73,13 +73,13 @@ def _weighted_sum(cells: Tensor, corners: Corners, rows: Rows) -> Tensor:
 
 
 def _corner_tables(cells: Tensor, corners: Corners, rows: Rows) -> list[tuple[Tensor, Tensor]]:
-    """Index and table of each corner; one index serves a left and a right corner."""
+    """Index and table of each corner; left and right corners share an index, into shifted tables."""
     right = cells[rows.num_heads :]
     return [(corners.top, cells), (corners.top, right), (corners.bottom, cells), (corners.bottom, right)]
 
 
 def _table_gradient(grad: Tensor, length: int, top: Tensor, weights: list[Tensor], rows: Rows) -> Tensor:
-    """Every row sums the gradients (n*H, d) of the samples whose upper left corner it is; other corners by shifting."""
+    """Each row sums the gradients (n*H, d) of samples with their upper left corner there; shifted for other corners."""
     ordered, order = top.flatten().sort()
     starts = F.pad(torch.bincount(ordered, minlength=length).cumsum(0), (1, 0)).int()
     source = order.int().div_(top.numel() // len(grad), rounding_mode="floor")
@@ -104,7 +104,7 @@ def _table_gradient(grad: Tensor, length: int, top: Tensor, weights: list[Tensor
 
 
 def _sample_gradients(cells: Tensor, grad: Tensor, corners: Corners, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x, y and logits, from the gradient (n*H, d) of the weighted sums."""
+    """The gradients of x, y and logits, given the gradient (n*H, d) of the weighted sums."""
     c = corners
     starts = torch.arange(0, c.top.numel() + 1, c.top.numel() // len(grad), dtype=torch.int32, device=grad.device)
     dots = [_dots(starts, index, grad, table) for index, table in _corner_tables(cells, c, rows)]
@@ -117,18 +117,18 @@ def _sample_gradients(cells: Tensor, grad: Tensor, corners: Corners, rows: Rows)
 
 
 def _dots(starts: Tensor, index: Tensor, grad: Tensor, table: Tensor) -> Tensor:
-    """Products of the gradient of a weighted sum with the rows that it read, one for each entry of ``index``."""
+    """Dot products of the gradient of a weighted sum with the rows that it read, one per entry of ``index``."""
     zeros = grad.new_zeros(index.numel())
     pattern = torch.sparse_csr_tensor(starts, index.flatten(), zeros, (len(grad), len(table)), check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, grad, table.t(), beta=0.0).values().view(index.shape)
 
 
 def _slope(distance: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """Derivative of near * weight(distance) + far * weight(distance - 1); at a whole number, that to its right."""
-    middle = distance.floor().clamp_(-2, 2).add_(0.5)  # of the cell between two pixels that the sample lies in
+    """Derivative of near * weight(distance) + far * weight(distance - 1); the right-hand one at whole numbers."""
+    middle = distance.floor().clamp_(-2, 2).add_(0.5)  # midpoint between the two pixels around the sample
     return near * _tent_slope(middle) + far * _tent_slope(middle - 1)
 
 
 def _tent_slope(middle: Tensor) -> Tensor:
-    """1 at -0.5, -1 at 0.5, 0 at all other halves: the slope of 1 - distance, at least 0."""
+    """1 at -0.5, -1 at 0.5, 0 at all other half-integers: the slope of max(0, 1 - |distance|)."""
     return middle.abs().clamp_(max=1.5).sub_(1.5).mul_(middle).mul_(2)

@@ -1,4 +1,4 @@
-"""Samples of deformable attention as rows of a table and their bilinear weights.
+"""The samples of deformable attention as rows of a table, with bilinear weights.
 
 Shape legend: sample_grid.py; n tokens of one piece. A *row* is one head of one token of one image: token * H + head.
 """
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .sample_grid import SampleGrid
 
-# Samples whose corners are computed at once: few enough that the intermediate results stay in the cache.
+# Number of samples whose corners are computed at once: few enough for intermediate results to stay in the cache.
 PIECE = 2**16
 
 
@@ -21,10 +21,10 @@ class Rows(NamedTuple):
 
     Attributes:
         shapes: (height, width) of each level in the table, both at least 2.
-        num_heads: H; also the step from a row to that of the cell to the right.
-        below: (S,) int32, the step from a row to that of the cell below.
-        first: (S,) int32, row of the first cell of the level.
-        last_x, last_y: (S,) int32, the last cell that has a right, a lower neighbour.
+        num_heads: H; also the offset from a row to that of the cell to the right.
+        below: (S,) int32, the offset from a row to that of the cell below.
+        first: (S,) int32, the row of the first cell of the level.
+        last_x, last_y: (S,) int32, the last column and row of cells that have a right and a lower neighbour.
     """
 
     shapes: list[tuple[int, int]]
@@ -36,12 +36,12 @@ class Rows(NamedTuple):
 
 
 class Corners(NamedTuple):
-    """What a piece of samples reads; all (n, S).
+    """What the samples of a piece read; all (n, S).
 
     Attributes:
         top: int32 row of the upper left corner.
-        bottom: int32 row of the lower left corner; the right ones lie H rows further.
-        x, y: distance from the upper left corner in pixels, outside [0, 1) where the sample leaves the map.
+        bottom: int32 row of the lower left corner; right corners are H rows further on.
+        x, y: distance from the upper left corner in pixels; outside [0, 1) if the sample is outside the map.
         left, right, upper, lower: bilinear weights along each axis.
         attention: softmax over the L*P samples of a head.
     """
@@ -57,13 +57,13 @@ class Corners(NamedTuple):
     attention: Tensor
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of the corners upper left, upper right, lower left, lower right; with the attention."""
+        """Weights, times the attention, of the upper left, upper right, lower left and lower right corners."""
         upper, lower = self.upper * self.attention, self.lower * self.attention
         return upper * self.left, upper * self.right, lower * self.left, lower * self.right
 
 
 def rows_of(grid: SampleGrid, device: torch.device) -> Rows:
-    """The rows of a table that `with_two_cells` made."""
+    """The rows of a table made by `with_two_cells`."""
     shapes = [(max(height, 2), max(width, 2)) for height, width in grid.shapes]
     heads, sizes = grid.num_heads, [height * width for height, width in shapes]
 
@@ -83,7 +83,7 @@ def rows_of(grid: SampleGrid, device: torch.device) -> Rows:
 
 
 def with_two_cells(value: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
-    """Give levels of one row or column a second one of zeros, so that every sample has four corners in the table."""
+    """Add a second row or column of zeros to levels that have only one, so that every sample has four corners."""
     if all(min(shape) > 1 for shape in shapes):
         return value
     levels = value.split([height * width for height, width in shapes], dim=1)
@@ -107,10 +107,10 @@ def pieces(x: Tensor, y: Tensor, logits: Tensor, grid: SampleGrid, rows: Rows) -
 
 
 def _axis(position: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The first of two neighbouring cells inside the map, the distance from it, and the weights of both.
+    """The first of the two neighbouring cells inside the map, the distance from it, and the weights of both.
 
-    A weight is 1 - distance, at least 0: where a sample leaves the map, that is the zero outside. Not a number becomes
-    cell 0 with a weight that is not a number, rather than a cell outside the table.
+    A weight is max(0, 1 - |distance|), so it falls to zero outside the map. A NaN position becomes cell 0 with weight
+    NaN, rather than a cell outside the table.
     """
     first = torch.minimum(position.int().clamp_(min=0), last)
     distance = position.sub_(first)
@@ -120,7 +120,7 @@ def _axis(position: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def _softmax(logits: Tensor, num_heads: int) -> Tensor:
-    """Softmax over the samples of a head; torch.softmax takes six times as long over so few numbers."""
+    """Softmax over the samples of a head; torch.softmax takes six times as long on so few values."""
     heads = logits.unflatten(1, (num_heads, -1))
     exponentials = (heads - heads.amax(-1, keepdim=True)).exp_()
     return exponentials.div_(exponentials.sum(-1, keepdim=True)).flatten(1)

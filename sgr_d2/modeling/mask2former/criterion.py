@@ -1,4 +1,4 @@
-"""Losses of the Mask2Former head (Mask2Former, section 3.2.3; PointRend's uncertain points). Legend: structures.py."""
+"""Losses of the Mask2Former head (Mask2Former, section 3.2.3; PointRend's uncertain points). Shapes: structures.py."""
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -14,7 +14,7 @@ from .targets import PointLabels, Targets
 
 
 class SetCriterion(nn.Module):
-    """Matches queries to targets, weighs the three losses of each layer and names them."""
+    """Matches queries to targets and returns the three named, weighted losses of each layer."""
 
     @configurable
     def __init__(
@@ -34,16 +34,16 @@ class SetCriterion(nn.Module):
         """
         Args:
             num_classes: K.
-            class_weight, mask_weight, dice_weight: factors of losses and matching costs.
+            class_weight, mask_weight, dice_weight: weights of the losses and of the matching costs.
             no_object_weight: weight of the class "no object" in the cross entropy.
-            num_points: P, points a mask.
-            oversample_ratio: candidates a point, from which the least certain are taken; at least 1.
-            importance_sample_ratio: share of the points that is taken so, in [0, 1]; the rest is random.
-            deep_supervision: losses on every layer, not on the last alone.
+            num_points: P, points per mask.
+            oversample_ratio: candidates per point, of which the least certain are chosen; at least 1.
+            importance_sample_ratio: fraction of the points chosen that way, in [0, 1]; the others are random.
+            deep_supervision: whether every layer gets losses, or only the last.
             source: of the random points.
 
         Raises:
-            ValueError: for a number out of its range.
+            ValueError: if a value is out of range.
         """
         super().__init__()
         _check(class_weight, mask_weight, dice_weight, no_object_weight)
@@ -80,8 +80,8 @@ class SetCriterion(nn.Module):
         """
         Returns:
             {"loss_ce", "loss_mask", "loss_dice"} of the last layer and, with deep supervision, the same with suffix
-            "_0", "_1", ... of the others; weighted float32 scalars. Without a target the mask losses are zero and
-            still have a gradient for every parameter.
+            "_0", "_1", ... of the others; weighted float32 scalars. Without a target the mask losses are zero but
+            still give every parameter a gradient.
         """
         if not self.deep_supervision:
             prediction = prediction.last()
@@ -97,10 +97,10 @@ class SetCriterion(nn.Module):
         return losses
 
     def mask_losses(self, prediction: QueryPrediction, targets: Targets, matching: Matching) -> tuple[Tensor, Tensor]:
-        """Binary cross entropy and dice loss (layers,), each summed over the pairs, over the number of targets."""
+        """Binary cross entropy and dice loss, each (layers,): sum over the pairs divided by the number of targets."""
         device = prediction.class_logits.device
-        # every process takes part in this exchange, also one whose images have no target
-        # at least 1, as published: several processes with less than one target each learn a little less from it
+        # a collective call: processes whose images have no target must take part too
+        # at least 1, as published: it scales the losses down if there is less than one target per process
         normaliser = mean_over_ranks(sum(matching.num_targets), device).clamp(min=1)
         layers = len(prediction.class_logits)
         counts = [queries.shape[1] for queries in matching.queries]
@@ -120,10 +120,10 @@ class SetCriterion(nn.Module):
 
     @torch.no_grad()
     def choose_points(self, maps: Tensor, targets: Targets, images: Tensor, layer: int) -> Tensor:
-        """The least certain of many candidates, then random ones.
+        """Choose the least certain of many candidate points, and add random ones.
 
         Args:
-            maps: (N, h, w) mask logits. images: (N,) the image of each.
+            maps: (N, h, w) mask logits. images: (N,) image index of each.
 
         Returns:
             (N, P, 2).
@@ -145,7 +145,7 @@ class SetCriterion(nn.Module):
 
 
 def class_losses(logits: Tensor, labels: Tensor, matching: Matching, weight: Tensor) -> Tensor:
-    """Cross entropy of each layer over all queries; those without a target should say "no object".
+    """Cross entropy of each layer over all queries; those without a target should predict "no object".
 
     Args:
         logits: (layers, B, Q, K+1). labels: (B, S) class of each slot. weight: (K+1,).
@@ -161,9 +161,9 @@ def class_losses(logits: Tensor, labels: Tensor, matching: Matching, weight: Ten
 
 
 def matched_masks(prediction: QueryPrediction, matching: Matching) -> list[Tensor]:
-    """Mask logits of the matched queries alone: for each layer (N, h, w) float32, image by image.
+    """Mask logits of the matched queries only: for each layer (N, h, w) float32, ordered by image.
 
-    The product of an image is made for all layers at once; so the gradient of the mask features is one product too.
+    All layers of an image are computed in one product, so the gradient of the mask features is a single product too.
     """
     layers = len(prediction.class_logits)
     height, width = prediction.mask_features.shape[-2:]
@@ -179,7 +179,7 @@ def matched_masks(prediction: QueryPrediction, matching: Matching) -> list[Tenso
 
 
 def point_losses(logits: Tensor, target: PointLabels) -> tuple[Tensor, Tensor]:
-    """Sums over the pairs of the mean binary cross entropy, and of the dice loss, over the points that take part.
+    """Mean binary cross entropy and dice loss over the points that are not ignored, each summed over the pairs.
 
     Args:
         logits: (N, P) float32. target: values and validity (N, P); cross entropy is softplus(x) v - x t.

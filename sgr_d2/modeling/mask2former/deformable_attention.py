@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Deformable DETR) as Mask2Former's pixel decoder uses it, without compiled code.
+"""Multi-scale deformable attention (Deformable DETR) for Mask2Former's pixel decoder, without compiled code.
 
 Shape legend: sample_grid.py.
 """
@@ -14,7 +14,7 @@ from .sampling import sample
 
 
 class MSDeformAttn(nn.Module):
-    """Every token reads P points of each level a head, at places and with weights that it chooses itself."""
+    """Per head, every token reads P points of each level, at locations and with weights computed from the token."""
 
     def __init__(self, *, dim: int, num_levels: int, num_heads: int, num_points: int = 4):
         """
@@ -32,7 +32,7 @@ class MSDeformAttn(nn.Module):
 
     @torch.no_grad()
     def _initialize(self, num_heads: int, num_levels: int, num_points: int) -> None:
-        """Head h starts looking into its own of H directions, point p at a distance of p + 1 pixels; equal weights."""
+        """Each of the H heads starts with its own direction, point p at a distance of p + 1 pixels; equal weights."""
         for linear in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -49,14 +49,14 @@ class MSDeformAttn(nn.Module):
     def forward(self, query: Tensor, source: Tensor, grid: SampleGrid) -> Tensor:
         """
         Args:
-            query: (B, T, C), what places and weights are computed from.
-            source: (B, T, C), what is read.
+            query: (B, T, C), from which locations and weights are computed.
+            source: (B, T, C), the tokens that are sampled.
             grid: of the levels.
 
         Returns:
             (B, T, C).
         """
-        # Two products with every other row of the matrix give x and y as separate maps; one would interleave them.
+        # Two products with every other row of the matrix give separate x and y; a single one would interleave them.
         weight_x, weight_y = self.sampling_offsets.weight.unflatten(0, (-1, 2)).unbind(1)
         bias_x, bias_y = self.sampling_offsets.bias.unflatten(0, (-1, 2)).t().contiguous()
         x, y = F.linear(query, weight_x, bias_x), F.linear(query, weight_y, bias_y)

@@ -13,7 +13,7 @@ from .sine import sine_position
 
 
 class DeformableEncoder(nn.Module):
-    """Layers of deformable attention and feed-forward, post-norm; maps in, maps of the same shapes out."""
+    """Post-norm layers of deformable attention and feed-forward, from maps to maps of the same shapes."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class DeformableEncoder(nn.Module):
     ):
         """
         Args:
-            dim: C. num_levels: L. num_layers, num_heads: of the attention. num_points: sampled a head and level.
+            dim: C. num_levels: L. num_layers, num_heads: of the attention. num_points: samples per head and level.
             dim_feedforward: hidden units of the feed-forward part. dropout: of both branches, in training.
         """
         super().__init__()
@@ -48,7 +48,7 @@ class DeformableEncoder(nn.Module):
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim).normal_())
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """L maps (B, C, h, w), lowest resolution first -> as many of the same shapes."""
+        """L maps (B, C, h, w), lowest resolution first -> L maps of the same shapes."""
         shapes = [tuple(m.shape[-2:]) for m in maps]
         tokens = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)  # (B, T, C)
         position = self._position(shapes)
@@ -92,5 +92,5 @@ class DeformableEncoderLayer(nn.Module):
 
 
 def _add(branch: Tensor, tokens: Tensor) -> Tensor:
-    """The residual sum, in the memory of the branch (whose last step does not need its result for its gradient)."""
+    """The residual sum, written into the branch (whose last operation does not need its output for the gradient)."""
     return branch.add_(tokens)

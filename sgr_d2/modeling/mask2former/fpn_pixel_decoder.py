@@ -1,4 +1,4 @@
-"""A light pixel decoder: a feature pyramid of convolutions alone.
+"""A lightweight pixel decoder: a purely convolutional feature pyramid.
 
 Shape legend: B batch, C channels (CONVS_DIM), M mask channels.
 Source: the feature pyramid of Lin et al. 2017; norms, activations and bilinear resizing as in Mask2Former's last step.
@@ -17,7 +17,7 @@ from .structures import MAX_LEVELS, PixelFeatures
 
 @PIXEL_DECODER_REGISTRY.register()
 class FPNPixelDecoder(nn.Module):
-    """From the coarsest feature down: lateral 1x1 convolution, plus the level above resized, 3x3 convolution."""
+    """From the coarsest feature down: a lateral 1x1 convolution plus the resized level above, a 3x3 convolution."""
 
     @configurable
     def __init__(
@@ -33,11 +33,11 @@ class FPNPixelDecoder(nn.Module):
         Args:
             input_shape: {name: ShapeSpec} with channels and stride.
             conv_dim: C. mask_dim: M.
-            norm: by Detectron2's names; "GN" needs a multiple of 32 channels.
+            norm: one of Detectron2's names; "GN" needs a multiple of 32 channels.
             common_stride: of the mask features; finer features are not read.
 
         Raises:
-            ValueError: if features or a number do not fit; the message names the config key.
+            ValueError: for unsuitable features or numbers; the message names the config key.
         """
         super().__init__()
         if norm == "GN" and conv_dim % GROUPS:

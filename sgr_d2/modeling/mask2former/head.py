@@ -1,4 +1,4 @@
-"""The Mask2Former head behind Detectron2's contract for semantic heads: parts, losses and outputs put together."""
+"""The Mask2Former head, with Detectron2's interface for semantic heads."""
 
 import logging
 from collections.abc import Collection
@@ -34,10 +34,11 @@ class OutputOptions:
     """What inference returns (MODEL.MASK_FORMER.TEST).
 
     Attributes:
-        semantic, instance, panoptic: which outputs.
-        resize_masks_first: resize masks, not class scores, to the output's size; always so with the other outputs.
+        semantic, instance, panoptic: which outputs to return.
+        resize_masks_first: resize masks rather than class scores to the output's size; always done if instance or
+            panoptic outputs are on.
         object_threshold, overlap_threshold: of `panoptic_segments`.
-        max_instances: at most so many instances.
+        max_instances: maximum number of instances.
         thing_classes: of `panoptic_segments`.
     """
 
@@ -63,9 +64,9 @@ class MaskFormerHead(nn.Module):
     ``head(features) -> (prediction, {})`` in inference, where `postprocess` turns the prediction into outputs.
     """
 
-    # Semantic scores are sums of products of probabilities, not logits; whoever averages scores needs to know.
+    # Semantic scores are sums of products of probabilities, not logits; code that averages scores reads this.
     scores_are_probabilities = True
-    # Without a labelled pixel every query learns that there is no object; per-pixel heads would return NaN.
+    # Without a labelled pixel every query learns "no object", where per-pixel heads would return NaN.
     takes_empty_targets = True
 
     @configurable
@@ -87,10 +88,10 @@ class MaskFormerHead(nn.Module):
             predictor: PixelFeatures -> QueryPrediction.
             criterion: QueryPrediction, Targets -> losses.
             num_classes: K.
-            common_stride: image pixels a pixel of the mask features, along each axis.
-            ignore_value: label of the pixels that take no part.
+            common_stride: image pixels per pixel of the mask features, along each axis.
+            ignore_value: label of ignored pixels.
             ignore_as_background: see `LabelMapTargets`.
-            outputs: None: semantic scores alone.
+            outputs: None for semantic scores only.
         """
         super().__init__()
         self.pixel_decoder = pixel_decoder
@@ -111,10 +112,10 @@ class MaskFormerHead(nn.Module):
         features = {name: input_shape[name] for name in head.IN_FEATURES}
         pixel_decoder = PIXEL_DECODER_REGISTRY.get(head.PIXEL_DECODER_NAME)(cfg, features)
         unread = [name for name in features if name not in getattr(pixel_decoder, "in_features", features)]
-        if unread:  # SGR would refine them for nobody
+        if unread:  # SGR would refine them in vain
             raise ValueError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {list(features)}: {head.PIXEL_DECODER_NAME} does not read {unread}, "
-                f"finer than COMMON_STRIDE = {head.COMMON_STRIDE} or between those that it reads. Leave them out."
+                f"finer than COMMON_STRIDE = {head.COMMON_STRIDE} or between those it reads. Leave them out."
             )
         return {
             "pixel_decoder": pixel_decoder,
@@ -132,12 +133,12 @@ class MaskFormerHead(nn.Module):
     ) -> tuple[QueryPrediction | None, dict[str, Tensor]]:
         """
         Args:
-            features: of the backbone (or SGR), those of IN_FEATURES at least; if `reads_tokens`, with SGR's tokens by
-                the name TOKENS.
+            features: of the backbone (or SGR), at least those of IN_FEATURES; if `reads_tokens`, also SGR's tokens
+                under the name TOKENS.
             targets: in training, (B, H, W) labels of the padded images, or any Targets.
 
         Returns:
-            In training (None, losses), weighted; in inference (the last layer's prediction, {}).
+            In training (None, weighted losses); in inference (the last layer's prediction, {}).
         """
         prediction = self.predictor(self.pixel_decoder(features), features.get(TOKENS))
         if self.training:
@@ -146,7 +147,7 @@ class MaskFormerHead(nn.Module):
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether the queries attend to the tokens of SGR."""
+        """Whether the queries attend to SGR's tokens."""
         return self.predictor.reads_tokens
 
     def losses(self, prediction: QueryPrediction, targets: Tensor | Targets) -> dict[str, Tensor]:
@@ -172,8 +173,8 @@ class MaskFormerHead(nn.Module):
             height, width: of the outputs.
 
         Returns:
-            Those of "sem_seg" (K, height, width) scores, "instances" Instances and "panoptic_seg" (ids (height,
-            width) int32, segments) that are on.
+            The outputs that are on, out of "sem_seg" (K, height, width) scores, "instances" Instances, and
+            "panoptic_seg" (ids (height, width) int32, segments).
         """
         with torch.autocast(prediction.class_logits.device.type, enabled=False):
             logits, masks = prediction.class_logits[-1, index], prediction.of_image(index).masks()[0]
@@ -218,7 +219,7 @@ def _outputs(cfg: CfgNode) -> OutputOptions:
 
 
 def _thing_classes(cfg: CfgNode) -> tuple[int, ...]:
-    """Classes that the metadata of the data set calls things; none where it does not tell, which is logged."""
+    """The thing classes according to the data set's metadata; if it names none, logs a warning."""
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     metadata = MetadataCatalog.get(names[0]) if names else None
     things = tuple(getattr(metadata, "thing_dataset_id_to_contiguous_id", {}).values())
@@ -228,7 +229,7 @@ def _thing_classes(cfg: CfgNode) -> tuple[int, ...]:
     if not things:
         logger.warning(
             "MODEL.MASK_FORMER.TEST.PANOPTIC_ON: the metadata of %s names no thing_classes, so the objects of a class "
-            "are one segment. Set thing_classes where the data set is registered.",
+            "form one segment. Set thing_classes where the data set is registered.",
             names[:1],
         )
     return things

@@ -1,4 +1,4 @@
-"""From queries to semantic scores, instances and panoptic segments, by Mask2Former's rules. Legend: structures.py.
+"""From queries to semantic scores, instances and panoptic segments, as in Mask2Former. Shape legend: structures.py.
 
 `masks` is always a `ResizedMasks`: logits of the Q queries, read in stripes of rows.
 """
@@ -13,7 +13,7 @@ from .stripes import ResizedMasks
 
 @torch.no_grad()
 def semantic_scores(class_logits: Tensor, masks: ResizedMasks) -> Tensor:
-    """sum over the queries of P(class) * P(mask).
+    """The sum over the queries of P(class) * P(mask).
 
     Args:
         class_logits: (Q, K+1).
@@ -36,8 +36,8 @@ def instances(
 
     Args:
         class_logits: (Q, K+1).
-        max_instances: at most so many.
-        classes: keep these alone (the things, where panoptic output is on); None: all.
+        max_instances: maximum number of instances.
+        classes: keep only these classes (the things, if panoptic output is on), None for all.
 
     Returns:
         Instances with pred_classes, scores (class probability times mean mask probability inside the mask),
@@ -63,20 +63,20 @@ def instances(
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """The boxes of masks, as of `BitMasks.get_bounding_boxes`, which would ask a GPU six times a mask.
+    """The boxes of masks, as `BitMasks.get_bounding_boxes` gives them, but without its six GPU syncs per mask.
 
     Args:
         masks: (n, H, W) bool.
 
     Returns:
-        (n, 4) float32 x0, y0, x1, y1, the latter two beyond the mask; zeros for an empty one.
+        (n, 4) float32 x0, y0, x1, y1, the last two exclusive; zeros for an empty mask.
     """
     (x0, x1), (y0, y1) = _span(masks.any(1)), _span(masks.any(2))
     return torch.stack([x0, y0, x1, y1], dim=1).float()
 
 
 def _span(inside: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place (n,) where ``inside`` (n, L) holds, and the one behind the last; zeros where there is none."""
+    """The first index (n,) where ``inside`` (n, L) is True, and the last one plus 1; zeros if there is none."""
     length = inside.shape[1]
     places = torch.arange(length, device=inside.device)
     last = torch.where(inside, places + 1, 0).amax(1)
@@ -91,16 +91,16 @@ def panoptic_segments(
     object_threshold: float,
     overlap_threshold: float,
 ) -> tuple[Tensor, list[dict]]:
-    """Every pixel to one segment, or to none (0).
+    """Assign every pixel to one segment, or to none (0).
 
     Args:
         class_logits: (Q, K+1).
-        thing_classes: classes of which each query is its own segment; the segments of another class are merged.
-        object_threshold: queries of which no class is more probable than this are left out.
-        overlap_threshold: so is a query that keeps a smaller share of its mask.
+        thing_classes: classes whose queries are separate segments; for other classes they are merged into one.
+        object_threshold: queries whose most probable class does not exceed this probability are dropped.
+        overlap_threshold: queries that keep a smaller fraction of their mask than this are dropped.
 
     Returns:
-        (H, W) int32 ids from 1, and [{"id", "isthing", "category_id"}] as Detectron2's panoptic format has it.
+        (H, W) int32 ids from 1, and [{"id", "isthing", "category_id"}] in Detectron2's panoptic format.
     """
     scores, labels = class_logits.float().softmax(-1).max(-1)
     kept = ((labels != class_logits.shape[1] - 1) & (scores > object_threshold)).nonzero()[:, 0]
@@ -122,10 +122,10 @@ def _binary_masks(masks: ResizedMasks, queries: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _compete(masks: ResizedMasks, scores: Tensor, kept: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Who owns each pixel, and the areas that decide who stays.
+    """Which query owns each pixel, and the areas that decide which queries are kept.
 
     Returns:
-        owner: (H, W) int16, index into ``kept``, n where the winner's own mask does not cover the pixel.
+        owner: (H, W) int16, index into ``kept``, or n if the winning query's own mask does not cover the pixel.
         areas: (3, n) on the host: pixels won, pixels of the mask, pixels of both.
     """
     num = len(kept)
@@ -149,7 +149,7 @@ def _compete(masks: ResizedMasks, scores: Tensor, kept: Tensor) -> tuple[Tensor,
 def _number_segments(
     areas: np.ndarray, labels: list[int], thing_classes: set[int], overlap_threshold: float
 ) -> tuple[list[int], list[dict]]:
-    """The segment id of each kept query (0: left out), and the segments."""
+    """The segment id of each kept query (0 if dropped), and the segments."""
     ids, segments, stuff = [], [], {}
     for (won, original, both), label in zip(areas.T.tolist(), labels, strict=True):
         is_thing = label in thing_classes

@@ -1,4 +1,4 @@
-"""Which query answers for which target (Mask2Former, section 3.2.3, after DETR). Legend: structures.py."""
+"""The matching of queries to targets (Mask2Former, section 3.2.3, after DETR). Shape legend: structures.py."""
 
 import logging
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from .targets import PointLabels, Targets
 
 logger = logging.getLogger(__name__)
 
-# Stands for a cost that is NaN or infinite: such a pair is made only when nothing else is left.
+# Replaces a cost that is NaN or infinite, so that such a pair is matched only if nothing else is left.
 NONFINITE_COST = 1e6
 
 
@@ -28,7 +28,7 @@ class Matching(NamedTuple):
     Attributes:
         queries: B tensors (layers, n_i) int64, ascending in each row.
         slots: B tensors (layers, n_i) int64.
-        num_targets: targets of each image, also those beyond Q.
+        num_targets: number of targets of each image, including those beyond Q.
     """
 
     queries: list[Tensor]
@@ -37,16 +37,16 @@ class Matching(NamedTuple):
 
 
 class HungarianMatcher:
-    """Pairs queries and targets at least total cost, for all layers and images with one copy to the host.
+    """Matches queries to targets at minimum total cost, for all layers and images with one copy to the host.
 
-    Invariant: no query and no target of an image is in two pairs of a layer, and min(Q, targets) pairs are made.
+    Invariant: in each layer no query or target of an image is in two pairs, and there are min(Q, targets) pairs.
     """
 
     def __init__(self, *, class_weight: float, mask_weight: float, dice_weight: float, num_points: int):
         """
         Args:
-            class_weight, mask_weight, dice_weight: factors of the three costs.
-            num_points: P, points of an image and layer at which masks are compared.
+            class_weight, mask_weight, dice_weight: weights of the three costs.
+            num_points: P, points per image and layer at which masks are compared.
         """
         self.class_weight = class_weight
         self.mask_weight = mask_weight
@@ -57,7 +57,7 @@ class HungarianMatcher:
     def __call__(self, prediction: QueryPrediction, targets: Targets, source: PointSource) -> Matching:
         """
         Args:
-            prediction: of any number of layers. targets: of the same images. source: of the points.
+            prediction: of any number of layers. targets: of the same images. source: of the random points.
 
         Raises:
             ValueError: if a label is neither a class nor the ignore value.
@@ -76,12 +76,12 @@ class HungarianMatcher:
         return _to_device(pairs, [len(slots) for slots in filled], prediction.class_logits.device)
 
     def costs(self, prediction: QueryPrediction, targets: Targets, source: PointSource) -> Tensor:
-        """(layers, B, Q, S) float32; what stands in empty slots has no meaning."""
+        """(layers, B, Q, S) float32; the values of empty slots are meaningless."""
         logits, embeddings, features = prediction
         layers, batch, device = len(logits), logits.shape[1], logits.device
         result = []
         with torch.autocast(device.type, enabled=False):
-            # channels last once, not at every sampling
+            # convert to channels-last once, not at every sampling
             features = features.float().contiguous(memory_format=torch.channels_last)
             for layer in final_first(layers):
                 points = source("matcher", layer, (batch, self.num_points), device)
@@ -96,7 +96,7 @@ class HungarianMatcher:
 
 
 def mask_costs(logits: Tensor, target: PointLabels) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy and dice of every query against every target.
+    """Binary cross entropy and dice costs of every query with every target.
 
     Args:
         logits: (B, Q, P) float32. target: values (B, P, S), validity (B, P) or None.
@@ -126,7 +126,7 @@ def final_first(layers: int) -> list[int]:
 
 
 def _to_host(costs: Tensor, present: Tensor, wrong: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The one copy from the device."""
+    """Copy everything from the device at once."""
     parts = (costs, present, wrong)
     flat = torch.cat([part.flatten().float() for part in parts]).cpu().numpy()
     ends = np.cumsum([part.numel() for part in parts])
@@ -138,13 +138,13 @@ def _to_host(costs: Tensor, present: Tensor, wrong: Tensor) -> tuple[np.ndarray,
 
 
 def _assign(cost: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, S) costs and the filled slots -> queries ascending, and their slots."""
+    """(Q, S) costs and the filled slots -> matched queries in ascending order, and their slots."""
     queries, columns = linear_sum_assignment(cost[:, slots])
     return queries, slots[columns]
 
 
 def _to_device(pairs: list[list[tuple]], num_targets: list[int], device: torch.device) -> Matching:
-    """pairs[image][layer] = (queries, slots) -> tensors, in one copy."""
+    """Turn pairs[image][layer] = (queries, slots) into tensors, with one copy to the device."""
     stacked = [np.stack([np.stack(pair) for pair in layers], axis=1) for layers in pairs]  # (2, layers, n_i)
     flat = torch.from_numpy(np.concatenate([part.reshape(-1) for part in stacked]).astype(np.int64))
     parts = flat.to(device, non_blocking=True).split([part.size for part in stacked])

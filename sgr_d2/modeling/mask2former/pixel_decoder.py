@@ -1,7 +1,7 @@
 """Mask2Former's pixel decoder: a deformable encoder over the coarse features, an FPN for the fine ones.
 
 Shape legend: B batch, C channels (CONVS_DIM), M mask channels, L levels of the encoder, T tokens (cells of all levels).
-Source: Mask2Former, section 3.2.1 and its code; names of parameters are those of the published checkpoints.
+Source: Mask2Former, section 3.2.1 and its code; parameter names are those of the published checkpoints.
 """
 
 import torch
@@ -49,14 +49,14 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """
         Args:
             input_shape: {name: ShapeSpec} with channels and stride.
-            encoder_features: those of ``input_shape`` that the encoder attends over.
+            encoder_features: the features of ``input_shape`` that the encoder attends to.
             conv_dim: C, a multiple of 32 (group norm) and of ``num_heads``. mask_dim: M.
-            norm: of the FPN's convolutions, by Detectron2's names.
+            norm: of the FPN's convolutions, one of Detectron2's names.
             common_stride: of the mask features; an FPN adds the features from here up to the encoder's finest one.
             num_layers, num_heads, num_points, dim_feedforward, dropout: of the encoder.
 
         Raises:
-            ValueError: if features or a number do not fit; the message names the config key.
+            ValueError: for unsuitable features or numbers; the message names the config key.
         """
         super().__init__()
         _check_sizes(conv_dim, num_heads, num_layers)
@@ -100,8 +100,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> PixelFeatures:
         """{name: (B, c, h, w)} -> PixelFeatures; sizes need not be exact halves of each other.
 
-        In float32 also under autocast, as in Mask2Former's code: the encoder adds up places, of which half precision
-        leaves sixteenths of a pixel.
+        In float32 even under autocast, as in Mask2Former's code: the encoder computes sampling locations, which half
+        precision would round to sixteenths of a pixel.
         """
         own = self.mask_features.weight  # float32
         with torch.autocast(own.device.type, enabled=False):
@@ -119,7 +119,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
 def conv_norm(
     in_channels: int, channels: int, kernel_size: int, norm: str, activation: nn.Module | None = None
 ) -> Conv2d:
-    """A convolution that keeps the size, and a norm; a bias only without norm."""
+    """A size-preserving convolution with a norm; it has a bias only if ``norm`` is empty."""
     conv = Conv2d(
         in_channels,
         channels,
@@ -148,7 +148,7 @@ def _input_projection(in_channels: int, channels: int) -> nn.Sequential:
 def _share_out(
     input_shape: dict[str, ShapeSpec], encoder_features: list[str], common_stride: int
 ) -> tuple[list[str], list[str]]:
-    """The features of the encoder and those of the FPN below, coarse first."""
+    """The features of the encoder and the finer ones of the FPN, each coarsest first."""
     check_features(
         "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES",
         encoder_features,
@@ -160,14 +160,14 @@ def _share_out(
 
 
 def _fpn_features(input_shape: dict[str, ShapeSpec], encoder_stride: int, common_stride: int) -> list[str]:
-    """The features from ``common_stride`` up to the encoder's finest, coarse first; each has half the next stride."""
+    """The features finer than the encoder's, down to ``common_stride``, coarsest first; the stride halves each time."""
     key = f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE = {common_stride}"
     strides = [encoder_stride]
     while strides[-1] > common_stride:
         strides.append(strides[-1] // 2)
     if strides[-1] != common_stride:
         raise ValueError(
-            f"{key} must be the encoder's finest stride, {encoder_stride}, or a half, a quarter ... of it."
+            f"{key} must be the encoder's finest stride, {encoder_stride}, or a half, a quarter, ... of it."
         )
     names = {spec.stride: name for name, spec in input_shape.items()}
     missing = [stride for stride in strides if stride not in names]

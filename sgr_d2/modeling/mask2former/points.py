@@ -1,4 +1,4 @@
-"""Points in [0, 1)^2 at which masks are compared, and where they come from (PointRend, section 3.1).
+"""Points in [0, 1)^2 at which masks are compared, and how they are drawn (PointRend, section 3.1).
 
 Shape legend: N maps, C channels, P points, (x, y) in the last dimension of points, 0 and 1 at the edges of the map.
 """
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 
 class PointSource(Protocol):
-    """Gives the random points of a training step; a fixed one makes losses repeatable."""
+    """Draws the random points of a training step; a deterministic one makes losses repeatable."""
 
     def __call__(self, purpose: str, layer: int, shape: tuple[int, int], device: torch.device) -> Tensor:
         """
         Args:
-            purpose: "matcher" (one row an image), "candidates" or "rest" (one row a matched pair, image by image).
-            layer: the prediction the points are for, counted as in `QueryPrediction`.
+            purpose: "matcher" (a row per image), "candidates" or "rest" (a row per matched pair, ordered by image).
+            layer: the layer of the prediction, counted as in `QueryPrediction`.
             shape: (rows, points).
 
         Returns:
@@ -26,12 +26,12 @@ class PointSource(Protocol):
 
 
 def random_points(purpose: str, layer: int, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """Uniform points from torch's generator of the device: the `PointSource` of training."""
+    """Uniform points from torch's default generator of the device: the `PointSource` of training."""
     return torch.rand(*shape, 2, device=device)
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of maps at points; zero outside the map, pixel centres at (i + 0.5) / size.
+    """Sample maps bilinearly at points; zero outside the map, pixel centres at (i + 0.5) / size.
 
     Args:
         maps: (N, C, H, W) float. points: (N, P, 2).
@@ -44,10 +44,10 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_pixels(maps: Tensor, points: Tensor) -> Tensor:
-    """The same as `sample_points` with the channels last; several times faster on a CPU, for maps of many channels.
+    """`sample_points` with the channels last; several times faster on a CPU for maps of many channels.
 
     Args:
-        maps: (N, C, H, W) float32, best with the channels last in memory. points: (N, P, 2) in [0, 1].
+        maps: (N, C, H, W) float32, preferably channels-last in memory. points: (N, P, 2) in [0, 1].
 
     Returns:
         (N, P, C). No gradient flows to the points.
@@ -64,7 +64,7 @@ def sample_pixels(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def _neighbours(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The two pixels beside each coordinate (...) along an axis, and their weights, zero outside: both (..., 2)."""
+    """The two pixels around each coordinate (...) along an axis, and their weights, zero outside: both (..., 2)."""
     low, share = _split(coordinate, size)
     both = torch.stack([low, low + 1], dim=-1)
     inside = (both >= 0) & (both < size)
@@ -78,9 +78,9 @@ def bilinear_corners(points: Tensor, height: int, width: int) -> tuple[Tensor, T
         points: (..., 2) in [0, 1]. height, width: of the map without its border.
 
     Returns:
-        index: (...) int32, flat position of the upper left one in the (height + 2, width + 2) map; the others are at
+        index: (...) int32, flat index of the upper left one in the (height + 2, width + 2) map; the others are at
             +1, + width + 2 and + width + 3.
-        x, y: (...) float32, the share of the right and of the lower ones.
+        x, y: (...) float32, the weight of the right pixels and of the lower ones.
     """
     left, x = _split(points[..., 0], width)
     top, y = _split(points[..., 1], height)
@@ -88,7 +88,7 @@ def bilinear_corners(points: Tensor, height: int, width: int) -> tuple[Tensor, T
 
 
 def _split(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Coordinates in [0, 1] -> the pixel whose centre is not above, int32 from -1, and the distance to it in pixels."""
+    """Coordinates in [0, 1] -> the last pixel whose centre is not beyond, int32 from -1, and its distance in pixels."""
     position = (coordinate * size).sub_(0.5)
     low = position.floor()
     return low.int(), position.sub_(low)

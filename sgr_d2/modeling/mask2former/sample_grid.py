@@ -1,6 +1,6 @@
-"""Where the samples of deformable attention are counted from.
+"""The reference points of deformable attention, from which the offsets of samples are counted.
 
-Shape legend, also of the files that use it: B batch, T tokens (the cells of all levels, level after level, row-major),
+Shape legend, also for the files that use it: B batch, T tokens (the cells of all levels, level after level, row-major),
 H heads, L levels, P points, S = H*L*P samples of a token, in this order, C channels, d = C/H channels of a head.
 """
 
@@ -29,7 +29,7 @@ class SampleGrid(NamedTuple):
 def sample_grid(
     shapes: list[tuple[int, int]], *, num_heads: int, num_points: int, device: torch.device | None = None
 ) -> SampleGrid:
-    """The SampleGrid of maps of these (height, width)."""
+    """The SampleGrid of maps with the given (height, width)."""
 
     def centres(axis: int) -> Tensor:
         parts = []

@@ -1,4 +1,4 @@
-"""Sampling of deformable attention, by one of two equal ways. Shape legend: sample_grid.py."""
+"""Sampling of deformable attention, in one of two equivalent ways. Shape legend: sample_grid.py."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from .sample_grid import SampleGrid
 
 
 def sample(value: Tensor, x: Tensor, y: Tensor, logits: Tensor, grid: SampleGrid) -> Tensor:
-    """Multi-scale deformable attention between its projections, in float32 also under autocast.
+    """Multi-scale deformable attention without its projections, in float32 even under autocast.
 
     Args:
         value: (B, T, C) the tokens; head i owns the channels [i*d, (i+1)*d).
@@ -18,7 +18,7 @@ def sample(value: Tensor, x: Tensor, y: Tensor, logits: Tensor, grid: SampleGrid
         grid: of the levels.
 
     Returns:
-        (B, T, C): for each head the weighted sum of its samples, read bilinearly, zero outside the map.
+        (B, T, C): for each head the weighted sum of its samples, which are bilinear and zero outside the map.
 
     Source: Deformable DETR (Zhu et al. 2021), equation 3.
     """
@@ -30,7 +30,7 @@ def sample(value: Tensor, x: Tensor, y: Tensor, logits: Tensor, grid: SampleGrid
 
 
 def sample_by_grid(value: Tensor, x: Tensor, y: Tensor, logits: Tensor, grid: SampleGrid) -> Tensor:
-    """`sample` by `grid_sample`, level by level: for devices where that is fast, and for export."""
+    """`sample` with `grid_sample`, level by level: for devices where that is fast, and for export."""
     heads, levels, points = grid.num_heads, len(grid.shapes), grid.num_points
     batch, tokens, channels = value.shape
     maps = value.split([height * width for height, width in grid.shapes], dim=1)

@@ -1,4 +1,4 @@
-"""The sine position code of a whole map (Mask2Former and DETR), which both decoders of the head add to their tokens."""
+"""The sine position code of a whole map (Mask2Former and DETR), added to the tokens in both decoders of the head."""
 
 import math
 
@@ -9,7 +9,7 @@ TEMPERATURE = 10000.0
 
 
 def sine_position(height: int, width: int, channels: int, *, device: torch.device | str | None = None) -> Tensor:
-    """A code of row and column that runs over the map from just above 0 to 2 pi, however many cells it has.
+    """A code of rows and columns, whose phase runs from just above 0 to 2 pi whatever the size of the map.
 
     Args:
         height, width: of the map, in cells.
@@ -17,7 +17,7 @@ def sine_position(height: int, width: int, channels: int, *, device: torch.devic
             are sines and odd ones cosines of the same wavelengths.
 
     Returns:
-        (1, C, height, width) float32, in memory as (height, width, C), so that turning it into tokens is free.
+        (1, C, height, width) float32, laid out as (height, width, C), so that flattening it into tokens is free.
 
     Raises:
         ValueError: if ``channels`` is not a multiple of 4.

@@ -1,4 +1,4 @@
-"""Masks resized a stripe of rows at a time, so that all of them never exist at full size at once.
+"""Masks resized a stripe of rows at a time, so that they never all exist at full size at once.
 
 Shape legend: Q masks of h x w in, H x W out.
 """
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Values of a stripe over all masks: on a CPU 8 MiB of float32, which its cache holds; on a GPU 512 MiB, few calls.
+# Values per stripe of all masks: on a CPU 8 MiB of float32, to fit its cache; on a GPU 512 MiB, for fewer calls.
 STRIPE_VALUES = 2**21
 GPU_STRIPE_VALUES = 2**27
 
 
 class ResizedMasks:
-    """Bilinear enlargement to the padded image, cut to the image and, if asked, bilinear resizing to an output size.
+    """Enlarges masks to the padded image, crops them to the image and optionally resizes them to an output size.
 
-    Equal (to rounding) to `torch.nn.functional.interpolate` with ``align_corners=False`` at each step.
+    Equal, up to rounding, to `torch.nn.functional.interpolate` (bilinear, ``align_corners=False``) at each step.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ResizedMasks:
         Args:
             masks: (Q, h, w) logits of the padded image.
             padded: (height, width) of the padded image. size: of the image without padding.
-            output: of the result; None: ``size``.
+            output: (height, width) of the result; None for ``size``.
         """
         self.masks = masks.float()
         self.padded = padded
@@ -39,11 +39,11 @@ class ResizedMasks:
         self.size = size if output is None else output
 
     def select(self, queries: Tensor) -> "ResizedMasks":
-        """The masks of some queries (n,) alone."""
+        """The masks of the given queries (n,)."""
         return ResizedMasks(self.masks[queries], self.padded, self.image, self.size)
 
     def stripes(self) -> Iterator[tuple[slice, Tensor]]:
-        """Slices of output rows, top to bottom, with the logits (Q, rows, W) there."""
+        """Yield slices of output rows, top to bottom, and their logits (Q, rows, W)."""
         height, width = self.size
         values = STRIPE_VALUES if self.masks.device.type == "cpu" else GPU_STRIPE_VALUES
         step = max(1, values // max(1, len(self.masks) * width))
@@ -65,7 +65,7 @@ class ResizedMasks:
 
 
 def _source_range(rows: slice, length: int, source: int) -> slice:
-    """The source rows that ``rows`` of a map resized from ``source`` to ``length`` rows need, one to spare."""
+    """The source rows needed for ``rows`` of a map resized from ``source`` to ``length`` rows, with a margin of one."""
     scale = source / length
     start, stop = int((rows.start + 0.5) * scale - 0.5) - 1, int((rows.stop - 0.5) * scale - 0.5) + 3
     return slice(max(0, start), min(source, stop))
@@ -75,12 +75,12 @@ def _resize(masks: Tensor, rows: slice, given: slice, size: tuple[int, int], sou
     """Some rows of a bilinear resize.
 
     Args:
-        masks: (Q, given, w), rows ``given`` of ``source`` ones. rows: of the result. size: of the whole result.
+        masks: (Q, given, w), the rows ``given`` out of ``source``. rows: of the result. size: of the whole result.
 
     Returns:
         (Q, rows, width).
     """
-    if masks.shape[-1] != size[1]:  # columns first, as long as there are few rows
+    if masks.shape[-1] != size[1]:  # columns first, while there are few rows
         masks = F.interpolate(masks[None], size=(masks.shape[1], size[1]), mode="bilinear", align_corners=False)[0]
     if source == size[0]:
         return masks[:, rows.start - given.start : rows.stop - given.start]
@@ -88,9 +88,9 @@ def _resize(masks: Tensor, rows: slice, given: slice, size: tuple[int, int], sou
 
 
 def _row_weights(rows: slice, given: slice, length: int, source: int, device: torch.device) -> Tensor:
-    """(rows, given) float32: how much of each given source row goes into each row of the result.
+    """(rows, given) float32: the weight of each given source row in each row of the result.
 
-    A product with this small matrix is five times faster on a CPU than picking two rows and blending them.
+    On a CPU a product with this small matrix is five times faster than gathering two rows and blending them.
     """
     centre = torch.arange(rows.start, rows.stop, device=device, dtype=torch.float32) + 0.5
     centre = (centre * (source / length) - 0.5).clamp(min=0)[:, None]

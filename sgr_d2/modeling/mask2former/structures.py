@@ -1,8 +1,8 @@
-"""What travels between the parts of the Mask2Former head.
+"""The data passed between the parts of the Mask2Former head.
 
 Shape legend (this package): B batch, Q queries, K classes without "no object", C channels of the pixel decoder,
-D channels of the transformer decoder, M channels of the mask features, h x w their size (stride 4 as a rule),
-P points, S target slots of an image (at most so many targets), N matched pairs of query and target.
+D channels of the transformer decoder, M channels of the mask features, h x w their size (usually at stride 4),
+P points, S target slots of an image (the maximum number of targets), N matched pairs of query and target.
 """
 
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MAX_LEVELS = 3  # of a pixel decoder, which the transformer decoder reads
+MAX_LEVELS = 3  # of the pixel decoder that the transformer decoder reads
 
 
 class PixelFeatures(NamedTuple):
     """Output of a pixel decoder.
 
     Attributes:
-        mask_features: (B, M, h, w), which a query's mask embedding is multiplied with.
-        levels: at most MAX_LEVELS maps (B, C, h_l, w_l), lowest resolution first, which the queries attend to.
+        mask_features: (B, M, h, w), to be multiplied with the mask embeddings of the queries.
+        levels: at most MAX_LEVELS maps (B, C, h_l, w_l) for the queries to attend to, lowest resolution first.
     """
 
     mask_features: Tensor
@@ -26,7 +26,7 @@ class PixelFeatures(NamedTuple):
 
 
 class QueryPrediction(NamedTuple):
-    """Output of the transformer decoder: classes, and masks not yet multiplied out.
+    """Output of the transformer decoder: class logits, and masks as factors not yet multiplied.
 
     Attributes:
         class_logits: (layers, B, Q, K+1); the last class is "no object". Layer 0 is what the learned queries
@@ -40,14 +40,14 @@ class QueryPrediction(NamedTuple):
     mask_features: Tensor
 
     def masks(self, layer: int = -1) -> Tensor:
-        """Mask logits (B, Q, h, w) of one layer, float32 also under autocast."""
+        """Mask logits (B, Q, h, w) of one layer, float32 even under autocast."""
         with torch.autocast(self.mask_features.device.type, enabled=False):
             pixels = self.mask_features.float().flatten(2)  # (B, M, h*w)
             logits = torch.bmm(self.mask_embeddings[layer].float(), pixels)
         return logits.unflatten(2, self.mask_features.shape[-2:])
 
     def last(self) -> "QueryPrediction":
-        """The final layer alone."""
+        """The prediction of the final layer only."""
         return QueryPrediction(self.class_logits[-1:], self.mask_embeddings[-1:], self.mask_features)
 
     def of_image(self, index: int) -> "QueryPrediction":

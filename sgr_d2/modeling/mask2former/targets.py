@@ -1,6 +1,6 @@
-"""What the queries are matched with: the classes of a label map, or given masks; read at points only.
+"""The targets of the queries, the classes of a label map or given masks, which are only read at points.
 
-Shape legend: structures.py. A *slot* is the place of a target in its image; an image with fewer targets than slots
+Shape legend: structures.py. A *slot* is the index of a target in its image; an image with fewer targets than slots
 leaves the rest empty.
 """
 
@@ -23,9 +23,9 @@ class PointLabels(NamedTuple):
     """Targets at points.
 
     Attributes:
-        values: share of the target at each point (bilinear), float32.
-        validity: share of the point that takes part, float32; None where all points do. At most ``values`` of it is
-            target, the rest background.
+        values: bilinear value of the target mask at each point, float32.
+        validity: float32 fraction of each point that is not ignored, None if nothing is. Of this fraction, ``values``
+            is target and the rest background.
     """
 
     values: Tensor
@@ -36,9 +36,9 @@ class Targets(ABC):
     """Targets of a batch.
 
     Attributes:
-        labels: (B, S) int64, the class of each slot; anything in an empty one.
-        present: (B, S) bool, False for an empty slot.
-        wrong: scalar bool, a label is no class.
+        labels: (B, S) int64, the class of each slot; arbitrary in empty slots.
+        present: (B, S) bool, False for empty slots.
+        wrong: scalar bool, whether any label is not a class.
     """
 
     labels: Tensor
@@ -51,17 +51,17 @@ class Targets(ABC):
 
     @abstractmethod
     def of_pairs(self, images: Tensor, slots: Tensor, points: Tensor) -> PointLabels:
-        """One target a row, images (N,) and slots (N,), at points (N, P, 2): values (N, P), validity (N, P) or None."""
+        """The target in slot (N,) of image (N,) at points (N, P, 2): values (N, P), validity (N, P) or None."""
 
     @abstractmethod
     def takes_part(self, images: Tensor, points: Tensor) -> Tensor | None:
-        """(N, P) bool, whether the pixel below each point (N, P, 2) of images (N,) does; None where all do."""
+        """(N, P) bool, False where the pixel at a point (N, P, 2) of images (N,) is ignored; None if none is."""
 
 
 class LabelMapTargets(Targets):
-    """The classes that a label map shows, one target each (Mask2Former's semantic training).
+    """Each class present in a label map is one target (Mask2Former's semantic training).
 
-    No mask is made: a class at a point is read from the four labels around it.
+    No masks are made: the value of a class at a point is computed from the four labels around it.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class LabelMapTargets(Targets):
     ):
         """
         Args:
-            label_map: (B, H, W) integer classes 0..K-1 or ``ignore_value`` (padding too).
+            label_map: (B, H, W) integer classes 0..K-1 or ``ignore_value`` (also in the padding).
             num_classes: K.
-            ignore_as_background: False: ignored pixels take no part. True: they count as background of every target,
-                as in Mask2Former's code.
-            compact: slots for the classes present (costs a look at the map from the host) or for all K. Default:
-                compact on the CPU, where that look is free.
+            ignore_as_background: if True, ignored pixels count as background of every target, as in Mask2Former's
+                code; if False, they are left out.
+            compact: slots only for the classes present (needs a device sync), or for all K. Default: compact on the
+                CPU, where no sync is needed.
 
         Raises:
-            ValueError: for a label map of another shape, or more classes than int16 can count.
+            ValueError: for a label map of another shape, or more classes than int16 can hold.
         """
         if label_map.dim() != 3:
             raise ValueError(f"The label map has shape {tuple(label_map.shape)}; (B, H, W) is needed.")
@@ -99,7 +99,7 @@ class LabelMapTargets(Targets):
         compact = label_map.device.type == "cpu" if compact is None else compact
         slot_of, self.labels, self.present = _compact_slots(shown) if compact else _all_slots(shown)
         num_slots = self.labels.shape[1]
-        # two more values in the map: ignored, and background, as outside the image
+        # two more values in the map: ignored, and background (also used outside the image)
         slot_of = F.pad(slot_of, (0, 1), value=num_slots + ignore_as_background)
         slots = slot_of.gather(1, classes.flatten(1)).view_as(classes)
         self._slots = _with_border(slots.to(torch.int16), num_slots)  # (B, H+2, W+2)
@@ -128,13 +128,13 @@ class LabelMapTargets(Targets):
     def takes_part(self, images: Tensor, points: Tensor) -> Tensor | None:
         if self._all_take_part:
             return None
-        # the border of the map is background, so that a point may be rounded onto it
+        # the map has a border, so a point may be rounded onto it
         column, row = (points[..., 0] * self.width).int(), (points[..., 1] * self.height).int()
         index = (row + 1) * (self.width + 2) + column + 1 + self._offset(images)
         return self._read(index) != self.labels.shape[1]
 
     def _corners(self, images: Tensor, points: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Slots of the four pixels around points (N, P, 2): four int16 (N, P), and the shares of right and lower."""
+        """Slots of the four pixels around points (N, P, 2): four int16 (N, P), and weights of right and lower ones."""
         index, x, y = bilinear_corners(points, self.height, self.width)
         index += self._offset(images)
         row = self.width + 2
@@ -148,9 +148,9 @@ class LabelMapTargets(Targets):
 
 
 class MaskTargets(Targets):
-    """Given masks with a class each, for instance or panoptic training; they may overlap.
+    """Given masks with one class each, which may overlap, for instance or panoptic training.
 
-    Pixels outside a mask are background, and so is the padding.
+    Pixels outside a mask are background, as is the padding.
     """
 
     def __init__(self, labels: Sequence[Tensor], masks: Sequence[Tensor], *, size: tuple[int, int], num_classes: int):
@@ -162,15 +162,15 @@ class MaskTargets(Targets):
             num_classes: K.
 
         Raises:
-            ValueError: if labels and masks do not fit each other or ``size``.
+            ValueError: if labels, masks and ``size`` do not agree.
         """
         if len(labels) != len(masks) or not len(labels):
-            raise ValueError(f"{len(labels)} label lists and {len(masks)} mask lists: one of each an image is needed.")
+            raise ValueError(f"{len(labels)} label lists and {len(masks)} mask lists: give one of each per image.")
         for index, (label, mask) in enumerate(zip(labels, masks, strict=True)):
             if mask.dim() != 3 or len(label) != len(mask) or mask.shape[1] > size[0] or mask.shape[2] > size[1]:
                 raise ValueError(
                     f"Image {index}: {len(label)} labels and masks of shape {tuple(mask.shape)} in a batch of size "
-                    f"{size}; (n, H, W) masks, as many as labels and not larger than the batch, are needed."
+                    f"{size}; give (n, H, W) masks, as many as labels and not larger than the batch."
                 )
         counts = [len(label) for label in labels]
         slots = max(counts)
@@ -199,7 +199,7 @@ class MaskTargets(Targets):
 
 
 def _compact_slots(shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, K) bool -> slot of each class (B, K), class of each slot (B, S), which slots are filled (B, S)."""
+    """(B, K) bool -> slot of each class (B, K), class of each slot (B, S), whether a slot is filled (B, S)."""
     counts = shown.sum(1)
     labels = shown.long().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
     present = torch.arange(labels.shape[1], device=shown.device) < counts[:, None]
@@ -212,7 +212,7 @@ def _all_slots(shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _with_border(slots: Tensor, ignored: int) -> Tensor:
-    """(B, H, W) -> (B, H+2, W+2); the border is background (``ignored + 1``), but ignored beside an ignored pixel."""
+    """(B, H, W) -> (B, H+2, W+2); the border is background (``ignored + 1``), or ignored next to an ignored pixel."""
     slots = F.pad(slots, (1, 1, 1, 1), value=ignored + 1)
     for side, beside in ((slots[:, 0], slots[:, 1]), (slots[:, -1], slots[:, -2])):
         side.masked_fill_(beside == ignored, ignored)
@@ -222,7 +222,7 @@ def _with_border(slots: Tensor, ignored: int) -> Tensor:
 
 
 def _interpolate(corners: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear mean of four bool maps: upper left, upper right, lower left, lower right."""
+    """Bilinear interpolation of four bool maps: upper left, upper right, lower left, lower right."""
     upper_left, upper_right, lower_left, lower_right = (corner.float() for corner in corners)
     return upper_left.lerp_(upper_right, x).lerp_(lower_left.lerp_(lower_right, x), y)
 

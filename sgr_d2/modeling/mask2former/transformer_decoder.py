@@ -1,7 +1,7 @@
 """Masked-attention transformer decoder (Mask2Former, section 3.2). Shape legend: structures.py.
 
-Masks at the resolution of the mask features are never made here. Bilinear resizing is linear, so the mask that steers
-an attention is the product with mask features resized once per level.
+Masks at the resolution of the mask features are never made here. As bilinear resizing is linear, attention masks are
+computed from mask features that are resized once per level.
 """
 
 import torch
@@ -19,7 +19,7 @@ from .transformer_layers import MLP, CrossAttentionLayer, FeedForwardLayer, Self
 
 
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Learned queries attend to the levels of the pixel decoder in turn and predict a class and a mask each."""
+    """Learned queries attend to the levels of the pixel decoder in turn, and each predicts a class and a mask."""
 
     @configurable
     def __init__(
@@ -45,13 +45,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             hidden_dim: D. num_queries: Q. mask_dim: M.
             num_heads: must divide D. dim_feedforward: hidden units of the feed-forward layers.
             num_layers: decoder layers; layer i attends to level i mod ``num_levels``.
-            pre_norm: LayerNorm before each branch, not after it.
-            enforce_input_project: a 1x1 convolution on each level even where C = D.
+            pre_norm: LayerNorm before each branch rather than after it.
+            enforce_input_project: a 1x1 convolution on each level even if C = D.
             dropout: of attention weights and branches.
-            token_dim: channels of the tokens of SGR that the queries attend to before every layer; 0: there are none.
+            token_dim: channels of SGR's tokens, to which the queries attend before every layer; 0 for no tokens.
 
         Raises:
-            ValueError: for sizes that cannot work.
+            ValueError: for invalid sizes.
         """
         super().__init__()
         for key, value in (("NUM_OBJECT_QUERIES", num_queries), ("HIDDEN_DIM", hidden_dim)):
@@ -102,18 +102,18 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether `forward` needs the tokens of SGR."""
+        """Whether `forward` needs SGR's tokens."""
         return len(self.transformer_token_attention_layers) > 0
 
     def forward(self, features: PixelFeatures, sgr_tokens: Tensor | None = None) -> QueryPrediction:
-        """Predictions of the queries before and after every layer, the last one final.
+        """Predict before the first layer and after every layer; the last prediction is final.
 
         Args:
             features: of the pixel decoder.
             sgr_tokens: (B, K, token channels), if `reads_tokens`.
 
         Raises:
-            ValueError: it reads tokens, and there are none.
+            ValueError: if `reads_tokens`, but no tokens are given.
         """
         if self.reads_tokens and sgr_tokens is None:
             raise ValueError(
@@ -126,7 +126,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         position = self.query_embed.weight
         x = self.query_feat.weight.expand(len(features.mask_features), -1, -1)  # (B, Q, D)
         for _, unused in tokens[len(steering) :]:
-            x = x + 0.0 * unused.sum()  # so that with one or two layers, too, every parameter has a gradient
+            x = x + 0.0 * unused.sum()  # gives every parameter a gradient even with one or two layers
         x = self._attend_to_tokens(0, x, sgr_tokens)
         outputs = [self.decoder_norm(x)]
         embeddings = [self.mask_embed(outputs[0])]
@@ -148,7 +148,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return self.transformer_token_attention_layers[layer](x, self.query_embed.weight, sgr_tokens)
 
     def _tokens(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (with position) and values (without), each (B, h*w, D), before the projections of the attention."""
+        """Keys (with position) and values (without), each (B, h*w, D), before the attention's projections."""
         projected = self.input_proj[level](features)
         height, width = projected.shape[-2:]
         values = projected.flatten(2).transpose(1, 2) + self.level_embed.weight[level]  # (B, h*w, D)
@@ -158,7 +158,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
 @torch.no_grad()
 def attention_mask(embeddings: Tensor, pixels: Tensor) -> Tensor:
-    """Where each query may attend: on its own predicted mask; everywhere, if that is empty.
+    """Where each query may attend: in its own predicted mask, or everywhere if that is empty.
 
     Args:
         embeddings: (B, Q, M) mask embeddings. pixels: (B, M, T) float32 mask features at the size of the level.

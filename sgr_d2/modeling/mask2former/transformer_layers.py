@@ -1,6 +1,6 @@
-"""The three branches of a decoder layer and the small MLP; parameter names are those of Mask2Former.
+"""The branches of a decoder layer and the small MLP, with the parameter names of Mask2Former.
 
-Mask2Former's branches are residual ones: post-norm LN(x + f(x)), pre-norm x + f(LN(x)). Shapes: x (B, Q, D), T keys.
+Mask2Former's branches are residual: post-norm LN(x + f(x)), pre-norm x + f(LN(x)). Shapes: x (B, Q, D), T keys.
 """
 
 from itertools import pairwise
@@ -30,7 +30,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Queries attend to the pixels of a level, each only where its previous mask allows."""
+    """Queries attend to the pixels of a level, each only inside its previous mask."""
 
     def __init__(self, *, dim: int, num_heads: int, dropout: float, pre_norm: bool):
         super().__init__()
@@ -47,7 +47,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 class TokenAttentionLayer(nn.Module):
-    """Queries attend to the tokens of SGR; ours. Its last layer starts at zero, so that at first it changes nothing."""
+    """Queries attend to SGR's tokens (ours). The last layer is initialised to zero, so it changes nothing at first."""
 
     def __init__(self, *, token_dim: int, dim: int, num_heads: int, dropout: float, pre_norm: bool):
         super().__init__()
@@ -65,7 +65,7 @@ class TokenAttentionLayer(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
-    """Two linear layers with a ReLU between."""
+    """Two linear layers with a ReLU in between."""
 
     def __init__(self, *, dim: int, hidden: int, dropout: float, pre_norm: bool):
         super().__init__()
@@ -85,7 +85,7 @@ class FeedForwardLayer(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with ReLUs in between."""
 
     def __init__(self, *, in_dim: int, hidden: int, out_dim: int, num_layers: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""BatchNorm over one process or all of them, on its own or within the 1 x 1 convolution after it."""
+"""BatchNorm over one or all processes, on its own or folded into the 1 x 1 convolution that follows."""
 
 import torch
 from fvcore.nn.distributed import differentiable_all_gather
@@ -8,17 +8,17 @@ from .pointwise import pointwise
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """``nn.BatchNorm2d``, its parameters, statistics and names, that can go into the weights of the next convolution.
+    """``nn.BatchNorm2d`` (same parameters, statistics and names) that can be folded into the convolution that follows.
 
-    A norm is a factor and a summand for each channel: applied to the weights and the bias of what follows they give
-    the same, without a map to write and to keep for the gradient.
+    A norm scales and shifts each channel. Scaling and shifting the weights and bias of the next convolution instead
+    gives the same result, without another map to write and to keep for the backward pass.
     """
 
     def __init__(self, channels: int, *, sync: bool = False):
         """
         Args:
             channels: C.
-            sync: take the statistics over the batches of all processes, on any device; all have to call it alike.
+            sync: compute the statistics over the batches of all processes, on any device; every process must call it.
         """
         super().__init__(channels)
         self.sync = sync
@@ -28,9 +28,10 @@ class BatchNorm(nn.BatchNorm2d):
     ) -> Tensor:
         """
         Args:
-            maps: (B, C, H, W) to normalise; alone in its place, as hooks on norms (fvcore's precise statistics) expect.
-            weight: (C_out, C, 1, 1). bias: (C_out,). Of the convolution; without one the norm alone is applied.
-            valid: (B, 1, H, W) bool, the cells that count, None for all; ``maps`` are zero elsewhere.
+            maps: (B, C, H, W) to normalise; the only positional argument, as hooks on norms (fvcore's precise
+                statistics) expect.
+            weight, bias: (C_out, C, 1, 1) and (C_out,) of the convolution; if None, only the norm is applied.
+            valid: (B, 1, H, W) bool, the cells that count, None for all; ``maps`` must be zero elsewhere.
 
         Returns:
             (B, C_out, H, W), or (B, C, H, W) float32.
@@ -48,10 +49,10 @@ class BatchNorm(nn.BatchNorm2d):
         return pointwise(maps, weight, bias)
 
     def _batch_statistics(self, maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) of the batch, which go into the running ones."""
+        """Mean and variance (C,) of the batch; also updates the running statistics."""
         mean, variance = _Moments.apply(maps.float())
         count = mean.new_full((1,), maps.numel() // maps.shape[1])
-        if valid is not None:  # the zeros of the other cells are in the sums and not in the count
+        if valid is not None:  # the other cells are zero: they add nothing to the sums, but must not be counted
             share = count / valid.sum()
             square = share * (variance + mean.square())
             count, mean = count / share, share * mean

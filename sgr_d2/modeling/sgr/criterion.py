@@ -1,7 +1,7 @@
-"""Weak supervision of the regions by connected components; no head is involved.
+"""Weak supervision of the regions by connected components, independent of the head.
 
-Source: arXiv 2212.03338 asks that active regions be disjoint, that unions of regions be connected components, and
-that cosine terms enforce diversity; the formulas are ours.
+Source: arXiv 2212.03338 requires active regions to be disjoint, unions of regions to be connected components, and
+diversity to be enforced by cosine terms; the formulas are ours.
 """
 
 import torch
@@ -21,12 +21,12 @@ from .token_classes import TokenClassLoss
 
 EPS = 1e-12
 UNIONS = ("noisy_or", "sum")
-# The names of all losses that SGRCriterion returns; others are those of the head.
+# Every loss that SGRCriterion can return; all others come from the head.
 SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
 
 
 class SGRCriterion(nn.Module):
-    """Matches tokens to components, weighs the losses and names them."""
+    """Matches tokens to components and returns the named, weighted losses."""
 
     @configurable
     def __init__(
@@ -45,17 +45,17 @@ class SGRCriterion(nn.Module):
     ):
         """
         Args:
-            component_weight: factor on the component loss; 0 leaves it out.
-            diversity_weight: factor on the diversity loss; 0 leaves it out.
-            class_weight: factor on the class loss of the tokens; 0 leaves it out.
-            token_dim, num_classes: for the class loss.
+            component_weight: weight of the component loss; 0 disables it.
+            diversity_weight: weight of the diversity loss; 0 disables it.
+            class_weight: weight of the token class loss; 0 disables it.
+            token_dim, num_classes: D and C, for the class loss only.
             assignment: mode of `assign_tokens`.
             union: how the regions of a component are joined, see `join_regions`.
-            area_power: a component of A cells counts A**area_power times in the component loss.
-            decay: share of all losses that is taken away, linearly, until step ``max_iter`` of the training.
+            area_power: a component of A cells has weight A**area_power in the component loss.
+            decay: fraction by which all losses have decreased, linearly, by training step ``max_iter``.
 
         Raises:
-            ValueError: for a negative weight, a share or power outside 0 to 1, or an unknown assignment or union.
+            ValueError: for a negative weight, a decay or power outside [0, 1], or an unknown assignment or union.
         """
         super().__init__()
         weights = {"COMPONENT_WEIGHT": component_weight, "DIVERSITY_WEIGHT": diversity_weight}
@@ -80,7 +80,7 @@ class SGRCriterion(nn.Module):
 
     @property
     def has_losses(self) -> bool:
-        """Whether any loss has a weight; without, no components are needed."""
+        """Whether any loss is enabled; if not, no components are needed."""
         return bool(self.component_weight or self.diversity_weight or self.class_weight)
 
     @classmethod
@@ -107,17 +107,17 @@ class SGRCriterion(nn.Module):
     def forward(self, output: SGROutput, components: Tensor, component_classes: list[Tensor]) -> dict[str, Tensor]:
         """
         Args:
-            output: what SGR returned for the batch.
-            components: (B, H*stride, W*stride) integer ids, 0 ignored (padding too), largest component first; those
-                above an image's number of components are labelled and in none.
-            component_classes: (L,) int64 class of each component, an image.
+            output: the output of SGR for the batch.
+            components: (B, H*stride, W*stride) integer ids: 0 is ignored (as is padding), then the components,
+                largest first; ids above an image's number of components are labelled pixels that are in none.
+            component_classes: for each image, the (L,) int64 class of each component.
 
         Returns:
-            {"loss_component", "loss_diversity", "loss_token_class"}: scalars, weighted, float32; those of weight 0
-            are left out. Without a labelled pixel they are zero and still have a gradient for every parameter.
+            {"loss_component", "loss_diversity", "loss_token_class"}: weighted float32 scalars; those of weight 0 are
+            omitted. Without a labelled pixel they are zero but still give every parameter a gradient.
 
         Raises:
-            ValueError: ``components`` has another size than the token grid times its stride.
+            ValueError: if the size of ``components`` is not that of the token grid times its stride.
         """
         losses = {}
         if not self.has_losses:
@@ -156,15 +156,15 @@ def component_loss(
         component_of: (B, K) int64, component of each token, -1 for none.
         targets: GridTargets with L components.
         union: see `join_regions`.
-        area_power: the mean is weighted with the areas of the components, in cells, to this power.
+        area_power: weight of each component in the mean: its area in cells to this power.
 
     Returns:
-        Scalar. With several ranks, the mean over ranks of this value is the mean over all components.
+        Scalar. Averaged over all ranks, it is the mean over the components of all ranks.
     """
     device = component_of.device
     num = max(targets.masks.shape[1], 1)
     unions = join_regions(region_logits, component_of, num, union)  # (B, L, H*W)
-    # every rank takes part in this exchange, also one whose images have no component
+    # a collective call: ranks whose images have no component must take part too
     weights = targets.masks.sum((2, 3)) ** area_power if area_power else None  # (B, L)
     normaliser = mean_over_ranks(sum(targets.counts) if weights is None else weights.sum(), device)
     if targets.masks.shape[1] == 0:
@@ -184,15 +184,16 @@ def join_regions(region_logits: Tensor, component_of: Tensor, num_components: in
         region_logits: (B, K, H, W) float32.
         component_of: (B, K) int64, component of each token, -1 for none.
         num_components: L.
-        union: "noisy_or", 1 - prod_k (1 - P_k), as a sum of logarithms; or "sum", min(1, sum_k P_k), with the gradient
-            of the sum also above 1: regions that overlap where no component is could never leave it otherwise.
+        union: "noisy_or", 1 - prod_k (1 - P_k), computed as a sum of logarithms; or "sum", min(1, sum_k P_k), whose
+            gradient is that of the sum even above 1, since otherwise regions that overlap outside their component
+            could never shrink.
 
     Returns:
         (B, L, H*W) float32; 0 for a component without a token.
     """
     batch = component_of.shape[0]
     image = torch.arange(batch, device=component_of.device)[:, None] * num_components
-    nowhere = batch * num_components  # one row more, for the tokens without a component
+    nowhere = batch * num_components  # an extra row for the tokens without a component
     row = torch.where(component_of >= 0, image + component_of, nowhere).flatten()  # (B*K,)
     flat = region_logits.flatten(2).flatten(0, 1)  # (B*K, H*W)
     maps = F.softplus(flat) if union == "noisy_or" else flat.sigmoid()  # softplus is -log(1 - P)
@@ -205,7 +206,9 @@ def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
     """1 - (2 |U M| + 1) / (|U| + |M| + 1) over the labelled part of the cells.
 
     Args:
-        unions: (B, L, N) probabilities. masks: (B, L, N) shares of cells. labelled: (B, 1, N) shares of cells.
+        unions: (B, L, N) probabilities.
+        masks: (B, L, N) fraction of each cell that the component covers.
+        labelled: (B, 1, N) fraction of each cell that is labelled.
 
     Returns:
         (B, L).
@@ -216,10 +219,10 @@ def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
 
 
 def diversity_loss(weighted: Tensor) -> Tensor:
-    """Mean cosine between the regions of different tokens over the labelled cells, averaged over the images.
+    """Mean cosine similarity between the regions of different tokens over the labelled cells, averaged over images.
 
     Args:
-        weighted: (B, K, N) regions times the labelled share of their cells.
+        weighted: (B, K, N) regions times the labelled fraction of each cell.
 
     Returns:
         Scalar in [0, 1]; 0 for a single token.
@@ -227,7 +230,7 @@ def diversity_loss(weighted: Tensor) -> Tensor:
     num_tokens = weighted.shape[1]
     norms = weighted.norm(dim=-1)  # (B, K)
     scale = 1 / norms.clamp(min=EPS)
-    # sum over i, j of <u_i, u_j> = |sum_i u_i|^2 with u = weighted * scale: no K x K table, no second copy of the maps
+    # sum over i, j of <u_i, u_j> = |sum_i u_i|^2 with u = weighted * scale: no K x K matrix, no second copy of the maps
     every_pair = torch.bmm(scale[:, None], weighted).square().sum((1, 2))  # (B,)
     itself = (norms * scale).square().sum(1)
     return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).mean()

@@ -10,7 +10,7 @@ def build_encoder(dim: int, layers: int, num_heads: int, norm: str = "LN") -> nn
     """A pre-norm transformer encoder over tokens (B, K, dim), with a norm at its end.
 
     Args:
-        dim, layers, num_heads: as in `SGR`. Without layers there is no LayerNorm either.
+        dim, layers, num_heads: as in `SGR`. Without layers, a LayerNorm is left out too.
         norm: "LN", "BN" or "SyncBN".
     """
     if layers == 0:
@@ -19,15 +19,15 @@ def build_encoder(dim: int, layers: int, num_heads: int, norm: str = "LN") -> nn
     made = nn.ModuleList(nn.TransformerEncoderLayer(dim, num_heads, 2 * dim, **options) for _ in range(layers))
     last = nn.LayerNorm(dim) if norm == "LN" else TokenBatchNorm(norm, dim)
     encoder = nn.TransformerEncoder(made[0], layers, norm=last, enable_nested_tensor=False)
-    encoder.layers = made  # torch's own are copies of the first, which would all start alike
+    encoder.layers = made  # torch's own are copies of the first: all would start with the same weights
     return encoder
 
 
 class TokenBatchNorm(nn.Module):
     """BatchNorm over all tokens of a batch.
 
-    It takes away what all tokens of all images have in common, which in training can grow and drown what tells them
-    apart; LayerNorm, which looks at one token at a time, keeps it.
+    It removes what all tokens of all images have in common, which can grow during training until it hides their
+    differences; LayerNorm, which normalises each token separately, keeps it.
     """
 
     def __init__(self, norm: str, dim: int):
@@ -44,7 +44,7 @@ class TokenBatchNorm(nn.Module):
         Raises:
             ValueError: for a single token of a single image in training.
         """
-        synchronized = getattr(self.norm, "sync", True)  # torch's own, after convert_sync_batchnorm, has no such name
+        synchronized = getattr(self.norm, "sync", True)  # convert_sync_batchnorm puts torch's norm here, without it
         processes = comm.get_world_size() if synchronized else 1
         if self.training and processes * tokens.shape[:2].numel() == 1:
             raise ValueError(

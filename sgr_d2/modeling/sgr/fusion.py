@@ -1,4 +1,4 @@
-"""From tokens back to the levels: re-projection, and the blocks that add it.
+"""From tokens back to the levels: re-projection, and the blocks that add its result to the features.
 
 Shapes: B batch, K tokens, D token channels, C and H x W channels and size of the level. Source: arXiv 2212.03338 for
 the data flow; the formulas are ours.
@@ -19,10 +19,10 @@ EPS = 1e-6
 
 
 class Fusion(nn.Module):
-    """F + conv(ReLU(norm(conv([F, Y])))) with the last convolution starting at zero.
+    """F + conv(ReLU(norm(conv([F, Y])))), the last convolution initialised to zero.
 
     All convolutions are 1 x 1. The part of the first one that reads Y is applied to the tokens before they are
-    re-projected: the same result, since re-projection is linear, for K instead of H*W vectors.
+    re-projected: as re-projection is linear, the result is the same, at the cost of K instead of H*W vectors.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class Fusion(nn.Module):
         """
         Args:
             channels: C. token_dim: D.
-            init: of the last convolution: "zero", or "normal", which gives up the start as the identity.
-            norm: of D channels; None: a LayerNorm over them.
-            relative: multiply what is added with the `size_of` the image's features, so that features of any size, of
-                a pyramid or straight from a backbone, are changed alike.
+            init: of the last convolution: "zero", or "normal", with which the block does not start as the identity.
+            norm: a norm of D channels; None for a LayerNorm over them.
+            relative: multiply what is added by `size_of` the image's features, so that the relative change does not
+                depend on their magnitude, which differs between a pyramid and a bare backbone.
 
         Raises:
-            ValueError: for another ``init``.
+            ValueError: for an unknown ``init``.
         """
         check_choice("MODEL.SGR.FUSION_INIT", init, ("zero", "normal"))
         super().__init__()
@@ -54,24 +54,24 @@ class Fusion(nn.Module):
             nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W), cells without padding (B, 1, H, W) -> (B, C, H, W)."""
+        """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W)."""
         mixed = self.from_tokens(tokens)
         pixels = self.from_features(features)  # (B, D, H, W)
         if not torch.is_grad_enabled():
             return self._add(features, self._correction(pixels, mixed, regions), valid)
-        # Of the block only this map is kept for the gradient; the other D + D + K maps are made again: no convolution
-        # among them, since the last one needs its input and not its output.
+        # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
+        # convolution, since the last one needs its input and not its output.
         correction = checkpoint(self._correction, pixels, mixed, regions, use_reentrant=False, preserve_rng_state=False)
         return self._add(features, correction, valid)
 
     def _add(self, features: Tensor, correction: Tensor, valid: Tensor | None) -> Tensor:
-        """F + correction, the latter times the size of F if ``relative``."""
+        """F + correction, scaled by the magnitude of F if ``relative``."""
         if not self.relative:
             return features + correction
         return torch.addcmul(features, size_of(features, valid).to(features.dtype), correction.to(features.dtype))
 
     def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
-        """(B, D, H, W) features, (B, K, D) tokens, both through the first convolution -> (B, C, H, W)."""
+        """(B, D, H, W) features, (B, K, D) tokens, both after the first convolution -> (B, C, H, W)."""
         with torch.autocast(pixels.device.type, enabled=False):
             reprojected = reproject(mixed.float(), regions.float())
         hidden = self.norm(pixels + reprojected)
@@ -79,10 +79,10 @@ class Fusion(nn.Module):
 
 
 class BatchNormFusion(Fusion):
-    """F + conv(norm(ReLU(conv([LN(F), Y])))), the norm over images and places.
+    """F + conv(norm(ReLU(conv([LN(F), Y])))), with the norm over images and positions.
 
-    After the ReLU all channels are positive, and what has one sign everywhere is what the last convolution learns
-    first: most of what `Fusion` adds is a bias. Here that is taken away before.
+    After a ReLU no channel is negative, and the last convolution first learns from what has the same sign everywhere:
+    most of what `Fusion` adds is a bias. Here the norm removes that before the last convolution.
     """
 
     def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN", relative: bool = False):
@@ -95,10 +95,10 @@ class BatchNormFusion(Fusion):
         self.features_norm = LayerNorm2d(channels)
 
     def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W), cells without padding (B, 1, H, W) -> (B, C, H, W)."""
+        """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W)."""
         mixed = self.from_tokens(tokens)
         if torch.is_grad_enabled():
-            # Of the block only the map that is normalised is kept for the gradient; the others are made again.
+            # Only the map that is normalised is kept for the backward pass; the others are recomputed.
             options = {"use_reentrant": False, "preserve_rng_state": False}
             hidden = checkpoint(self._hidden, features, mixed, regions, valid, **options)
         else:
@@ -109,7 +109,7 @@ class BatchNormFusion(Fusion):
         return self._add(features, correction, valid)
 
     def _normalized(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
-        """By a norm that counts all it is given: it gets the valid cells as one row, (1, D, cells, 1)."""
+        """Apply a norm that cannot mask cells: it gets only the valid ones, as one row (1, D, cells, 1)."""
         if valid is None:
             return self.norm(hidden)
         places, by_cell = valid.movedim(1, -1), hidden.movedim(1, -1)  # (B, H, W, 1), (B, H, W, D)
@@ -118,7 +118,7 @@ class BatchNormFusion(Fusion):
         return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
 
     def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor, valid: Tensor | None) -> Tensor:
-        """(B, C, H, W) features, (B, K, D) tokens through the first convolution -> (B, D, H, W), 0 on the padding."""
+        """(B, C, H, W) features, (B, K, D) tokens after the first convolution -> (B, D, H, W), 0 on the padding."""
         pixels = self.from_features(self.features_norm(features))
         with torch.autocast(pixels.device.type, enabled=False):
             hidden = F.relu(pixels + reproject(mixed.float(), regions.float()))
@@ -126,7 +126,7 @@ class BatchNormFusion(Fusion):
 
 
 def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool) -> Fusion:
-    """The fusion block of MODEL.SGR.NORM."""
+    """Build the fusion block for ``norm`` (MODEL.SGR.NORM)."""
     if norm == "LN":
         return Fusion(channels, token_dim, init, relative=relative)
     return BatchNormFusion(channels, token_dim, init, norm, relative)
@@ -136,7 +136,7 @@ def size_of(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """The root mean square of each image's features, without gradient.
 
     Args:
-        features: (B, C, H, W). valid: (B, 1, H, W), False on the cells that do not count; None: all count.
+        features: (B, C, H, W). valid: (B, 1, H, W) bool, the cells that count, None for all.
 
     Returns:
         (B, 1, 1, 1) float32.
@@ -149,7 +149,7 @@ def size_of(features: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
-    """Give every pixel the mean of the tokens whose regions hold it: Y(p) = sum_k P_kp T_k / (sum_k P_kp + eps).
+    """Give every pixel the mean of the tokens, weighted by their regions: Y(p) = sum_k P_kp T_k / (sum_k P_kp + eps).
 
     Args:
         tokens: (B, K, D). regions: (B, K, H, W). Both float32.
@@ -158,6 +158,6 @@ def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
         (B, D, H, W).
     """
     weights = regions.flatten(2)  # (B, K, H*W)
-    weights = weights / (weights.sum(1, keepdim=True) + EPS)  # K maps to divide, instead of D
+    weights = weights / (weights.sum(1, keepdim=True) + EPS)  # dividing K maps rather than D
     pixels = torch.bmm(weights.transpose(1, 2), tokens)  # (B, H*W, D), the memory order of channels-last features
     return pixels.transpose(1, 2).unflatten(2, regions.shape[-2:])

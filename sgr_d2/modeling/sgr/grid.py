@@ -1,4 +1,4 @@
-"""Which cells of a feature map belong to the image, and resizing that never mixes the others in."""
+"""Which cells of a feature map belong to the image, and resizing that keeps the padding out."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Te
 
     Args:
         image_sizes: (B, 2) heights and widths of the images in pixels, before padding.
-        stride: pixels a cell.
+        stride: pixels per cell.
         height, width: size of the map in cells.
 
     Returns:
@@ -28,13 +28,13 @@ def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Te
 def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge ``maps`` bilinearly as if every image ended at its last valid cell.
 
-    Renormalising by the resized mask repeats the border cells of the image outwards, just as the resize of the image
-    alone would.
+    Renormalising by the resized mask extends the image's border cells outwards, just as resizing the image without
+    padding would.
 
     Args:
         maps: (B, N, H, W).
         valid: (B, 1, H, W) bool.
-        size: height and width wanted, at least those of ``maps``.
+        size: target height and width, at least those of ``maps``.
 
     Returns:
         (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.
@@ -47,13 +47,12 @@ def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def shrink_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average ``maps``, zero on the cells that are not valid, over the valid cells of larger ones.
+    """Shrink ``maps``: every new cell is the mean of the valid cells that it covers.
 
     Args:
-        maps: (B, N, H, W), 0 where ``valid`` is False: it is kept for the gradient as it is, and a product with the
-            mask would be kept beside it.
+        maps: (B, N, H, W), must be 0 where ``valid`` is False: masking here would keep another copy for the gradient.
         valid: (B, 1, H, W) bool.
-        size: height and width wanted, at most those of ``maps``.
+        size: target height and width, at most those of ``maps``.
 
     Returns:
         (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.

@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1 x 1 convolution, of channels-last maps as a matrix product; weights and names are those of ``nn.Conv2d``.
+    """A 1 x 1 ``nn.Conv2d`` (same weights and names), computed as a matrix product for channels-last maps.
 
-    On the CPU torch's own convolution of few channels takes up to 1.4 times as long in the backward pass.
+    For few channels, the backward pass of torch's own convolution takes up to 1.4 times as long on the CPU.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -20,7 +20,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def pointwise(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The 1 x 1 convolution of ``maps`` (B, C_in, H, W) with ``weight`` (C_out, C_in, 1, 1) and ``bias`` (C_out,)."""
+    """Convolve ``maps`` (B, C_in, H, W) with ``weight`` (C_out, C_in, 1, 1) and ``bias`` (C_out,)."""
     if not maps.is_contiguous(memory_format=torch.channels_last):
         return F.conv2d(maps, weight, bias)  # the product would keep a copy of the maps for its gradient
     return F.linear(maps.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""A 2-D sine code that tells a region where it is, so that two instances of a class can fall into different regions."""
+"""A 2-D sine position code, which lets two instances of a class fall into different regions."""
 
 import math
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 10000.0) -> Tensor:
     """Add a sine position code to a feature map; the first half of the channels encodes y, the second x.
 
-    The code counts cells relative to each image's own extent (0 to 2 pi from edge to edge), so that it depends
-    neither on the batch's padding nor on the size of the image at test time.
+    Positions are relative to each image's own extent (0 to 2 pi from edge to edge), so the code depends neither on the
+    batch's padding nor on the size of the image at test time.
 
     Args:
         pixels: (B, D, H, W) features, D divisible by 4.

@@ -1,7 +1,6 @@
 """From pixels to the logits of the K regions.
 
-Shapes: B batch, K tokens, D token channels, H x W the token grid. What is not the default is there to measure what the
-default is worth.
+Shapes: B batch, K tokens, D token channels, H x W the token grid. Kinds other than the default serve as ablations.
 """
 
 import torch
@@ -13,25 +12,26 @@ from sgr_d2.checks import check_choice
 from .pointwise import PointwiseConv2d
 
 KINDS = ("sigmoid", "softmax", "fixed")
-# Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not full before anything is learnt.
+# Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not saturated before anything is learnt.
 REGION_BIAS = -2.0
 EPS = 1e-6
 
 
 def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: int = 1) -> nn.Module:
-    """What makes (B, K, H, W) float32 logits, the sigmoid of which gives the regions.
+    """Build the module that predicts the (B, K, H, W) float32 logits of the regions (before the sigmoid).
 
     Args:
-        kind: "sigmoid", K maps of their own; "softmax", maps that add up to 1 at every pixel; "fixed", `FixedRegions`.
+        kind: "sigmoid", K independent maps; "softmax", maps that sum to 1 at every pixel; "fixed", `FixedRegions`.
         token_dim: D. num_tokens: K.
-        layers: depthwise separable 3 x 3 convolutions with norm and ReLU before the prediction; none if fixed.
+        layers: number of depthwise separable 3 x 3 convolutions with norm and ReLU before the prediction; not used
+            by "fixed".
 
     Returns:
-        A module of pixels (B, D, H, W), valid (B, 1, H, W) and the images' extents (B, 2), rows and columns in cells.
-        Its output on the padding has no meaning.
+        A module called with pixels (B, D, H, W), valid (B, 1, H, W) and the images' extents (B, 2), rows and columns
+        in cells. Its output on the padding is meaningless.
 
     Raises:
-        ValueError: for another kind, or a negative number of layers.
+        ValueError: for an unknown kind, or a negative number of layers.
     """
     check_choice("MODEL.SGR.REGIONS", kind, KINDS)
     if layers < 0:
@@ -52,17 +52,17 @@ class RegionPredictor(PointwiseConv2d):
 
     def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:
         for layer in self.layers:
-            pixels = layer(pixels * valid)  # zeros around the image, as at the border of the map
+            pixels = layer(pixels * valid)  # zeros beyond the image, as beyond the border of the map
         logits = super().forward(pixels).float()
         return torch.logit(logits.softmax(dim=1), eps=EPS) if self.softmax else logits
 
 
 class FixedRegions(nn.Module):
-    """Discs with soft edges at random places of the image: a control that looks at nothing and never learns."""
+    """Soft-edged discs at random places of the image: a control that ignores the input and learns nothing."""
 
     def __init__(self, num_tokens: int):
         super().__init__()
-        self.register_buffer("centres", torch.rand(num_tokens, 2))  # y, x, in image heights and widths
+        self.register_buffer("centres", torch.rand(num_tokens, 2))  # y, x as fractions of the image's height and width
         self.register_buffer("radii", torch.empty(num_tokens).uniform_(0.15, 0.5))
 
     def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The SGR module: features -> concept regions -> tokens -> transformer encoder -> features.
 
 Shapes: B batch, K tokens, D token channels, C_l and H_l x W_l channels and size of level l, H x W the token grid
-(the finest level). Source: arXiv 2212.03338 for the data flow; the formulas are ours where it gives none.
+(the finest level). Source: arXiv 2212.03338 for the data flow; where it gives no formulas, they are ours.
 """
 
 import torch
@@ -27,8 +27,8 @@ EPS = 1e-6
 class SGR(nn.Module):
     """Semantically aware global reasoning over K latent tokens.
 
-    Input and output are feature maps of the same names and shapes; regions and tokens come along. The last layer of
-    every fusion block starts at zero, so that inserting SGR into a trained network changes none of its outputs.
+    Maps features to features of the same names and shapes, and also returns the regions and tokens. The last layer of
+    every fusion block is initialised to zero, so inserting SGR into a trained network changes none of its outputs.
     """
 
     @configurable
@@ -55,22 +55,22 @@ class SGR(nn.Module):
             input_shape: {name: ShapeSpec} of the levels to read, with channels and stride.
             num_tokens: K.
             token_dim: D, divisible by 4 and by ``num_heads``.
-            encoder_layers: layers of the transformer encoder; 0 for none.
+            encoder_layers: number of transformer encoder layers; 0 for no encoder.
             num_heads: attention heads of the encoder.
-            refined: the levels to change, None for all that are read. A level that nobody reads afterwards must not
-                be among them: its parameters would never get a gradient, which stops training in several processes.
+            refined: names of the levels to refine, None for all that are read. Leave out levels that nothing reads
+                afterwards: their parameters would never get a gradient, which breaks multi-process training.
             freeze: keep all parameters and running statistics of this module fixed.
-            position: add the sine code of the place in the image to what regions and tokens are made of.
-            regions, region_layers: kind and layers of `build_region_predictor`.
-            fusion_init: "zero", or "normal" for the usual random start of the last layer of every fusion block.
-            fusion_relative: measure what is added in units of the features' size, see `Fusion`.
-            norm: at the end of the encoder and in the fusion blocks: "SyncBN" over the batches of all processes, on any
-                device, or "BN", which take away what all tokens and all places have in common; or "LN".
-            loss_gradient: share of the gradient of ``region_logits`` that the output carries on into the features; the
-                region predictor gets all of it. What the regions do to ``features`` and ``tokens`` is not touched.
+            position: add a sine position code to the pixels from which regions and tokens are computed.
+            regions, region_layers: kind and number of layers of `build_region_predictor`.
+            fusion_init: initialisation of the last layer of every fusion block: "zero", or "normal" for random weights.
+            fusion_relative: scale what is added by the magnitude of the features, see `Fusion`.
+            norm: at the end of the encoder and in the fusion blocks: "BN", or "SyncBN" over the batches of all
+                processes (on any device), which remove what all tokens and all positions have in common; or "LN".
+            loss_gradient: fraction of the gradient of the output's ``region_logits`` that reaches the features; the
+                region predictor gets all of it. The gradients of ``features`` and ``tokens`` are not affected.
 
         Raises:
-            ValueError: if a number does not fit; the message names the config key.
+            ValueError: if a value is invalid; the message names the config key.
         """
         super().__init__()
         _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, loss_gradient)
@@ -107,7 +107,7 @@ class SGR(nn.Module):
         sgr = cfg.MODEL.SGR
         names = list(sgr.IN_FEATURES)
         check_features("MODEL.SGR.IN_FEATURES", names, input_shape, cfg.MODEL.BACKBONE.NAME)
-        # regions without losses have no gradient to share, and need not be predicted a second time for it
+        # without losses on the regions there is no gradient to scale, and no need to predict the regions twice
         has_losses = sgr.COMPONENT_WEIGHT or sgr.DIVERSITY_WEIGHT
         return {
             "input_shape": {name: input_shape[name] for name in names},
@@ -134,7 +134,7 @@ class SGR(nn.Module):
         """
         Args:
             features: {name: (B, C_l, H_l, W_l)}, at least the levels of ``in_features``; others pass through.
-            image_sizes: (B, 2) heights and widths in pixels before padding. What lies beyond them takes no part.
+            image_sizes: (B, 2) heights and widths in pixels before padding. The padding is ignored.
 
         Returns:
             SGROutput.
@@ -167,15 +167,15 @@ class SGR(nn.Module):
         return super().train(mode and not self.frozen)
 
     def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
-        """All levels in D channels, resized to the token grid and added: (B, D, H, W)."""
+        """Reduce all levels to D channels, resize them to the token grid and add them: (B, D, H, W)."""
         size = features[self.in_features[0]].shape[-2:]
         levels = (
             enlarge_valid(self._reduce_level(name, features[name]), valid[name], size) for name in self.in_features
         )
-        return sum(levels, start=next(levels))  # from the finest level, not from 0: one pass less
+        return sum(levels, start=next(levels))  # starting from the finest level rather than 0 saves a pass
 
     def _reduce_level(self, name: str, level: Tensor) -> Tensor:
-        """(B, C_l, H_l, W_l) -> (B, D, H_l, W_l); of this nothing is kept for the gradient, but made again."""
+        """(B, C_l, H_l, W_l) -> (B, D, H_l, W_l), recomputed in the backward pass to save memory."""
         if not torch.is_grad_enabled():
             return self.reduce[name](level)
         return checkpoint(self.reduce[name], level, use_reentrant=False, preserve_rng_state=False)
@@ -195,7 +195,7 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
 
 
 def share_gradient(pixels: Tensor, share: float) -> Tensor:
-    """The same values, not copied, that give ``share`` of their gradient back; from 0, none and no graph, to 1."""
+    """Return ``pixels``, uncopied, with their gradient scaled by ``share`` in [0, 1]; 0 detaches them."""
     if share == 0:
         return pixels.detach()
     shared = pixels.view_as(pixels)

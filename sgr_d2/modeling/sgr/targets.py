@@ -12,9 +12,9 @@ class GridTargets(NamedTuple):
     """The components of a batch on the token grid.
 
     Attributes:
-        masks: (B, L, H, W) float32, the share of each cell that component l + 1 covers.
-        labelled: (B, 1, H, W) float32, the share of each cell that is not ignored.
-        counts: components of each image among the L, as a list of B ints.
+        masks: (B, L, H, W) float32, the fraction of each cell that component l + 1 covers.
+        labelled: (B, 1, H, W) float32, the fraction of each cell that is not ignored.
+        counts: the number of components of each image, at most L: a list of B ints.
     """
 
     masks: Tensor
@@ -26,14 +26,14 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
     """Average component maps over the cells of the token grid.
 
     All (image, component, cell) triples are counted in one pass; no mask at image resolution is ever made. Ids run
-    from the largest component to the smallest, so that an image with more than ``max_components`` keeps its largest;
-    the pixels of the others, and of ids above the image's count, stay labelled.
+    from the largest component to the smallest, so an image with more than ``max_components`` keeps its largest; the
+    pixels of the others, and of ids above the image's count, still count as labelled.
 
     Args:
-        ids: (B, H*stride, W*stride) integer, 0 ignored, 1.. components, largest first, then what is in none.
+        ids: (B, H*stride, W*stride) integer: 0 ignored, 1.. components, largest first, then labelled pixels in none.
         counts: number of components of each image.
-        stride: pixels a cell along each axis.
-        max_components: at most so many components an image.
+        stride: pixels per cell along each axis.
+        max_components: maximum number of components per image.
 
     Returns:
         GridTargets with L = min(max(counts), max_components).
@@ -49,7 +49,7 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
     column = torch.arange(ids.shape[2], device=ids.device) // stride
     cell = row[:, None] * width + column[None]
     index = slot * (height * width) + cell
-    # sums of ones, exact in float32 and in any order; bincount would wait for the device
+    # sums of ones are exact in float32, in any order; bincount would wait for the device
     one = torch.ones((), device=ids.device).expand(index.numel())
     total = torch.zeros(batch * slots * height * width, device=ids.device).index_add_(0, index.flatten(), one)
     share = total.view(batch, slots, height, width) / stride**2

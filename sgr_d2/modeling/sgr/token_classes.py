@@ -1,4 +1,4 @@
-"""What class a token stands for: an auxiliary loss of ours, off by default."""
+"""An auxiliary loss of ours on the class that a token stands for; off by default."""
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,13 @@ class TokenClassLoss(nn.Module):
         Args:
             tokens: (B, K, D) float32, after the encoder.
             component_of: (B, K) int64, component of each token, -1 for none.
-            component_classes: (L,) int64 class of each component, an image.
+            component_classes: for each image, the (L,) int64 class of each component.
 
         Returns:
-            Scalar. With several ranks, the mean over ranks of this value is the mean over all tokens that have a
-            component; 0, with a gradient for every parameter, where none has.
+            Scalar. Averaged over all ranks, it is the mean over all tokens that have a component; if none has, it is 0
+            but still gives every parameter a gradient.
         """
-        none = torch.full((1,), -1, dtype=torch.int64, device=tokens.device)  # the class that index -1 finds
+        none = torch.full((1,), -1, dtype=torch.int64, device=tokens.device)  # the class that index -1 selects
         classes = torch.stack(
             [
                 torch.cat([copy_to(own, tokens.device), none])[row]

@@ -1,7 +1,7 @@
-"""Numbers and maps as text that a page can read from disk.
+"""Encodes numbers and maps as text that a page can read from disk.
 
-A page that was opened from disk may show picture files, but must not read their pixels. What it has to read
-therefore travels inside scripts, as data URLs of lossless pictures.
+A page opened from disk may show picture files, but not read their pixels. Maps that it has to read are therefore put
+into scripts, as data URLs of lossless pictures.
 
 Shape legend: n maps of h x w cells.
 """
@@ -22,7 +22,7 @@ class Sprite(NamedTuple):
 
     Attributes:
         url: data URL of the grey picture.
-        columns: maps a row.
+        columns: maps per row.
     """
 
     url: str
@@ -30,7 +30,7 @@ class Sprite(NamedTuple):
 
 
 def quantize(maps: np.ndarray, levels: int = 64) -> np.ndarray:
-    """Probabilities 0..1 to uint8 0..255, rounded to ``levels`` steps: fewer of them make smaller files."""
+    """Convert probabilities 0..1 to uint8 0..255, rounded to ``levels`` steps: fewer steps make smaller files."""
     steps = np.rint(np.clip(maps, 0, 1) * (levels - 1))
     return np.rint(steps * (255 / (levels - 1))).astype(np.uint8)
 
@@ -44,7 +44,7 @@ def coarsen(maps: np.ndarray, extent: tuple[float, float], max_cells: int) -> tu
         max_cells: at least 1.
 
     Returns:
-        (n, h', w') float32 and the extent in the new cells.
+        (n, h', w') float32, and the extent in new cells.
     """
     factor = math.ceil(max(maps.shape[1:]) / max_cells)
     maps = np.asarray(maps, np.float32)
@@ -70,8 +70,8 @@ def sprite(maps: np.ndarray) -> Sprite:
 
 
 def label_url(labels: np.ndarray, num_classes: int, ignore_label: int) -> str:
-    """(H, W) labels as a picture: class c as red = c % 256, green = c // 256; all other values as 65535."""
-    labels = labels.astype(np.int64)  # before anything else: 65535 does not fit into 8 bits
+    """Encode (H, W) labels as a picture: class c as red = c % 256, green = c // 256; all other values as 65535."""
+    labels = labels.astype(np.int64)  # first: 65535 does not fit into 8 bits
     known = (labels >= 0) & (labels < num_classes) & (labels != ignore_label)
     values = np.where(known, labels, 0xFFFF)
     return data_url(Image.fromarray(np.dstack([values % 256, values // 256, 0 * values]).astype(np.uint8)))
@@ -84,7 +84,7 @@ def data_url(picture: Image.Image) -> str:
 
 
 def matrix(values: np.ndarray) -> dict[str, Any]:
-    """Values >= 0 (any shape) as {"max", "bytes"}: value = (byte / 255)**2 * max, which keeps small ones apart."""
+    """Encode values >= 0 (any shape) as {"max", "bytes"}: value = (byte / 255)**2 * max, finer for small values."""
     values = np.nan_to_num(np.asarray(values, np.float64))
     highest = float(values.max(initial=0))
     codes = np.rint(255 * np.sqrt(np.clip(values, 0, None) / (highest or 1))).astype(np.uint8)
@@ -92,19 +92,19 @@ def matrix(values: np.ndarray) -> dict[str, Any]:
 
 
 def write_script(path: Path, key: str, content: Any) -> None:
-    """Write ``explorer.receive(key, content)``: a page opened from disk can load scripts, but not JSON."""
+    """Write a script ``explorer.receive(key, content)``: a page opened from disk can load scripts, but not JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_finite(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     path.write_text(f"explorer.receive({json.dumps(key)},{_inert(text)});\n", encoding="utf-8")
 
 
 def _inert(text: str) -> str:
-    """JSON that no parser takes for the end of a script or of a line."""
+    """Escape JSON so that no parser sees the end of a script or of a line in it."""
     return text.replace("</", "<\\/").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _finite(value: Any) -> Any:
-    """The same content in JSON's types: NaN as null, floats with five digits."""
+    """Convert to JSON's types: NaN to null, floats to five digits."""
     if isinstance(value, dict):
         return {str(key): _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What the explorer is told about images and runs. It computes no metric of its own.
+"""The explorer's input: images and runs. It does not compute metrics itself.
 
 Shape legend: H x W image, C classes, K tokens, N layers of the encoder.
 """
@@ -17,7 +17,7 @@ class Photograph(NamedTuple):
     Attributes:
         name: shown to the reader; need not be unique.
         pixels: (H, W, 3) uint8 RGB.
-        truth: (H, W) integer labels, or None where they are not known.
+        truth: (H, W) integer labels, or None if unknown.
     """
 
     name: str
@@ -26,16 +26,16 @@ class Photograph(NamedTuple):
 
 
 class ExploredImage(NamedTuple):
-    """What one run made of one image.
+    """The results of one run for one image.
 
     Attributes:
         prediction: (H, W) integer labels.
-        figures: metrics of this image alone, by name; a figure that is not defined is NaN or absent.
+        figures: metrics of this image, by name; undefined ones are NaN or absent.
         tokens: regions and tokens; None for a model without SGR.
         masses: (K, C) labelled mass of each token on each class; None without SGR.
-        active: (K,) bool, the tokens that count for the metrics; None without SGR.
-        attention: (N, K, K) how much token i (row) attends to token j (column), mean of the heads; rows add up to 1.
-            None without SGR or without an encoder.
+        active: (K,) bool, the tokens that count in the metrics; None without SGR.
+        attention: (N, K, K) attention of token i (row) to token j (column), averaged over heads; rows add up to 1. None
+            without SGR or without an encoder.
     """
 
     prediction: np.ndarray
@@ -47,13 +47,13 @@ class ExploredImage(NamedTuple):
 
 
 class ExploredRun(NamedTuple):
-    """A run as a whole.
+    """The overall results of a run.
 
     Attributes:
         name: shown to the reader.
         figures: metrics over all images, by name.
-        class_iou: IoU of each class in percent, by class name; empty where no truth is known.
-        note: where the model comes from, one line.
+        class_iou: IoU of each class in percent, by class name; empty if no truth is known.
+        note: one line on where the model comes from.
     """
 
     name: str

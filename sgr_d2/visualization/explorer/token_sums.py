@@ -1,4 +1,4 @@
-"""What each token means over all images: sums while images come in, means at the end.
+"""What each token means over all images: sums as images are added, means at the end.
 
 Shape legend: K tokens, C classes, D token channels, N layers of the encoder.
 """
@@ -14,7 +14,7 @@ NUM_NEAREST = 6
 
 
 class TokenSums:
-    """Means over the images in which a token is active; the attention is the mean over all images."""
+    """Means over the images in which a token is active; cover and attention are means over all images."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -29,7 +29,7 @@ class TokenSums:
         return self._active is None
 
     def add(self, image: ExploredImage, cover: np.ndarray) -> None:
-        """Add an image that has tokens, and the share of it that each region covers (K,)."""
+        """Add an image that has tokens, and the fraction of it that each region covers (K,)."""
         active = image.active.astype(np.float64)
         totals = image.masses.sum(axis=1, keepdims=True)
         distributions = np.divide(image.masses, totals, out=np.zeros_like(image.masses), where=totals > 0)
@@ -43,7 +43,7 @@ class TokenSums:
             self._attention = image.attention.astype(np.float64) + (0 if self._attention is None else self._attention)
 
     def content(self) -> dict[str, Any]:
-        """The means, as the page reads them."""
+        """The means, in the form that the page reads."""
         counts = np.maximum(self._active, 1)[:, None]
         histogram = self._histogram / counts
         vectors = self._vectors / counts
@@ -62,14 +62,14 @@ class TokenSums:
 
 
 def nearest(vectors: np.ndarray, known: np.ndarray) -> list[list[list[float]]]:
-    """The known tokens nearest to each token by the cosine of their mean vectors, the common mean taken out.
+    """The known tokens nearest to each token by the cosine of their mean vectors, with the common mean subtracted.
 
     Args:
         vectors: (K, D).
-        known: (K,) bool; the others have no neighbours and are none.
+        known: (K,) bool; the others neither have neighbours nor are neighbours.
 
     Returns:
-        A list a token of at most ``NUM_NEAREST`` pairs [token, cosine], nearest first.
+        For each token, a list of at most ``NUM_NEAREST`` pairs [token, cosine], nearest first.
     """
     centred = vectors - vectors[known].mean(axis=0) if known.any() else vectors
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Writes the explorer's folder while images come in; memory holds small maps of each image only.
+"""Writes the explorer's folder as images are added; only small maps of each image are kept in memory.
 
 Shape legend: H x W image, K tokens, C classes.
 """
@@ -22,14 +22,14 @@ from .encode import coarsen, label_url, matrix, quantize, sprite, write_script
 from .structures import ExploredImage, ExploredRun, Photograph
 from .token_sums import TokenSums
 
-# Longest sides: of photographs, of label maps and of thumbnails in pixels; of regions and of small regions in cells.
+# Longest sides of photographs and label maps, and of thumbnails, in pixels; of regions and small regions in cells.
 PHOTO_SIDE = 960
 THUMBNAIL_SIDE = 208
 REGION_CELLS = 80
 SMALL_REGION_CELLS = 30
-# Shades of small regions; they are only looked at.
+# Shades of small regions, which are only displayed.
 SMALL_REGION_LEVELS = 32
-# Regions that reach this probability nowhere in an image are not kept for it: they could not be seen.
+# Regions that nowhere in an image reach this probability are left out of it: they would not be visible.
 MIN_PROBABILITY = 0.02
 PAGES = (
     "index.html",
@@ -45,10 +45,10 @@ PAGES = (
 
 
 class ExplorerWriter:
-    """One folder for the same images under one or more runs.
+    """Writes one folder that shows the same images under one or more runs.
 
-    First ``add_photo`` for every image, then for each run ``start_run``, its ``add`` for every image in the same
-    order, and its ``finish``; at last ``finish``.
+    Call ``add_photo`` for every image; then for each run ``start_run``, its ``add`` for every image in the same order,
+    and its ``finish``; and finally ``finish``.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class ExplorerWriter:
         """
         Args:
             output_dir: created if missing; files of the same names are replaced.
-            title: head of the pages.
+            title: of the pages.
             class_names, class_colors: C names and RGB triples.
-            ignore_label: the label value that is no class.
-            has_truth: whether token classes are those of the truth; otherwise they are those of the prediction.
+            ignore_label: the label of pixels that belong to no class.
+            has_truth: whether the classes of tokens are those of the truth, rather than of the prediction.
         """
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
@@ -98,7 +98,7 @@ class ExplorerWriter:
         )
 
     def label_url(self, labels: np.ndarray, size: tuple[int, int]) -> str:
-        """Labels (H_img, W_img) at display size, as the page reads them."""
+        """Encode labels (H_img, W_img) at display size for the page."""
         return label_url(resize_nearest(labels, size), len(self.class_names), self.ignore_label)
 
     def start_run(self) -> "RunWriter":
@@ -111,10 +111,10 @@ class ExplorerWriter:
         """Write the index and the pages.
 
         Raises:
-            ValueError: a run has not been finished, or there is no image.
+            ValueError: if a run has not been finished, or there is no image.
         """
         if not self._photos or not all(self._runs):
-            raise ValueError("The explorer needs at least one image, and every run finished.")
+            raise ValueError("The explorer needs at least one image, and every run must be finished.")
         number = len(self.class_names)
         most_tokens = max(run["tokens"] for run in self._runs)
         index = {
@@ -123,7 +123,7 @@ class ExplorerWriter:
             "classes": self.class_names,
             "classColors": class_colors(number, self.class_colors),
             "clearColors": token_colors(number),
-            # those that classes do not have: a token and a class of one colour would seem to belong together
+            # other colours than those of classes: a token and a class of one colour would seem to belong together
             "tokenColors": token_colors(number + most_tokens)[number:],
             "images": self._photos,
             "runs": self._runs,
@@ -136,7 +136,7 @@ class ExplorerWriter:
 
 
 class RunWriter:
-    """Writes what one run made of the images."""
+    """Writes the results of one run for the images."""
 
     def __init__(self, explorer: ExplorerWriter, number: int, content: dict[str, Any]):
         self._explorer = explorer
@@ -145,10 +145,10 @@ class RunWriter:
         self._content = content
         self._figures: list[dict[str, float]] = []
         self._sums = TokenSums()
-        # an image: maps (n, h, w) uint8 of the tokens that can be seen, {token: index of its map}, extent
+        # for each image: maps (n, h, w) uint8 of the visible tokens, {token: index of its map}, extent
         self._small: list[tuple[np.ndarray, dict[int, int], tuple[float, float]]] = []
-        self._cover: list[np.ndarray] = []  # (K,) an image
-        self._classes: list[tuple[np.ndarray, np.ndarray]] = []  # (K,) class and share an image
+        self._cover: list[np.ndarray] = []  # (K,) for each image
+        self._classes: list[tuple[np.ndarray, np.ndarray]] = []  # (K,) class and its share for each image
 
     def add(self, image: ExploredImage) -> None:
         """Write the next image."""
@@ -161,7 +161,7 @@ class RunWriter:
         self._figures.append(dict(image.figures))
 
     def finish(self, run: ExploredRun) -> None:
-        """Write the tokens over all images, and hand the run's figures to the index."""
+        """Write the tokens over all images, and add the run's figures to the index."""
         self._content |= {
             "name": run.name,
             "note": run.note,
@@ -199,7 +199,7 @@ class RunWriter:
             "extent": extent,
             "columns": sheet.columns,
             "regions": sheet.url,
-            # token, share of the image, main class, its share
+            # token, fraction of the image, main class and its share, active
             "tokens": [[k, cover[k], means[k], purity[k], int(image.active[k])] for k in kept],
         }
         if image.attention is not None:
@@ -207,7 +207,7 @@ class RunWriter:
         return content
 
     def _write_token(self, token: int) -> None:
-        """The token in all images where it can be seen, largest first."""
+        """Write the token for all images where it is visible, largest first."""
         order = sorted(range(len(self._cover)), key=lambda i: -self._cover[i][token])
         seen = [i for i in order if token in self._small[i][1]]
         height = max((self._small[i][0].shape[1] for i in seen), default=1)
@@ -226,7 +226,7 @@ class RunWriter:
 
 
 def display_size(array: np.ndarray) -> tuple[int, int]:
-    """The size in which an image of this height and width is shown at most."""
+    """The size at which an image is shown: its own, or smaller so that no side exceeds ``PHOTO_SIDE``."""
     height, width = array.shape[:2]
     return (height, width) if max(height, width) <= PHOTO_SIDE else panel_size(height, width, PHOTO_SIDE, PHOTO_SIDE)
 

@@ -32,7 +32,7 @@ def test_labels_of_ade20k_whose_zero_was_not_removed(tmp_path):
     assert target.read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize(("value", "hint"), [(151, ""), (255, "it looks converted already")])
+@pytest.mark.parametrize(("value", "hint"), [(151, ""), (255, "it looks converted: ")])
 def test_values_that_ade20k_does_not_have(tmp_path, value, hint):
     folder = ade20k(tmp_path, train=1, val=1)
     path = folder / "annotations/training/ADE_train_00000001.png"
@@ -91,6 +91,6 @@ def test_what_is_missing_in_cityscapes(tmp_path):
         f"{folder}/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png: has no image."
     ]
     Image.fromarray(np.full((72, 96), 255, np.uint8)).save(label)
-    assert "it looks like train ids already" in failures(plan_cityscapes(tmp_path))[1]
+    assert "it looks like train ids: " in failures(plan_cityscapes(tmp_path))[1]
     with pytest.raises(FileNotFoundError, match=r"No folder .*/leftImg8bit/train"):
         plan_cityscapes(tmp_path / "elsewhere")

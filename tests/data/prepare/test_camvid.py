@@ -57,7 +57,7 @@ def test_files_without_a_partner(tmp_path):
     assert [path.name for path in (folder / "images/train").iterdir()] == ["0000.png"]
 
 
-@pytest.mark.parametrize(("value", "hint"), [(12, ""), (255, "it looks converted already")])
+@pytest.mark.parametrize(("value", "hint"), [(12, ""), (255, "it looks converted: ")])
 def test_values_that_camvid_does_not_have(tmp_path, value, hint):
     folder = camvid(tmp_path, train=2, val=1)
     path = folder / "trainannot/0001.png"
@@ -86,7 +86,7 @@ def test_what_is_in_the_way_is_kept(tmp_path):
     before = everything(folder / "labels")
     strange, shifted = failures(plan_camvid(tmp_path))
     assert strange == f"{folder}/images/train/0000.jpg: is not made from the published files; move it away."
-    assert f"{folder}/labels/train/0000.png: exists and differs from what its source gives in 100 %" in shifted
+    assert f"{folder}/labels/train/0000.png: exists and differs from the result of its source in 100 %" in shifted
     assert {path: state for path, state in everything(folder / "labels").items() if path in before} == before
 
 

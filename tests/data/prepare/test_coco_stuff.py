@@ -70,7 +70,7 @@ def test_no_mat_file(tmp_path, content):
     path = tmp_path / "a.mat"
     path.write_bytes(content)
     assert recognise_release(path) is None
-    with pytest.raises(ValueError, match=r"a\.mat: is no MATLAB file, or cut short; the others are of release 1\.1"):
+    with pytest.raises(ValueError, match=r"a\.mat: is not a MATLAB file, or truncated; the others are of release 1\.1"):
         read_mat(path, "1.1")
 
 
@@ -95,7 +95,7 @@ def test_files_cut_short_are_listed_and_the_others_go_on(tmp_path, release, shar
     broken.write_bytes(content[: int(share * len(content))])
     reports = prepare(plan_coco_stuff_10k(tmp_path))
     (failure,) = failures(reports)
-    assert failure.startswith(f"{broken}: is damaged or cut short (")
+    assert failure.startswith(f"{broken}: is damaged or truncated (")
     assert [report.num_ready for report in reports] == [2, 1]
     assert not (folder / f"annotations_detectron2/train/{KEY.format(78)}.png").exists()
 
@@ -156,7 +156,7 @@ def test_no_file_is_of_a_known_release(tmp_path):
     folder = coco_stuff_10k(tmp_path, train=1, test=1)
     for path in (folder / "annotations").iterdir():
         path.write_text("not a mat file")
-    with pytest.raises(ValueError, match=r"annotations: none of the 2 listed \.mat files is there and of release 1\.1"):
+    with pytest.raises(ValueError, match=r"annotations: none of the 2 listed \.mat files exists and is of release 1\."):
         plan_coco_stuff_10k(tmp_path)
 
 

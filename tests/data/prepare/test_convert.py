@@ -52,7 +52,7 @@ def test_a_target_cut_short_is_repaired(task):
     ("wrong", "message"),
     [
         (RAW, r"label\.png: exists and is one too high everywhere: 0 for 'not labelled' was never removed"),
-        (np.zeros((2, 3), np.uint8), r"differs from what its source gives in 66\.7 % of the pixels"),
+        (np.zeros((2, 3), np.uint8), r"differs from the result of its source in 66\.7 % of the pixels"),
         (np.zeros((3, 2), np.uint8), r"has 2x3 pixels instead of 3x2"),
     ],
 )
