@@ -61,6 +61,15 @@ def check_ranges(cfg: CfgNode) -> None:
             raise ValueError(f"{key} = {value}: give {least} or more{rest}.")
 
 
+def check_pixel_statistics(cfg: CfgNode) -> None:
+    """Raise ValueError unless MODEL.PIXEL_MEAN and PIXEL_STD hold one number per colour, the latter above zero."""
+    for key, values in (("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN), ("MODEL.PIXEL_STD", cfg.MODEL.PIXEL_STD)):
+        if len(values) != 3 or (key == "MODEL.PIXEL_STD" and min(values) <= 0):
+            wanted = "three numbers above zero" if key == "MODEL.PIXEL_STD" else "three numbers"
+            order = f"in the order of INPUT.FORMAT ({cfg.INPUT.FORMAT})"
+            raise ValueError(f"{key} = {list(values)}: give {wanted}, {order}.")
+
+
 def check_num_classes(cfg: CfgNode) -> None:
     """Raise ValueError unless MODEL.SEM_SEG_HEAD.NUM_CLASSES is a number of classes."""
     if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:

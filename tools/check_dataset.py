@@ -83,6 +83,9 @@ def resolve(targets: list[str]) -> tuple[CfgNode, list[str]]:
 def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetCheck:
     """Check one data set, print the report and write the files."""
     info = semantic_metadata(name)
+    records = get_dataset_records(name)
+    folder = args.output / name
+    folder.mkdir(parents=True, exist_ok=True)  # before the files are read, which can take long
     limits = cfg.INPUT.COMPONENTS
     rules = CheckRules(
         num_classes=len(info.classes),
@@ -93,10 +96,8 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
         test_edge=cfg.INPUT.MIN_SIZE_TEST,
         first_instance_id=MetadataCatalog.get(name).get("first_instance_id", 1),
     )
-    check = check_records(get_dataset_records(name), rules, title=name, num_workers=args.num_workers)
+    check = check_records(records, rules, title=name, num_workers=args.num_workers)
     print(format_check(check, name, info.classes))
-    folder = args.output / name
-    folder.mkdir(parents=True, exist_ok=True)
     report = json.dumps(check_to_json(check, name, info.classes), indent=1)
     (folder / "check.json").write_text(report + "\n", encoding="utf-8")
     plot_class_frequencies(

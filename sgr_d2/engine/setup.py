@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from yaml import YAMLError
 
-from sgr_d2.checks import check_ranges
+from sgr_d2.checks import check_pixel_statistics, check_ranges
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
@@ -172,6 +172,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     merge_options(cfg, opts or [])
     check_parts(cfg)
     check_ranges(cfg)
+    check_pixel_statistics(cfg)
     register_all()
     register_folders(cfg)
     use_metadata(cfg)

@@ -169,6 +169,18 @@ def test_numbers_out_of_their_range_are_found_at_once(config_file, key, value, w
         load(config_file, key, float(value) if value == "nan" else value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("MODEL.PIXEL_MEAN", "[0.0, 0.0]", "three numbers"),
+        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]", "three numbers above zero"),
+    ],
+)
+def test_pixel_statistics_that_do_not_fit_colours_are_found_at_once(config_file, key, value, wanted):
+    with pytest.raises(ValueError, match=rf"{key} = {re.escape(value)}: give {wanted}, in the order of INPUT.FORMAT"):
+        load(config_file, key, value)
+
+
 def test_unknown_or_no_data_sets(config_file):
     with pytest.raises(ValueError, match=r"scenes_trian.*scenes_train"):
         load(config_file, "DATASETS.TRAIN", "('scenes_trian',)")

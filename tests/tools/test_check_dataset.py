@@ -126,6 +126,14 @@ def test_what_cannot_be_checked(published, check, target, message):
     assert message in text and "error: " in text
 
 
+def test_an_output_that_cannot_be_written_is_found_before_the_files_are_read(published, check, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ade20k_sem_seg_val").write_text("in the way")
+    code, text, _ = check("ade20k_sem_seg_val")
+    assert code == 2 and "no errors" not in text
+    assert text.startswith("error: ") and str(tmp_path / "out" / "ade20k_sem_seg_val") in text
+
+
 @pytest.mark.data
 def test_real_camvid(check):
     if not (dataset_root() / "camvid").is_dir():
