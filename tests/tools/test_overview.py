@@ -8,7 +8,7 @@ import numpy as np
 import overview
 import pytest
 import yaml
-from experiments.overview import _limits, read_overview, to_markdown
+from experiments.overview import _limits, _lines, read_overview, to_markdown
 from experiments.records import read_json, write_json
 
 METRICS = ["sem_seg/mIoU", "sem_seg/pACC"]
@@ -47,6 +47,17 @@ def test_by_hand(write):
     assert cells[:4] == ["FPN, short", "0 to 2", "51.00", "54.00"]
     assert cells[4] == f"+3.00 [{low:+.2f}, {high:+.2f}]" and cells[5] == "+2.00, +3.00, +4.00"
     assert cells[6].startswith("+0.25 [")
+
+
+def test_a_group_is_a_heading_for_its_row_and_those_below(write):
+    runs = {"plan/fpn": {0: (50.0, 90.0), 1: (51.0, 90.0)}, "plan/sgr": {0: (51.0, 90.0), 1: (53.0, 90.0)}}
+    rows = [ROW, ROW | {"group": "A", "label": "a1"}, ROW | {"label": "a2"}, ROW | {"group": "B", "label": "b1"}]
+    read = read_overview(write(runs, rows))
+    assert [row.group for row in read.rows] == ["", "A", "A", "B"]
+    assert [text for text, _ in _lines(read.rows)] == ["FPN, short", "A", "a1", "a2", "B", "b1"]
+    assert [row is None for _, row in _lines(read.rows)] == [False, True, False, False, True, False]
+    text = to_markdown(read)
+    assert "| FPN, short " in text and "| A: a1 " in text and "| A: a2 " in text and "| B: b1 " in text
 
 
 def test_two_results_of_a_seed_are_refused(write, tmp_path):

@@ -3,7 +3,9 @@
     title: What SGR gains
     metrics: [sem_seg/mIoU, sem_seg/pACC]       of the results; the first one is drawn
     rows:                                       from top to bottom; folders are relative to this file
-      - {label: "Semantic FPN, 400 steps", baseline: receptive_field/stride_8, model: receptive_field/stride_8_sgr}
+      - {group: "Semantic FPN", label: "400 steps", baseline: main/fpn, model: main/fpn_sgr}
+
+``group`` is optional: a heading above the row, for it and the rows below it.
 
 A folder is that of a variant in the results of `tools/run_experiment.py`, with one file such as ``seed0.json`` per run.
 The seeds that both folders have are compared.
@@ -23,13 +25,14 @@ from .records import read_json
 from .statistics import Estimate, estimate
 from .summary import grid
 
-KEYS, ROW_KEYS = {"title", "metrics", "rows"}, {"label", "baseline", "model"}
+KEYS, ROW_KEYS, OPTIONAL = {"title", "metrics", "rows"}, {"label", "baseline", "model"}, {"group"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A comparison. ``baseline`` and ``model`` are {metric: {seed: value}}."""
+    """A comparison: ``baseline`` and ``model`` are {metric: {seed: value}}; ``group`` is its heading, or ""."""
 
+    group: str
     label: str
     baseline: dict[str, dict[int, float]]
     model: dict[str, dict[int, float]]
@@ -72,7 +75,10 @@ def read_overview(path: Path) -> Overview:
             raise ValueError(f"{path}: {key}: {value!r} must be a list that is not empty.")
     if not all(isinstance(metric, str) and "/" in metric for metric in metrics):
         raise ValueError(f"{path}: metrics: {metrics!r} must be names like sem_seg/mIoU.")
-    return Overview(str(data["title"]), metrics, [_row(path, entry, metrics) for entry in entries])
+    rows: list[Row] = []
+    for entry in entries:
+        rows.append(_row(path, entry, metrics, group=rows[-1].group if rows else ""))
+    return Overview(str(data["title"]), metrics, rows)
 
 
 def to_markdown(overview: Overview) -> str:
@@ -88,7 +94,7 @@ def to_markdown(overview: Overview) -> str:
         others = [_figure(row.estimate(metric)) for metric in overview.metrics[1:]]
         lines.append(
             [
-                row.label,
+                f"{row.group}: {row.label}" if row.group else row.label,
                 _span(seeds),
                 *(f"{mean:.2f}" for mean in means),
                 _figure(row.estimate(first)),
@@ -100,21 +106,46 @@ def to_markdown(overview: Overview) -> str:
 
 
 def draw_overview(overview: Overview, path: Path) -> None:
-    """Draw one line per row: one dot per seed, a bar at the mean, and its interval, truncated at the edge."""
+    """A forest plot: a dot per seed, the mean and its interval (cut at the edge), and both as figures at the right."""
     metric = overview.metrics[0]
-    figure = Figure(figsize=(9, 1.1 + 0.36 * len(overview.rows)), dpi=110, layout="constrained")
+    lines = _lines(overview.rows)
+    figure = Figure(figsize=(9, 1.0 + 0.3 * len(lines)), dpi=110, layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
-    for place, row in enumerate(overview.rows):
-        values = row.differences(metric)
-        draw_mean_and_interval(axes, place, values)
-        axes.plot(values, [place] * len(values), "o", color=COLORS[0], markersize=4.5, alpha=0.6)
+    for place, (_, row) in enumerate(lines):
+        if row is not None:
+            values = row.differences(metric)
+            draw_mean_and_interval(axes, place, values)
+            axes.plot(values, [place] * len(values), "o", color=COLORS[0], markersize=4.5, alpha=0.6)
     axes.set_xlim(_limits([row.differences(metric) for row in overview.rows]))
-    labels = [f"{row.label} ({len(row.seeds(metric))})" for row in overview.rows]
-    axes.set_yticks(range(len(labels)), labels, fontsize=9)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    figure.supxlabel(f"{metric}, minus the baseline's: a dot per seed; 95 % interval, cut at the edge", fontsize=9)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_yticks(range(len(lines)), [text for text, _ in lines], fontsize=9)
+    for tick, (_, row) in zip(axes.get_yticklabels(), lines, strict=True):
+        tick.set_fontweight("normal" if row else "bold")
+    figures = axes.secondary_yaxis("right")
+    figures.set_yticks(range(len(lines)), [_with_number(row, metric) if row else "" for _, row in lines], fontsize=8)
+    for both in (axes.yaxis, figures.yaxis):
+        both.set_tick_params(length=0)
+    figures.spines["right"].set_visible(False)
+    caption = f"{metric} minus the baseline's: a dot per seed, mean and 95 % interval (number of seeds)"
+    figure.supxlabel(caption, fontsize=9)
     save_figure(figure, axes, path)
+
+
+def _lines(rows: list[Row]) -> list[tuple[str, Row | None]]:
+    """The lines of the picture: rows with their labels, and a heading, without a row, where a group begins."""
+    lines: list[tuple[str, Row | None]] = []
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            lines.append((group, None))
+        lines.append((row.label, row))
+    return lines
+
+
+def _with_number(row: Row, metric: str) -> str:
+    return f"{_figure(row.estimate(metric))} ({len(row.seeds(metric))})"
 
 
 def _limits(differences: list[list[float]]) -> tuple[float, float]:
@@ -124,10 +155,10 @@ def _limits(differences: list[list[float]]) -> tuple[float, float]:
     return min(every) - margin, max(every) + margin
 
 
-def _row(path: Path, entry: Any, metrics: list[str]) -> Row:
-    _check_keys(f"{path}: rows", entry, ROW_KEYS)
+def _row(path: Path, entry: Any, metrics: list[str], group: str) -> Row:
+    _check_keys(f"{path}: rows", entry, ROW_KEYS, OPTIONAL)
     baseline, model = (_values(path.parent / str(entry[key]), metrics) for key in ("baseline", "model"))
-    row = Row(str(entry["label"]), baseline, model)
+    row = Row(str(entry.get("group", group)), str(entry["label"]), baseline, model)
     if not row.seeds(metrics[0]):
         raise ValueError(
             f"{path}: row {row.label!r}: {entry['baseline']} and {entry['model']} have no seed in common that has "
@@ -148,9 +179,10 @@ def _values(folder: Path, metrics: list[str]) -> dict[str, dict[int, float]]:
     return {metric: {seed: v for seed, v in values.items() if v is not None} for metric, values in found.items()}
 
 
-def _check_keys(where: str, entry: Any, keys: set[str]) -> None:
-    if not isinstance(entry, dict) or set(entry) != keys:
-        raise ValueError(f"{where}: {entry!r} must be a table with the keys {sorted(keys)}.")
+def _check_keys(where: str, entry: Any, keys: set[str], optional: set[str] = frozenset()) -> None:
+    if not isinstance(entry, dict) or set(entry) - optional != keys:
+        also = f", and {sorted(optional)} if you like" if optional else ""
+        raise ValueError(f"{where}: {entry!r} must be a table with the keys {sorted(keys)}{also}.")
 
 
 def _figure(figures: Estimate) -> str:
