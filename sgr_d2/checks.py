@@ -1,4 +1,4 @@
-"""Values of a config that must be among known ones, or in a range; the error tells which."""
+"""Checks of config values, whose errors name the key, the value and what is allowed."""
 
 import difflib
 import math
@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 
-# Of numbers that else would be looked at late or never: the least, and what they stay below.
+# Numbers that would otherwise be checked late or never: the smallest allowed value, and the bound they must stay below.
 _RANGES = {
     "SOLVER.MAX_ITER": (1, math.inf),
     "SOLVER.IMS_PER_BATCH": (1, math.inf),
@@ -29,12 +29,12 @@ _RANGES = {
     "TEST.NUM_PICTURES": (0, math.inf),
     "TEST.TOKEN_SEMANTICS.MIN_MASS": (0, 1),
 }
-# MODEL.BACKBONE.FREEZE_AT: Detectron2's default, which is for its ResNets, and nothing frozen.
+# Values of MODEL.BACKBONE.FREEZE_AT that do not ask to freeze: none, and Detectron2's default, meant for its ResNets.
 _NOT_ASKED_TO_FREEZE = (0, 2)
 
 
 def check_features(key: str, names: Iterable[str], available: Iterable[str], owner: str) -> None:
-    """Raise ValueError unless ``names``, the value of config key ``key``, are some features of ``owner``."""
+    """Raise ValueError unless ``names``, the value of ``key``, are features of ``owner``, at least one."""
     names, available = list(names), list(available)
     unknown = [name for name in names if name not in available]
     if unknown or not names:
@@ -45,13 +45,13 @@ def check_features(key: str, names: Iterable[str], available: Iterable[str], own
 
 
 def check_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise ValueError unless ``value``, that of config key ``key``, is one of ``choices``."""
+    """Raise ValueError unless ``value``, the value of ``key``, is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{key} = {value!r}: choose from {list(choices)}.")
 
 
 def check_ranges(cfg: CfgNode) -> None:
-    """Raise ValueError unless the numbers of a config that have a range, shares and counts, lie in it."""
+    """Raise ValueError unless the counts, rates and fractions of a config lie in their ranges."""
     for key, (least, below) in _RANGES.items():
         value = cfg
         for name in key.split("."):
@@ -71,29 +71,29 @@ def check_pixel_statistics(cfg: CfgNode) -> None:
 
 
 def check_num_classes(cfg: CfgNode) -> None:
-    """Raise ValueError unless MODEL.SEM_SEG_HEAD.NUM_CLASSES is a number of classes."""
+    """Raise ValueError unless MODEL.SEM_SEG_HEAD.NUM_CLASSES is at least 1."""
     if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
         raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES = {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: give the number of classes, which "
-            "only load_config takes from the data sets."
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES = {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: give the number of classes; only "
+            "load_config takes it from the data sets."
         )
 
 
 def check_registered(key: str, name: str, registry: Registry) -> None:
-    """Raise ValueError unless ``name``, the value of config key ``key``, is in a registry of Detectron2."""
+    """Raise ValueError unless ``name``, the value of ``key``, is in a registry of Detectron2."""
     if name in registry:
         return
     choices = sorted(registered for registered, _ in registry)
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-        f"{key} = {name!r} is not registered.{hint} Choose from {choices}, or name in IMPORTS the module that "
-        "registers it."
+        f"{key} = {name!r} is not registered.{hint} Choose from {choices}, or add the module that registers it to "
+        "IMPORTS."
     )
 
 
 def check_freeze_at(cfg: CfgNode) -> None:
-    """Raise ValueError if MODEL.BACKBONE.FREEZE_AT asks a backbone that cannot to freeze stages."""
+    """Raise ValueError if MODEL.BACKBONE.FREEZE_AT asks for frozen stages; for backbones that cannot freeze any."""
     if cfg.MODEL.BACKBONE.FREEZE_AT not in _NOT_ASKED_TO_FREEZE:
         raise ValueError(
             f"MODEL.BACKBONE.FREEZE_AT = {cfg.MODEL.BACKBONE.FREEZE_AT}: {cfg.MODEL.BACKBONE.NAME} cannot freeze "

@@ -1,4 +1,4 @@
-"""The configs that come with the package, by name: in a clone those of `configs/`, in a wheel copies of them."""
+"""Finds the configs of the package by name: those of `configs/` in a clone, and copies of them in a wheel."""
 
 import difflib
 from pathlib import Path
@@ -7,10 +7,10 @@ _PACKAGE = Path(__file__).parent
 
 
 def config_file(name: str) -> str:
-    """The path of a config, for instance of "camvid/fpn_sgr_effnet_lite0".
+    """Return the path of a config such as "camvid/fpn_sgr_effnet_lite0".
 
     Raises:
-        ValueError: there is none of this name; the message tells similar ones.
+        ValueError: if there is none of this name; the message lists similar ones.
     """
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")  # of a wheel, of a clone
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])

@@ -1,4 +1,4 @@
-"""Text files of users, and files that are either whole or absent."""
+"""Reading text files of users, and writing files that are either complete or absent."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def read_text(path: Path, key: str) -> str:
-    """The text of a UTF-8 file, without the mark that Windows' editors put before it.
+    """Return the text of a UTF-8 file, without the byte order mark that Windows editors add.
 
     Raises:
-        ValueError: it has another encoding; the message begins with ``key``, which names the file.
+        ValueError: if it has another encoding; the message begins with ``key``, the config key that names the file.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -20,9 +20,9 @@ def read_text(path: Path, key: str) -> str:
 
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which becomes ``path`` at the end, or is removed after an error; folders are made."""
+    """Yield a temporary path that is renamed to ``path`` at the end, or removed after an error; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, so that no data set lists it; of this process alone, since another run may write the same file.
+    # Hidden, so that no data set lists it; unique to this process, since another run may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

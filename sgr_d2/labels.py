@@ -1,17 +1,17 @@
-"""From class scores to labels, and labels of another size."""
+"""Labels from class scores, and resized labels."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Scores that are looked at at a time on a CPU: a part that stays in its cache.
+# Scores processed at a time on a CPU, few enough to stay in its cache.
 _PART = 2**18
 
 
 def labels_of(scores: Tensor) -> np.ndarray:
-    """The class with the largest score of each pixel, the first of equal ones: (C, H, W) -> (H, W) int64.
+    """Return the class with the largest score of each pixel, the first if equal: (C, H, W) -> (H, W) int64.
 
-    NaN counts as the largest. On a CPU by numpy, a few rows at a time, which takes a third to half of torch's time.
+    NaN counts as the largest. On a CPU this uses numpy, a few rows at a time, in a third to half of torch's time.
     """
     if scores.device.type != "cpu":
         return scores.argmax(dim=0).cpu().numpy()
@@ -26,7 +26,7 @@ def labels_of(scores: Tensor) -> np.ndarray:
 
 
 def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a label map by nearest neighbour at pixel centres: (H, W) -> size. The same size returns it unchanged."""
+    """Resize a label map by nearest neighbour at pixel centres: (H, W) -> size. Unchanged if it has that size."""
     if labels.shape == tuple(size):
         return labels
     rows, columns = (

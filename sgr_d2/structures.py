@@ -1,8 +1,8 @@
-"""The named structures that travel between the parts of the package.
+"""The named structures that are passed between the parts of the package.
 
-Shape legend (everywhere in the package): B batch, K tokens, L components of an image, D token channels,
-C classes, H x W token grid. A *component* is a connected piece of ground truth, a *region* one soft map P_k on
-the token grid, a *token* its vector T_k, a *union* the joined regions of one component.
+Shapes, throughout the package: B batch, K tokens, L components of an image, D token channels, C classes, H x W token
+grid. A *component* is a connected piece of the ground truth, a *region* a soft map P_k on the token grid, a *token* its
+vector T_k, and a *union* the joined regions of one component.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-# The name by which a head that reads tokens (its attribute ``reads_tokens`` is True) finds them among the features.
+# The name of the tokens among the features of a head that reads them (its attribute ``reads_tokens`` is True).
 TOKENS = "sgr_tokens"
 
 
@@ -18,7 +18,7 @@ class ComponentMap(NamedTuple):
     """The connected components of one label map.
 
     Attributes:
-        ids: (H_img, W_img) int32; 0 is ignored, 1..L the components, largest first; L + 1 is labelled and in none.
+        ids: (H_img, W_img) int32: 0 is ignored, 1..L are the components, largest first; L + 1 is labelled but in none.
         classes: (L,) int64, the class of component ``i + 1``.
         num_small: components dropped because their area is below the minimum.
         num_cut: components dropped because the image has more than the maximum.
@@ -37,8 +37,8 @@ class SGROutput(NamedTuple):
         features: the refined levels, with the names and shapes of the input: {name: (B, C_l, H_l, W_l)}.
         region_logits: (B, K, H, W) float32; sigmoid gives the regions.
         tokens: (B, K, D) float32, after the encoder.
-        valid: (B, 1, H, W) bool, False on cells that lie wholly in the batch's padding.
-        stride: image pixels a cell of the token grid, along each axis.
+        valid: (B, 1, H, W) bool, False on cells that lie entirely in the padding of the batch.
+        stride: image pixels per cell of the token grid, along each axis.
     """
 
     features: dict[str, Tensor]
@@ -52,7 +52,7 @@ class ImageTokens(NamedTuple):
     """Regions and tokens of one image, as the model returns them in inference under the key ``"sgr"``.
 
     Attributes:
-        regions: (K, H, W) float32 probabilities on the token grid, cut to the cells that touch the image.
+        regions: (K, H, W) float32 probabilities on the token grid, cropped to the cells that overlap the image.
         tokens: (K, D) float32.
         extent: (rows, columns) size of the image in cells, as floats: at most (H, W), smaller where the image
             ends inside a cell. The pixel centre y of an image of height h lies in row ``(y + 0.5) / h * rows``.

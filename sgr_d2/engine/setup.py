@@ -15,13 +15,14 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from yaml import YAMLError
 
-from sgr_d2.checks import check_pixel_statistics, check_ranges
+from sgr_d2.checks import check_choice, check_pixel_statistics, check_ranges
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
 from .checkpoint_file import require_weights
 from .earlier_run import check_resume, claim, keeping_config, put_back, set_aside
+from .loop import DTYPES
 from .own_modules import config_with, imports_of
 from .scaling import scale_solver
 from .seed import with_seed, with_seed_of_run
@@ -173,6 +174,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     check_parts(cfg)
     check_ranges(cfg)
     check_pixel_statistics(cfg)
+    check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, sorted(DTYPES))
     register_all()
     register_folders(cfg)
     use_metadata(cfg)

@@ -181,6 +181,11 @@ def test_pixel_statistics_that_do_not_fit_colours_are_found_at_once(config_file,
         load(config_file, key, value)
 
 
+def test_an_unknown_precision_is_found_at_once(config_file):
+    with pytest.raises(ValueError, match=r"SOLVER\.AMP\.DTYPE = 'half': choose from \['bfloat16', 'float16'\]\."):
+        load(config_file, "SOLVER.AMP.DTYPE", "half")
+
+
 def test_unknown_or_no_data_sets(config_file):
     with pytest.raises(ValueError, match=r"scenes_trian.*scenes_train"):
         load(config_file, "DATASETS.TRAIN", "('scenes_trian',)")
@@ -297,5 +302,7 @@ def test_modules_and_keys_of_ones_own(config_file, tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_parts_that_are_not_registered(tmp_path):
     path = write_checkpoint(tmp_path / "a.pth", change=lambda config: config["MODEL"]["BACKBONE"].update(NAME="mine"))
-    with pytest.raises(ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or name in IMPORTS the module"):
+    with pytest.raises(
+        ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or add the module.* to IMPORTS"
+    ):
         SGRPredictor.from_checkpoint(path)
