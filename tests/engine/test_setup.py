@@ -302,7 +302,5 @@ def test_modules_and_keys_of_ones_own(config_file, tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_parts_that_are_not_registered(tmp_path):
     path = write_checkpoint(tmp_path / "a.pth", change=lambda config: config["MODEL"]["BACKBONE"].update(NAME="mine"))
-    with pytest.raises(
-        ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or add the module.* to IMPORTS"
-    ):
+    with pytest.raises(ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or add the module.* to IMPORTS"):
         SGRPredictor.from_checkpoint(path)
