@@ -100,6 +100,16 @@ def test_crop_gives_the_boxes_of_what_is_left(record):
     assert output["instances"].gt_classes.tolist() == output["component_classes"].tolist() == [0]
 
 
+def test_the_box_of_a_part_is_smaller_than_the_part_of_the_box(record):
+    """An angle of which the crop keeps the horizontal bar."""
+    corners = [2, 4, 30, 4, 30, 8, 6, 8, 6, 24, 2, 24]
+    record["annotations"] = [annotation(2.0, 4.0, 30.0, 24.0) | {"segmentation": [[float(x) for x in corners]]}]
+    options = {"augmentations": [T.CropTransform(10, 0, 25, 30)], "mask_format": "bitmask"}
+    assert make(**options)(record)["instances"].gt_boxes.tensor.tolist() == [[0, 4, 20, 8]]
+    # without masks nothing else is known
+    assert make(masks=False, **options)(record)["instances"].gt_boxes.tensor.tolist() == [[0, 4, 20, 24]]
+
+
 @pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
 def test_annotations_that_are_of_no_use_are_left_out(record, mask_format):
     good = record["annotations"][1]

@@ -44,11 +44,12 @@ def test_register(tmp_path, catalogs, monkeypatch):
     touch(tmp_path, "i/x.png", "l/x.png")
     monkeypatch.setenv("MY_DATA", str(tmp_path))
     register_folders(
-        make_cfg(mine=entry(tmp_path, IMAGE_DIR="$MY_DATA/i", IGNORE_LABEL=7, COLORS=[[1, 2, 3], [4, 5, 6]]))
+        make_cfg(mine=entry(tmp_path, IMAGE_DIR="$MY_DATA/i", IGNORE_LABEL=2, COLORS=[[1, 2, 3], [4, 5, 6]]))
     )
     (record,) = get_dataset_records("mine")
     assert record["file_name"] == str(tmp_path / "i/x.png")
-    assert metadata_of(["mine"]) == (["a", "b"], [(1, 2, 3), (4, 5, 6)], 7)
+    # the first number after the classes may be the ignore label, as in CamVid
+    assert metadata_of(["mine"]) == (["a", "b"], [(1, 2, 3), (4, 5, 6)], 2)
     metadata = MetadataCatalog.get("mine")
     assert metadata.evaluator_type == "sem_seg"
     assert (metadata.image_root, metadata.sem_seg_root) == (str(tmp_path / "i"), str(tmp_path / "l"))

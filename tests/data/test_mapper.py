@@ -162,6 +162,16 @@ def test_all_ignored_and_one_colour(write_pair, labels):
     assert output["components"].tolist() == np.where(labels == 255, 0, 1).tolist()
 
 
+@pytest.mark.parametrize(("kept", "dtype"), [(2**15 - 2, torch.int16), (2**15 - 1, torch.int32)])
+def test_the_number_of_what_is_left_out_fits_as_well(write_pair, kept, dtype):
+    """It is one more than the last of the components that are kept, here of 183 x 183."""
+    labels = np.full((366, 366), 255, np.uint8)
+    labels[::2, ::2] = 1
+    output = make_mapper(min_area=0, max_components=kept, left_out="outside")(write_pair("a", labels))
+    assert output["components"].dtype == dtype
+    assert (output["components"].min(), output["components"].max()) == (0, kept + 1)
+
+
 @pytest.mark.parametrize("channels", [None, 4])
 def test_gray_and_rgba_images(write_pair, scene, channels):
     shape = scene.shape if channels is None else (*scene.shape, channels)

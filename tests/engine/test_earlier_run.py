@@ -2,7 +2,7 @@ import multiprocessing
 
 import pytest
 
-from sgr_d2.engine.earlier_run import check_resume, claim, keeping_config, release
+from sgr_d2.engine.earlier_run import check_resume, claim, holds_run, keeping_config, put_back, release, set_aside
 
 
 def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
@@ -14,6 +14,17 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
         check_resume(tmp_path)
     (tmp_path / "last_checkpoint").touch()
     check_resume(tmp_path)
+
+
+def test_a_run_without_a_line_of_figures_is_none_and_another_one_goes_aside_and_comes_back(tmp_path):
+    for name in ("metrics.json", "config.yaml"):
+        (tmp_path / name).touch()
+    assert not holds_run(tmp_path) and set_aside(tmp_path) is None
+    (tmp_path / "metrics.json").write_text("{}\n")
+    assert holds_run(tmp_path) and set_aside(tmp_path) == tmp_path / "earlier_1"
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier_1"]
+    put_back(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "metrics.json"]
 
 
 def test_resume_without_a_run_is_said(tmp_path, caplog):

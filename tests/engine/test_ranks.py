@@ -1,5 +1,6 @@
 """Two processes that differ: in a loss, in random numbers, in what they see of a disk; and what is left of them."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_on_both(tmp_path):
     assert torch.allclose(a[0] - a[1], torch.tensor(0.1)) and torch.allclose(a[2] - a[3], torch.tensor(0.3))
 
 
-RANDOM = """
+TWO_RANKS = """
 import sys
 import warnings
 from types import SimpleNamespace
@@ -56,8 +57,12 @@ from sgr_d2.engine import run_process
 from sgr_d2.engine.build import to_channels_last
 from sgr_d2.engine.hooks import SeedEachStep
 from sgr_d2.engine.trainer import distribute
+from sgr_d2.modeling.mask2former.criterion import SetCriterion
+from sgr_d2.modeling.mask2former.structures import QueryPrediction
+from sgr_d2.modeling.mask2former.targets import LabelMapTargets
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 from sgr_d2.modeling.sgr.regions import FixedRegions
+from sgr_d2.modeling.sgr.token_classes import TokenClassLoss
 from torch import nn
 
 class Toy(nn.Module):
@@ -67,6 +72,19 @@ class Toy(nn.Module):
 
     def forward(self, maps):
         return self.convolution(maps.contiguous(memory_format=torch.channels_last)).sum()
+
+def mask_loss(count):  # of an image with so many classes, and masks that are nowhere and everywhere
+    labels = torch.full((1, 4, 4), 255)
+    labels[0, :count] = torch.arange(count)[:, None]
+    targets = LabelMapTargets(labels, num_classes=4, ignore_as_background=True)
+    prediction = QueryPrediction(torch.zeros(1, 1, 6, 5), torch.zeros(1, 1, 6, 2), torch.zeros(1, 2, 4, 4))
+    return SetCriterion(num_classes=4, mask_weight=1.0, num_points=4)(prediction, targets)["loss_mask"]
+
+def class_loss(count):  # of so many tokens with a component, by a predictor that knows nothing
+    loss, component_of = TokenClassLoss(3, 4), torch.arange(6)[None]
+    component_of = component_of.masked_fill(component_of >= count, -1)
+    nn.init.zeros_(loss.predictor.weight), nn.init.zeros_(loss.predictor.bias)
+    return loss(torch.rand(1, 6, 3), component_of, [torch.arange(count) % 4]).detach()
 
 def main(folder):
     warnings.filterwarnings("error", ".*(broadcast_buffers|Grad strides)")
@@ -79,17 +97,24 @@ def main(folder):
         hook.trainer = SimpleNamespace(iter=step)
         hook.before_step()
         draws.append(torch.rand(2))
-    torch.save({"centres": model.module.regions.centres, "draws": torch.stack(draws)}, f"{folder}/{rank}.pth")
+    counts = ((0, 0), (0, 1), (1, 3))  # of the ranks
+    losses = {of.__name__: torch.stack([of(pair[rank]) for pair in counts]) for of in (mask_loss, class_loss)}
+    found = {"centres": model.module.regions.centres, "draws": torch.stack(draws), **losses}
+    torch.save(found, f"{folder}/{rank}.pth")
 
 if __name__ == "__main__":
     launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
 """
 
 
-def test_random_buffers_are_those_of_the_first_rank_and_draws_those_of_step_and_rank(tmp_path):
-    a, b = run_two(RANDOM, tmp_path)
+def test_buffers_are_those_of_the_first_rank_draws_those_of_step_and_rank_and_losses_means_of_both(tmp_path):
+    a, b = run_two(TWO_RANKS, tmp_path)
     assert torch.equal(a["centres"], b["centres"])
     assert len(torch.cat([a["draws"], b["draws"]]).unique(dim=0)) == 8
+    # each has ln 2 a mask and ln 4 a token, over the mean number of both ranks; but masks over at least one
+    for name, each, single in (("mask_loss", math.log(2), 1.0), ("class_loss", math.log(4), 2.0)):
+        torch.testing.assert_close(a[name], each * torch.tensor([0.0, 0.0, 1 / 2]))
+        torch.testing.assert_close(b[name], each * torch.tensor([0.0, single, 3 / 2]))
 
 
 NO_THREADS_LEFT = """

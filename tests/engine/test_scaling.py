@@ -89,6 +89,9 @@ def test_a_batch_too_small_for_the_processes_grows_to_an_image_each(caplog):
     assert numbers(cfg)[:2] == pytest.approx((2, 0.1))
     assert "SOLVER.IMS_PER_BATCH = 1 is the batch of all 2 processes" in caplog.text
     assert "BASE_LR 0.1, MAX_ITER 8000" in caplog.text
+    caplog.clear()
+    assert numbers(scale_solver(recipe(IMS_PER_BATCH=2), 2, reference_batch=16, given={GIVEN})) == numbers(cfg)
+    assert "becomes" not in caplog.text  # an image each is enough
 
 
 def test_a_reference_on_the_command_line_is_that_of_the_other_keys():

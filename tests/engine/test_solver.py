@@ -74,6 +74,7 @@ def test_biases_have_a_rate_of_their_own(cfg):
     model = Model()
     rates = {p: group["lr"] for group in parameter_groups(cfg, model) for p in group["params"]}
     assert rates[model.head[0].bias] == 0.2 and rates[model.backbone[0].bias] == 0.1
+    assert rates[model.head[1].bias] == 0.2  # of a norm, as in Detectron2
     assert rates[model.head[0].weight] == 0.1
 
 

@@ -99,6 +99,18 @@ def test_figures_by_hand(make_dataset, read_png, scores_of):
     assert all(type(value) is float for value in figures.values())
 
 
+def test_reset_forgets(make_dataset, read_png, scores_of):
+    data = make_dataset([np.array([[0, 0, 0, 0, 0, 0, 1, 1]], np.uint8)])
+    evaluator = ErrorKindsEvaluator(data.name, read_label=read_png, segments_of=segments_of)
+    found = []
+    for predicted in ([2, 0, 0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 1, 1]):
+        evaluator.reset()
+        evaluator.process(data.inputs, [{"sem_seg": scores_of([predicted])}])
+        figures = evaluator.evaluate()["error_kinds"]
+        found.append(sum(figures[f"pixels-{kind}"] for kind in KINDS))
+    assert found == pytest.approx([100 * 3 / 8, 0])
+
+
 def test_iou_and_what_is_lost_add_up_to_all(make_dataset, make_labels, read_png, scores_of):
     data = make_dataset(make_labels((15, 17), (9, 30), (21, 4)))
     rng = np.random.default_rng(1)

@@ -105,7 +105,8 @@ def test_results_come_in_the_order_of_the_images_whatever_their_sizes():
     images = [{"image": toy_input(*size, seed=i)["image"]} for i, size in enumerate([(45, 37), (64, 32), (45, 37)])]
     with torch.no_grad():
         together, alone = model(images), [model([image])[0] for image in images]
-    for a, b in zip(together, alone, strict=True):
+    for image, a, b in zip(images, together, alone, strict=True):
+        assert a["sem_seg"].shape == (5, *image["image"].shape[1:])
         torch.testing.assert_close(a["sem_seg"], b["sem_seg"])
         torch.testing.assert_close(a["sgr"].tokens, b["sgr"].tokens)
 

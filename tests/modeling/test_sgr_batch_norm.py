@@ -229,6 +229,14 @@ import sys, torch
 from detectron2.engine import launch
 from sgr_d2.engine import run_process
 from sgr_d2.modeling.sgr.batch_norm import BatchNorm
+from sgr_d2.modeling.sgr.encoder import TokenBatchNorm
+
+def takes_one_token(norm):
+    try:
+        token = torch.full((1, 1, 4), float(torch.distributed.get_rank()))
+        return TokenBatchNorm(norm, 4)(token).any().item()
+    except ValueError:
+        return None
 
 def main(folder):
     rank = torch.distributed.get_rank()
@@ -237,7 +245,8 @@ def main(folder):
     own = maps[parts].requires_grad_()
     result = norm(own)
     (result * weights[parts]).sum().backward()
-    torch.save([result.detach(), own.grad, norm.weight.grad, norm.state_dict()], f"{folder}/{rank}.pth")
+    single = [takes_one_token("BN"), takes_one_token("SyncBN")]
+    torch.save([result.detach(), own.grad, norm.weight.grad, norm.state_dict(), single], f"{folder}/{rank}.pth")
 
 if __name__ == "__main__":
     launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
@@ -245,7 +254,7 @@ if __name__ == "__main__":
 
 
 def test_statistics_over_two_processes_are_those_of_one(tmp_path):
-    """Results and gradients, with batches of different sizes."""
+    """Results and gradients, with batches of different sizes; a token of each process has one to differ from."""
     torch.manual_seed(0)
     norm, maps, weights = BatchNorm(5, sync=True), 7 + torch.randn(4, 5, 6, 3), torch.randn(4, 5, 6, 3)
     torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
@@ -260,3 +269,4 @@ def test_statistics_over_two_processes_are_those_of_one(tmp_path):
     torch.testing.assert_close(first[2] + second[2], norm.weight.grad, **close)
     for state in (first[3], second[3]):
         torch.testing.assert_close(state, norm.state_dict(), **close)
+    assert first[4] == second[4] == [None, True]

@@ -67,6 +67,27 @@ def test_diversity_against_pairs():
     assert diversity_loss(rows[:, :1].expand(-1, 3, -1)).item() == pytest.approx(1, rel=1e-4)
 
 
+def test_diversity_is_learnt_as_a_cosine_is():
+    """Its gradient is that of the cosines, which making all regions fainter does not lower."""
+    rows = torch.rand(2, 3, 10, requires_grad=True)
+    cosines = torch.cosine_similarity(rows[:, :, None], rows[:, None], dim=-1)  # (2, 3, 3)
+    expected = cosines[:, ~torch.eye(3, dtype=torch.bool)].mean()
+    (gradient,), (wanted,) = (torch.autograd.grad(loss, rows) for loss in (diversity_loss(rows), expected))
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close((gradient * rows).sum(-1), torch.zeros(2, 3), rtol=0, atol=1e-6)
+
+
+def test_a_cell_counts_by_its_labelled_share():
+    ids = torch.tensor([[[1, 0, 1, 1], [0, 0, 1, 1]]])  # a quarter of the first cell, all of the second
+    regions = torch.tensor([[0.8, 0.1], [0.4, 0.6]]).view(1, 2, 1, 2)
+    losses = SGRCriterion(component_weight=0.0, diversity_weight=1.0)(
+        output_of(logits_of(regions), stride=2), ids, classes_of(1)
+    )
+    first, second = torch.tensor([0.8 / 4, 0.1]), torch.tensor([0.4 / 4, 0.6])
+    expected = torch.cosine_similarity(first, second, dim=0)
+    torch.testing.assert_close(losses["loss_diversity"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_ignored_pixels_and_padding_take_no_part():
     torch.manual_seed(0)
     logits = torch.randn(1, 4, 8, 8)

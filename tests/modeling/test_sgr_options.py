@@ -83,3 +83,14 @@ def test_fixed_regions_differ_and_none_holds_all_of_the_image():
     assert 0.005 < shares.min() < 0.1 and 0.3 < shares.max() < 0.8
     assert torch.corrcoef(regions).fill_diagonal_(-1).max() < 1 - 1e-6  # no two are the same
     assert regions.mean(0).min() > 0.02  # together they reach every corner
+
+
+def test_a_fixed_region_is_a_disc_in_shares_of_the_image_and_not_of_its_padding():
+    regions = FixedRegions(1)
+    regions.centres[:], regions.radii[:] = torch.tensor([[0.5, 0.25]]), 0.2
+    logits = regions(torch.zeros(2, 4, 4, 8), None, torch.tensor([[2.0, 8.0], [4.0, 4.0]]))
+    for image, (height, width) in enumerate(((2, 8), (4, 4))):
+        for y in range(height):
+            for x in range(width):
+                distance = math.hypot((y + 0.5) / height - 0.5, (x + 0.5) / width - 0.25)
+                assert logits[image, 0, y, x].item() == pytest.approx(4 - 8 * (distance / 0.2) ** 2, abs=1e-3)

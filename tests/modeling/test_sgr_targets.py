@@ -108,6 +108,15 @@ def test_no_components_and_nan():
     assert assign_tokens(torch.full((1, 3, 4), torch.nan), targets).tolist() == [[0, 0, 0]]
 
 
+def test_affinity_is_a_cosine_however_faint_a_region_and_large_a_component():
+    regions, masks = torch.tensor([1.0, 1e-2, 1e-4])[:, None, None] * torch.rand(2, 3, 2, 5), torch.rand(2, 4, 2, 5)
+    masks[:, 1] *= 10
+    targets = GridTargets(masks, torch.ones(2, 1, 2, 5), [4, 4])
+    rows = over_labelled(regions, targets)
+    cosines = torch.cosine_similarity(rows[:, :, None], masks.flatten(2)[:, None], dim=-1)
+    torch.testing.assert_close(cosine_affinity(rows, targets), cosines)
+
+
 def test_affinity_ignores_unlabelled_cells():
     regions, masks = torch.rand(1, 3, 2, 3), torch.rand(1, 2, 2, 3)
     labelled = torch.ones(1, 1, 2, 3)

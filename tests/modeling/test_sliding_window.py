@@ -76,7 +76,7 @@ class WindowNumber(nn.Module):
         for x in batched_inputs:
             self.number += 1
             height, width = x["image"].shape[-2:]
-            region = torch.zeros(1, height // 4, width // 4)
+            region = torch.zeros(1, -(-height // 4), -(-width // 4))
             region[..., :1] = 1.0 if self.number == 1 else 0.25
             tokens = ImageTokens(region, torch.full((1, 2), float(self.number)), (height / 4, width / 4))
             results.append({"sem_seg": torch.full((2, height, width), float(self.number)), "sgr": tokens})
@@ -92,6 +92,24 @@ def test_overlapping_windows_are_averaged_by_hand():
     assert torch.equal(result["sgr"].regions[0, 0], torch.tensor([1.0, 0.125, 0.0]))
     # masses 2 and 0.5, two rows each
     assert torch.allclose(result["sgr"].tokens, torch.full((1, 2), (2 * 1.0 + 0.5 * 2.0) / 2.5))
+
+
+def test_a_longer_last_window_has_no_say_by_its_cells():
+    """Windows of 8 and of 10 columns: what counts of a token is the mass of its region, not its mean."""
+    slide = SlidingWindow(WindowNumber(), size=(8, 8), stride=(8, 8))
+    (result,) = slide([{"image": torch.zeros(3, 8, 18, dtype=torch.uint8)}])
+    assert torch.equal(result["sgr"].regions[0, 0], torch.tensor([1.0, 0.0, 0.25, 0.0, 0.0]))
+    assert torch.allclose(result["sgr"].tokens, torch.full((1, 2), (2 * 1.0 + 0.5 * 2.0) / 2.5))
+
+
+def test_half_precision_scores_are_added_in_float32():
+    class Half(PixelModel):
+        def forward(self, batched_inputs):
+            return [result | {"sem_seg": result["sem_seg"].bfloat16()} for result in super().forward(batched_inputs)]
+
+    model, x = Half(), {"image": torch.randint(0, 256, (3, 16, 40), dtype=torch.uint8)}
+    (whole,), (result,) = model([x]), SlidingWindow(model, size=(16, 20), stride=(16, 4))([x])
+    torch.testing.assert_close(result["sem_seg"], whole["sem_seg"].float())
 
 
 def test_output_has_the_size_of_the_file():

@@ -117,7 +117,7 @@ def test_the_heads_loss_of_the_last_fifth():
     parts = {"loss_ce": 0.25, "loss_mask": 0.5, "loss_component": 4.0, "loss_diversity": 8.0}
     assert _head_loss([row | parts for row in alone]) == 0.75
     # steps 5 to 9 were made again after an interruption, and only their second rows count
-    again = [{"iteration": i, "total_loss": 20.0} for i in range(5, 9)]
+    again = [{"iteration": i, "total_loss": 20.0} for i in range(5, 10)]
     assert _head_loss([*alone[:5], *again, *alone[5:]]) == 1.5
     assert _head_loss([]) is None and _head_loss([{"iteration": 0, "total_loss": float("nan")}]) is None
 

@@ -10,7 +10,7 @@ import run_experiment
 import yaml
 from experiments.plan import read_plan
 from experiments.plots import draw, lines_of
-from experiments.records import Folders, write_json
+from experiments.records import Folders, read_json, write_json
 from experiments.resolved import resolve
 from experiments.summary import collect, to_markdown
 
@@ -98,6 +98,17 @@ def test_tables_by_hand(plan, folders, write):
     assert text.count("`absent") == 2  # no rows of what was not begun: only the list of these runs
     assert "Made with: device toy; instructions AVX2; threads 1; torch 2; revision abc." in text
     assert "* `better`: adds two" in text
+
+
+def test_a_cell_tells_how_many_runs_it_is_of_where_not_all_that_are_done_have_a_figure(plan, folders, write):
+    _, second, third = (folders.result(run) for run in plan.runs() if run.variant == "better")
+    result = read_json(second)
+    del result["metrics"]["shapes_val"]["token_semantics"]
+    write_json(result, second)
+    third.unlink()
+    text = to_markdown(collect(plan, folders, write))
+    assert rows(text, "Metrics")["better"] == ["2 of 3", "52.50 ± 2.12", "0.500 (1)", "90.50 ± 0.71"]
+    assert rows(text, "Differences")["better"][1].endswith(" (2)")
 
 
 def test_results_of_other_settings_are_not_tabulated(plan, folders, write):

@@ -187,6 +187,13 @@ def test_starts_with_a_ring_of_directions_and_equal_weights():
     assert not any(t.any() for t in still)
 
 
+def test_heads_that_look_along_a_diagonal_start_at_whole_pixels():
+    attention = MSDeformAttn(dim=8, num_levels=1, num_heads=8, num_points=2)
+    offsets = attention.sampling_offsets.bias.view(8, 2, 2)
+    ring = torch.tensor([[1.0, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1]])
+    torch.testing.assert_close(offsets, torch.stack([ring, 2 * ring], dim=1), atol=1e-5, rtol=0)
+
+
 def test_offsets_alternate_x_and_y_in_the_projection():
     """One head reads one pixel to the right on a map of columns 0, 1, 2, 3."""
     attention, grid = make([(2, 4)], dim=1, heads=1, points=1)

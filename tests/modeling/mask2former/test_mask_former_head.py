@@ -217,6 +217,16 @@ def test_all_outputs_by_config():
     assert set(result["instances"].pred_classes.tolist()) <= {0, 1}
 
 
+@pytest.mark.parametrize(("panoptic", "classes"), [(False, {0, 1, 2, 3, 4}), (True, {1})])
+def test_instances_are_things_alone_beside_panoptic_output_and_all_classes_without(panoptic, classes):
+    head = build().eval()
+    head.outputs = OutputOptions(instance=True, panoptic=panoptic, thing_classes=(1,))
+    with torch.no_grad():
+        prediction, _ = head(toy_features(1, 64, 96))
+    found = head.postprocess(prediction, 0, (64, 96), 64, 96)["instances"]
+    assert set(found.pred_classes.tolist()) == classes
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_trains_and_infers(dtype):
     head, features = build(), toy_features(1, 64, 64)

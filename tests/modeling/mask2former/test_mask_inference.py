@@ -183,6 +183,19 @@ def test_instances_by_hand():
     assert (found.scores.diff() <= 0).all()
 
 
+def test_instances_come_with_class_mask_and_box_in_the_order_of_their_scores():
+    """The surest class has the faintest mask, and so comes last."""
+    first, second, third = boxes((1, 2, 5, 6), (3, 3, 10, 12), (0, 0, 4, 2))
+    masks, sureness = masks_of(first, second, third), torch.tensor([0.05, 1.0, 0.3])
+    logits = torch.tensor([[6.0, 0.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0], [0.0, 0.0, 4.0, 0.0]])
+    found = instances(logits, plain(masks * sureness[:, None, None]), max_instances=3)
+    probs = logits.softmax(-1).diagonal() * (4 * sureness).sigmoid()
+    assert found.pred_classes.tolist() == [1, 2, 0]
+    torch.testing.assert_close(found.scores, probs[[1, 2, 0]], rtol=1e-4, atol=0)
+    assert torch.equal(found.pred_masks, torch.stack([second, third, first]))
+    assert found.pred_boxes.tensor.tolist() == [[3, 3, 12, 10], [0, 0, 2, 4], [2, 1, 6, 5]]
+
+
 def test_instances_of_some_classes_and_of_none():
     masks = plain(torch.randn(2, 6, 6))
     logits = torch.randn(2, 4)

@@ -59,6 +59,13 @@ def test_costs_pair_by_pair(with_validity):
                 assert by_dice[b, q, s].item() == pytest.approx(dice.item(), abs=1e-5)
 
 
+def test_costs_are_in_float32_under_autocast():
+    prediction, targets = predict(), masks_of(3, 4)
+    expected = matcher().costs(prediction, targets, fixed)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(matcher().costs(prediction, targets, fixed), expected)
+
+
 @pytest.mark.parametrize("counts", [(3, 4), (4, 1), (0, 2), (0, 0), (6, 2)])
 def test_total_is_least_and_nobody_is_taken_twice(counts):
     prediction, targets = predict(), masks_of(*counts)

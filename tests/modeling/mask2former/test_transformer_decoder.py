@@ -49,6 +49,13 @@ def test_attention_mask_opens_empty_rows():
     assert attention_mask(torch.tensor([[[-1.0]]]), pixels.abs() + 1)[0].tolist() == [[True] * 3]
 
 
+def test_attention_masks_are_decided_in_float32_under_autocast():
+    """1 - 1.001 is negative, and 0 in half precision."""
+    embeddings, pixels = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[1.0, 1.0], [1.001, 0.5]]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention_mask(embeddings, pixels).tolist() == [[[False, True]]]
+
+
 @pytest.mark.parametrize("layers", [1, 2, 4])
 @pytest.mark.parametrize("pre_norm", [True, False])
 @pytest.mark.parametrize("enforce", [True, False])
@@ -157,6 +164,17 @@ def test_queries_attend_to_tokens_as_written_out(pre_norm):
     torch.testing.assert_close(layer(x, position, tokens), expected, rtol=0, atol=1e-6)
     # the order of the tokens does not matter
     torch.testing.assert_close(layer(x, position, tokens.flip(1)), expected, rtol=0, atol=1e-6)
+
+
+def test_each_layer_attends_to_the_tokens_once_with_the_positions_of_the_queries():
+    model, tokens, seen = decoder(num_layers=3, token_dim=6), torch.randn(2, 7, 6), []
+    for layer in model.transformer_token_attention_layers:
+        layer.register_forward_hook(lambda layer, given, _: seen.append((layer, *given)))
+    model(features(), tokens)
+    assert [layer for layer, *_ in seen] == list(model.transformer_token_attention_layers)
+    assert torch.equal(seen[0][1], model.query_feat.weight.expand(2, -1, -1))
+    assert all(torch.equal(position, model.query_embed.weight) for _, _, position, _ in seen)
+    assert all(read is tokens for *_, read in seen)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
