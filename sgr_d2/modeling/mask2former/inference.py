@@ -131,8 +131,6 @@ def _compete(masks: ResizedMasks, scores: Tensor, kept: Tensor) -> tuple[Tensor,
     num = len(kept)
     owner = torch.full(masks.size, num, dtype=torch.int16, device=kept.device)
     areas = torch.zeros(3, num, dtype=torch.int64, device=kept.device)
-    if not num:
-        return owner, areas.cpu().numpy()
     weights = scores[kept, None, None]
     for rows, logits in masks.select(kept).stripes():
         probs = logits.sigmoid()

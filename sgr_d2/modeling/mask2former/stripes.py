@@ -43,10 +43,12 @@ class ResizedMasks:
         return ResizedMasks(self.masks[queries], self.padded, self.image, self.size)
 
     def stripes(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of output rows, top to bottom, and their logits (Q, rows, W)."""
+        """Yield slices of output rows, top to bottom, and their logits (Q, rows, W); nothing if there are no masks."""
+        if not len(self.masks):
+            return
         height, width = self.size
         values = STRIPE_VALUES if self.masks.device.type == "cpu" else GPU_STRIPE_VALUES
-        step = max(1, values // max(1, len(self.masks) * width))
+        step = max(1, values // (len(self.masks) * width))
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
             yield rows, self._rows(rows)

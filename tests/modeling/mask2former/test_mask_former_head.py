@@ -217,10 +217,12 @@ def test_all_outputs_by_config():
     assert set(result["instances"].pred_classes.tolist()) <= {0, 1}
 
 
-@pytest.mark.parametrize(("panoptic", "classes"), [(False, {0, 1, 2, 3, 4}), (True, {1})])
-def test_instances_are_things_alone_beside_panoptic_output_and_all_classes_without(panoptic, classes):
+@pytest.mark.parametrize(
+    ("panoptic", "things", "classes"), [(False, (1,), {0, 1, 2, 3, 4}), (True, (1,), {1}), (True, (), set())]
+)
+def test_instances_are_things_alone_beside_panoptic_output_and_all_classes_without(panoptic, things, classes):
     head = build().eval()
-    head.outputs = OutputOptions(instance=True, panoptic=panoptic, thing_classes=(1,))
+    head.outputs = OutputOptions(instance=True, panoptic=panoptic, thing_classes=things)
     with torch.no_grad():
         prediction, _ = head(toy_features(1, 64, 96))
     found = head.postprocess(prediction, 0, (64, 96), 64, 96)["instances"]

@@ -203,6 +203,8 @@ def test_instances_of_some_classes_and_of_none():
     none = instances(logits, masks, max_instances=6, classes=set())
     assert len(none) == 0
     assert none.pred_masks.shape == (0, 6, 6)
+    resized = ResizedMasks(torch.randn(2, 6, 6), (24, 24), (24, 20), (12, 10))
+    assert instances(logits, resized, max_instances=6, classes=set()).pred_masks.shape == (0, 12, 10)
     empty = instances(logits, plain(torch.full((2, 6, 6), -3.0)), max_instances=6)
     assert not empty.scores.any()
     assert len(instances(logits, masks, max_instances=100)) == 6
