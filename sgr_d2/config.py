@@ -77,7 +77,7 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.LOSS_DECAY = 0.0
     # Share of the gradient of the region losses that flows on into the features. At 0 these losses train the region
     # predictor alone; at 1 they pull at the features as hard as the head does; see docs/results.md.
-    cfg.MODEL.SGR.LOSS_GRADIENT = 0.2
+    cfg.MODEL.SGR.LOSS_GRADIENT = 0.0
     # Add a sine code of the position in the image to the features from which regions and tokens are made.
     cfg.MODEL.SGR.POSITION = True
     # "sigmoid" regions; "softmax" over the tokens; "fixed" random discs, a control without losses.
