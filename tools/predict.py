@@ -92,7 +92,7 @@ def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFo
         except ValueError as error:
             failed.append(report(error))
     kept = len(inputs) - len(waiting)
-    kept_text = f", {kept} existing ones kept (--overwrite predicts them again)" if kept else ""
+    kept_text = f", {kept} kept (--overwrite predicts them again)" if kept else ""
     failed_text = f", {len(failed)} failed" if failed else ""
     print(f"{len(waiting) - len(failed)} predicted{kept_text}{failed_text}: {args.output}")
     return 1 if failed else 0
