@@ -12,6 +12,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from sgr_d2.checks import check_choice
+
 from .norm_statistics import NormStatistics
 
 logger = logging.getLogger(__name__)
@@ -70,8 +72,8 @@ class TrainLoop(SimpleTrainer):
             ValueError: for an unknown dtype.
         """
         super().__init__(model, None, optimizer)
-        if amp_dtype is not None and amp_dtype not in DTYPES:
-            raise ValueError(f"SOLVER.AMP.DTYPE = {amp_dtype!r}: choose from {sorted(DTYPES)}.")
+        if amp_dtype is not None:
+            check_choice("SOLVER.AMP.DTYPE", amp_dtype, sorted(DTYPES))
         self.device_type = device_type
         self.amp_dtype = DTYPES.get(amp_dtype)
         self.scaler = torch.amp.GradScaler(device_type, enabled=self.amp_dtype is torch.float16)

@@ -162,23 +162,13 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
         ("SOLVER.IMS_PER_BATCH", "0", "1 or more"),
         ("MODEL.SGR.NUM_TOKENS", "0", "1 or more"),
         ("MODEL.TIMM.DROP_PATH_RATE", "nan", "0 or more and less than 1"),
+        ("MODEL.PIXEL_MEAN", "[0.0, 0.0]", "three numbers, in the order of INPUT.FORMAT (RGB)"),
+        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]", "three numbers above zero, in the order of INPUT.FORMAT (RGB)"),
     ],
 )
 def test_numbers_out_of_their_range_are_found_at_once(config_file, key, value, wanted):
-    with pytest.raises(ValueError, match=rf"{key} = {value}: give {wanted}\."):
+    with pytest.raises(ValueError, match=re.escape(f"{key} = {value}: give {wanted}.")):
         load(config_file, key, float(value) if value == "nan" else value)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "wanted"),
-    [
-        ("MODEL.PIXEL_MEAN", "[0.0, 0.0]", "three numbers"),
-        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]", "three numbers above zero"),
-    ],
-)
-def test_pixel_statistics_that_do_not_fit_colours_are_found_at_once(config_file, key, value, wanted):
-    with pytest.raises(ValueError, match=rf"{key} = {re.escape(value)}: give {wanted}, in the order of INPUT.FORMAT"):
-        load(config_file, key, value)
 
 
 def test_an_unknown_precision_is_found_at_once(config_file):
