@@ -20,7 +20,7 @@ from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
-from .checkpoint_file import require_weights
+from .checkpoint_file import check_weights
 from .earlier_run import check_resume, claim, keeping_config, put_back, set_aside
 from .loop import DTYPES
 from .own_modules import config_with, imports_of
@@ -64,7 +64,7 @@ def _begin(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
 
 def read_command_line(args: argparse.Namespace) -> CfgNode:
-    """Build the config of a command line, and check that the folders of its data sets exist.
+    """Build the config of a command line, and check its weights and that the folders of its data sets exist.
 
     Writes nothing, so a program can use it to reject a command line before starting processes.
 
@@ -86,9 +86,9 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
         raise ValueError("OUTPUT_DIR is empty: name the folder for logs, checkpoints and figures.")
     if not args.eval_only:
         _check_training(cfg, max(1, args.num_gpus) * getattr(args, "num_machines", 1))
-    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     if not args.resume:  # a resumed run starts from the weights in OUTPUT_DIR
-        require_weights(cfg.MODEL.WEIGHTS)
+        check_weights(cfg.MODEL.WEIGHTS)
+    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     return cfg
 
 
