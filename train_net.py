@@ -49,10 +49,9 @@ if __name__ == "__main__":
     available = torch.cuda.device_count()
     if available and args.num_gpus > available:
         parser.error(f"--num-gpus {args.num_gpus}: this machine has {available}.")
-    try:  # report invalid input in one line, before processes are started
-        read_command_line(args)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        parser.error(str(error.args[0] if len(error.args) == 1 else error))
+    if args.num_gpus * args.num_machines > 1:  # report invalid input once, before processes are started
+        with refusals_in_a_line(parser.prog):
+            read_command_line(args)
     try:
         launch(
             run_process,

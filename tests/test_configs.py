@@ -16,7 +16,7 @@ from torch import nn
 
 from sgr_d2.config import add_sgr_config, get_sgr_cfg
 from sgr_d2.engine import load_config, load_weights
-from sgr_d2.engine.setup import use_machine
+from sgr_d2.engine.machine import use_machine
 
 ROOT = Path(__file__).parents[1]
 FRAGMENTS = sorted((ROOT / "configs/_base_").rglob("*.yaml"))

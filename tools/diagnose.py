@@ -24,8 +24,9 @@ from tabulate import tabulate
 from sgr_d2.engine import Trainer, evaluate, load_config
 from sgr_d2.engine.build import without_initial_weights
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
+from sgr_d2.engine.machine import fit_to_machine
+from sgr_d2.engine.options import with_values
 from sgr_d2.engine.same_run import load_trained
-from sgr_d2.engine.setup import fit_to_machine
 from sgr_d2.engine.token_use import Change, TokenParts, token_use
 
 
@@ -83,11 +84,7 @@ def diagnose(args: argparse.Namespace) -> dict:
 
 def _figures(cfg, model, name: str, folder: Path) -> dict[str, float | None]:
     """The metrics of an evaluation except token metrics, None if undefined; for detectors "segm/AP" and so on."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.OUTPUT_DIR = str(folder)
-    cfg.freeze()
-    tasks = evaluate(cfg, model.eval(), name)
+    tasks = evaluate(with_values(cfg, {"OUTPUT_DIR": str(folder)}), model.eval(), name)
     tasks.pop("token_semantics", None)
     named = {f"{task}/{key}" if len(tasks) > 1 else key: v for task, of in tasks.items() for key, v in of.items()}
     return {key: None if math.isnan(value) else float(value) for key, value in named.items()}

@@ -65,11 +65,11 @@ def write(args: argparse.Namespace) -> int:
     if not args.weights or not Path(args.weights).is_file():
         raise FileNotFoundError(f"{args.weights}: no such checkpoint.")
     cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg(args.opts)
-    register_all()
-    if not args.images and args.dataset in (None, *cfg.DATASETS.FOLDERS):
-        register_folders(cfg)  # needs the files of class names to exist
-    models = load_models(args)
     dataset = None if args.images else chosen_dataset(args, cfg)
+    register_all()
+    if dataset in cfg.DATASETS.FOLDERS:
+        register_folders(cfg, [dataset])  # not the others, whose files of class names need not be on this machine
+    models = load_models(args)
     if dataset is not None and semantic_metadata(dataset).classes != models[0].predictor.classes:
         raise ValueError(f"--dataset {dataset}: its classes are not those of the model; choose a data set of the run.")
     records = find_records(args, dataset)

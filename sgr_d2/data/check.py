@@ -4,17 +4,20 @@ Shape legend: C classes, H x W pixels.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from sgr_d2.data.components import label_components
 from sgr_d2.data.file_map import map_files
-from sgr_d2.data.label_values import Color, check_values, holds_colors, map_values
-from sgr_d2.data.reading import read_image, read_instances, read_palette, read_values
+from sgr_d2.data.label_values import Color, LabelMap, check_values, holds_colors, map_values
+from sgr_d2.data.reading import read_image, read_instances, read_values, read_values_and_palette
+
+Result = TypeVar("Result")
+_NO_VALUES = np.zeros(0, np.int64)
 
 # What can be wrong with a pair, worst first.
 KINDS = ("unreadable image", "unreadable label", "unreadable instances", "sizes differ", "label out of range")
@@ -54,9 +57,9 @@ class PairCheck(NamedTuple):
     """
 
     errors: list[tuple[str, str]]
-    values: np.ndarray
-    pixels: np.ndarray
-    components: tuple[int, int, int] | None
+    values: np.ndarray = _NO_VALUES
+    pixels: np.ndarray = _NO_VALUES
+    components: tuple[int, int, int] | None = None
     shorter_edge: int = 0
     path: str = ""
     palette: Mapping[int, Color] | None = None
@@ -141,11 +144,11 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     path = record.get("sem_seg_file_name")
     if path is None:
         errors.append(("unreadable label", f"The record of {record['file_name']} has no sem_seg_file_name."))
-        return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
-    read = partial(read_values, colors=holds_colors(record.get("label_map")))
-    labels = _try(errors, "unreadable label", read, path)
-    if labels is None:
-        return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None)
+        return PairCheck(errors)
+    found = _try(errors, "unreadable label", partial(_read_label, label_map=record.get("label_map")), path)
+    if found is None:
+        return PairCheck(errors)
+    labels, palette = found
     instances = None
     if record.get("instance_file_name"):
         read = partial(read_instances, first_id=rules.first_instance_id)
@@ -156,16 +159,20 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     label_map = partial(map_values, label_map=record.get("label_map"), ignore_label=rules.ignore_label)
     mapped = _try(errors, "label out of range", lambda path: label_map(labels, path), path)
     if mapped is None:
-        return PairCheck(errors, np.zeros(0, np.int64), np.zeros(0, np.int64), None, min(labels.shape))
+        return PairCheck(errors, shorter_edge=min(labels.shape))
     values, pixels = np.unique(mapped, return_counts=True)
     check = partial(check_values, num_classes=rules.num_classes, ignore_label=rules.ignore_label)
     _try(errors, "label out of range", lambda path: check(mapped, path), path)
     components = None if len(errors) > broken else _count_components(mapped, instances, rules)
-    palette = {} if holds_colors(record.get("label_map")) else read_palette(path, labels)
     return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape), path, palette)
 
 
-def _try(errors: list[tuple[str, str]], kind: str, read, path: str) -> np.ndarray | None:
+def _read_label(path: str, label_map: LabelMap | None) -> tuple[np.ndarray, dict[int, Color]]:
+    """The values of a label file, and their colours if it has a palette and is read by its values."""
+    return (read_values(path, colors=True), {}) if holds_colors(label_map) else read_values_and_palette(path)
+
+
+def _try(errors: list[tuple[str, str]], kind: str, read: Callable[[str], Result], path: str) -> Result | None:
     try:
         return read(path)
     except (OSError, ValueError) as error:

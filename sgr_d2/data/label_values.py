@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from sgr_d2.messages import first_few
+
 # Advice on masks whose foreground is 255.
 OF_A_MASK = (
     "If 255 is a class, set LABEL_MAP: [[0, 0], [255, 1]] if the data set is one of DATASETS.FOLDERS, or write 1 "
@@ -57,7 +59,7 @@ def map_values(
     known = inside & has[indices]
     wrong = np.unique(values[~known & (values != ignore_label)])
     if wrong.size:
-        raise ValueError(f"Label {path} holds {shown(wrong)}, for which LABEL_MAP has no label. Add their labels.")
+        raise ValueError(f"Label {path} holds {first_few(wrong)}, for which LABEL_MAP has no label. Add their labels.")
     return np.where(known, table[indices], ignore_label)
 
 
@@ -79,9 +81,9 @@ def _map_colors(values: np.ndarray, path: str | os.PathLike, label_map: Mapping[
     if unknown.any():
         wrong, pixels = np.unique(values[unknown], return_counts=True)
         raise ValueError(
-            f"Label {path} holds {shown(unpack_colors(wrong))} in {pixels.sum()} pixels, for which LABEL_MAP has no "
-            "label. Add their labels. Unintended colours come from JPEG or from scaling with interpolation: make such "
-            "a file again without them."
+            f"Label {path} holds {first_few(unpack_colors(wrong))} in {pixels.sum()} pixels, for which LABEL_MAP has "
+            "no label. Add their labels. Unintended colours come from JPEG or from scaling with interpolation: make "
+            "such a file again without them."
         )
     return labels[position]
 
@@ -97,14 +99,9 @@ def check_values(labels: np.ndarray, path: str | os.PathLike, *, num_classes: in
         return
     found = np.unique(labels[wrong])
     raise ValueError(
-        f"Label {path} holds {shown(found)}, neither a class (0..{num_classes - 1}) nor the ignore label "
+        f"Label {path} holds {first_few(found)}, neither a class (0..{num_classes - 1}) nor the ignore label "
         f"({ignore_label}). " + _hint(labels, found, num_classes, ignore_label)
     )
-
-
-def shown(values: Sequence[object] | np.ndarray) -> str:
-    """The first eight of ``values``, for messages."""
-    return ", ".join(str(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
 def _hint(labels: np.ndarray, wrong: np.ndarray, num_classes: int, ignore_label: int) -> str:

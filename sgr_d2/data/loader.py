@@ -7,10 +7,9 @@ the seed, the augmentation of sample n on (seed, n), and batch i of all processe
 
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
-from typing import Any
 
 import cv2
 import numpy as np
@@ -22,13 +21,12 @@ from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from sgr_d2.data.bad_record import CheckedMapper, Mapper, Record
 from sgr_d2.data.datasets import get_dataset_records
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.subset import choose_fraction
 
 logger = logging.getLogger(__name__)
-Record = dict[str, Any]
-Mapper = Callable[[Record], Record]
 
 
 def build_train_loader(
@@ -78,7 +76,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str, *, mapper: Mapper) -> Dat
     """
     return build_detection_test_loader(
         get_dataset_records(dataset_name),
-        mapper=mapper,
+        mapper=CheckedMapper(mapper),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 
@@ -113,7 +111,7 @@ def stream_loader(
         )
     sampler = PositionSampler(len(records), seed=seed, start=start_iter * batch_size, rank=rank, world_size=world_size)
     return DataLoader(
-        _SeededDataset(DatasetFromList(records, copy=False), mapper, seed),
+        _SeededDataset(DatasetFromList(records, copy=False), CheckedMapper(mapper), seed),
         batch_size=batch_size // world_size,
         sampler=sampler,
         num_workers=num_workers,

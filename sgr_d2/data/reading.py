@@ -16,9 +16,9 @@ from sgr_d2.data.label_values import (
     holds_colors,
     map_values,
     pack_colors,
-    shown,
     unpack_colors,
 )
+from sgr_d2.messages import first_few
 
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -111,21 +111,24 @@ def read_values(path: str | os.PathLike, kind: str = "label", *, colors: bool = 
         ValueError: if it cannot be decoded, or has several channels.
     """
     with _decoded(path, kind) as image:
-        if colors:
-            return pack_colors(_to_array(image, path, "RGB"))
-        if image.mode not in _INDEX_MODES:
-            raise ValueError(_describe_channels(image, path))
-        values = np.asarray(image)
-    return values.astype(np.uint8) if values.dtype == bool else values
+        return pack_colors(_to_array(image, path, "RGB")) if colors else _values_of(image, path)
 
 
-def read_palette(path: str | os.PathLike, values: np.ndarray) -> dict[int, Color]:
-    """Return {value: (R, G, B)} for the values of a file, from its palette; {} if it has none."""
+def read_values_and_palette(path: str | os.PathLike) -> tuple[np.ndarray, dict[int, Color]]:
+    """Return what `read_values` does, and {value: (R, G, B)} from the palette of the file; {} if it has none."""
     with _decoded(path, "label") as image:
+        values = _values_of(image, path)
         if image.mode != "P":
-            return {}
+            return values, {}
         palette = np.reshape(image.getpalette("RGB"), (-1, 3))
-    return {int(value): tuple(palette[value].tolist()) for value in np.unique(values) if value < len(palette)}
+    return values, {int(value): tuple(palette[value].tolist()) for value in np.unique(values) if value < len(palette)}
+
+
+def _values_of(image: Image.Image, path: str | os.PathLike) -> np.ndarray:
+    if image.mode not in _INDEX_MODES:
+        raise ValueError(_describe_channels(image, path))
+    values = np.asarray(image)
+    return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:
@@ -183,7 +186,7 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
     found = np.unique(pack_colors(np.asarray(image.convert("RGB"))))
     if len(found) > _MAX_COLORS:
         return f"{text}, and it holds {len(found)} colours, like photographs and JPEG files. Is it the label?"
-    colors = shown(unpack_colors(found))
+    colors = first_few(unpack_colors(found))
     return (
         f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: {colors}. In an entry of "
         "DATASETS.FOLDERS map each to its class, or to the ignore label: LABEL_MAP: [[[128, 0, 0], 0], ...]."

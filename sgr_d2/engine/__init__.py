@@ -5,12 +5,14 @@ from .checkpoint import load_weights
 from .evaluate import evaluate
 from .explore import ExploreSettings, NamedModel, explore
 from .model_card import read_card
+from .options import merge_options
 from .prediction import Prediction
 from .predictor import SGRPredictor
 from .processes import run_process
 from .refusals import refusals_in_a_line
-from .setup import load_config, merge_options, read_command_line, setup
-from .trainer import Trainer, evaluate_checkpoint, limit_threads, train
+from .run import evaluate_checkpoint, limit_threads, train
+from .setup import load_config, read_command_line, setup
+from .trainer import Trainer
 
 __all__ = [
     "ExploreSettings",

@@ -11,6 +11,8 @@ from sgr_d2.checks import check_registered
 from sgr_d2.modeling import SGR
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 
+from .options import with_values
+
 
 def check_parts(cfg: CfgNode) -> None:
     """Raise ValueError unless meta-architecture, backbone and head are registered."""
@@ -43,11 +45,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 def without_initial_weights(cfg: CfgNode) -> CfgNode:
     """The config for a model whose weights all come from a checkpoint, so that backbone weights need not be there."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.TIMM.WEIGHTS = ""
-    cfg.freeze()
-    return cfg
+    return with_values(cfg, {"MODEL.TIMM.WEIGHTS": ""})
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:

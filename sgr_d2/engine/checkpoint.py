@@ -14,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import Tensor, nn
 
+from sgr_d2.messages import first_few
 from sgr_d2.modeling.backbone import name_in_state_dict
 
 from .checkpoint_file import read_checkpoint, require_weights
@@ -142,8 +143,9 @@ class Checkpointer(DetectionCheckpointer):
         fitting = [key for key, tensor in state.items() if key in own and own[key].shape == tensor.shape]
         if not fitting:
             raise ValueError(
-                f"MODEL.WEIGHTS: nothing loaded, no tensor of the file fits the model. The file has "
-                f"{sorted(names.values())[:3]}..., the model needs {sorted(own)[:3]}...: the file is for another model."
+                "MODEL.WEIGHTS: nothing loaded, no tensor of the file fits the model. The file has "
+                f"{first_few(sorted(names.values()), 3)}; the model needs {first_few(sorted(own), 3)}: the file is for "
+                "another model."
             )
         leave_absent_modules(self.model, state)
         check_backbone(fitting, checkpoint["model"], own)

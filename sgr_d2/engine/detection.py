@@ -16,6 +16,7 @@ from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask
 from sgr_d2.data.loader import build_test_loader, build_train_loader
 from sgr_d2.data.reading import read_image
 from sgr_d2.evaluation import TokenSemanticsEvaluator
+from sgr_d2.messages import first_few
 from sgr_d2.visualization import DetectionPictureWriter
 
 from .instance_truth import Truth
@@ -38,7 +39,7 @@ def use_thing_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata
         if node.NUM_CLASSES not in (defaults[key].NUM_CLASSES, number):
             raise ValueError(
                 f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
-                f"({', '.join(info.classes[:5])}, ...). Leave the key out to take the number from the data set."
+                f"({first_few(info.classes, 5)}). Leave the key out to take the number from the data set."
             )
         node.NUM_CLASSES = number
 

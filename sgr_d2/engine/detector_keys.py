@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
+from sgr_d2.messages import first_few
+
 # {name: (regular expression, replacement), applied in turn}; each is a layout of `key_maps`.
 TRANSFERS: dict[str, tuple[tuple[str, str], ...]] = {
     "segmentation model with FPN": ((r"^sgr\.", "backbone.sgr."),),
@@ -55,9 +57,10 @@ def check_backbone(fitting: Collection[str], file: Mapping[str, Tensor], model: 
         return
     there, wanted = _bottom_up(file), _bottom_up(model)
     if there and wanted and not wanted & set(fitting):
+        some = first_few(sorted(there), 1)
         raise ValueError(
-            f"MODEL.WEIGHTS: the file has another backbone: of its {len(there)} tensors ({sorted(there)[0]}, ...) "
-            "none fits the model. Set MODEL.BACKBONE, MODEL.TIMM and MODEL.RESNETS as in the run that wrote the file."
+            f"MODEL.WEIGHTS: the file has another backbone: of its {len(there)} tensors ({some}) none fits the model. "
+            "Set MODEL.BACKBONE, MODEL.TIMM and MODEL.RESNETS as in the run that wrote the file."
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from sgr_d2.checks import check_choice
+from sgr_d2.messages import first_few
 
 from .norm_statistics import NormStatistics
 
@@ -198,7 +199,7 @@ def _blame_losses(losses: list[dict[str, Tensor]], parts: list[list[dict]], fini
 def _blame_gradients(model: nn.Module, parts: list[list[dict]]) -> str:
     broken = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     images = [name for part in parts for name in _names(part)]
-    return f"the gradients of {len(broken)} parameters ({', '.join(broken[:3])}, ...), with images {images}"
+    return f"the gradients of {len(broken)} parameters ({first_few(broken, 3)}), with images {images}"
 
 
 def _names(images: list[dict]) -> list[str]:

@@ -15,8 +15,8 @@ from detectron2.config import CfgNode
 
 from sgr_d2.data.datasets import SemanticMetadata
 
+from .options import merge_options
 from .own_modules import config_with, imports_in, require_imported
-from .setup import merge_options
 from .tasks import task_of
 
 # The entry of a checkpoint that contains the card.

@@ -29,11 +29,12 @@ from sgr_d2.modeling import SGR, MaskFormerHead
 from .build import build_model, without_initial_weights
 from .image_input import ImageLike, as_image
 from .loop import DTYPES
+from .machine import use_machine
 from .model_card import read_card
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
 from .same_run import load_trained
-from .setup import load_config, use_machine
+from .setup import load_config
 from .tasks import task_of
 
 

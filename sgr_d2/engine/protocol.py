@@ -8,6 +8,8 @@ from torch import nn
 from sgr_d2.modeling.sliding_window import SlidingWindow
 from sgr_d2.modeling.test_time_augmentation import TestTimeAugmentation
 
+from .options import with_values
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,8 +52,4 @@ def loader_config(cfg: CfgNode) -> CfgNode:
     """The config of the test loader, without a resize if TEST.AUG does its own from the size of the file."""
     if not cfg.TEST.AUG.ENABLED:
         return cfg
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.INPUT.MIN_SIZE_TEST = 0
-    cfg.freeze()
-    return cfg
+    return with_values(cfg, {"INPUT.MIN_SIZE_TEST": 0})

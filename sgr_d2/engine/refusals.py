@@ -1,23 +1,28 @@
 """Reports invalid input in one line instead of a traceback."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 
+from sgr_d2.data.bad_record import BadRecordError
+
 # Environment variable that shows the traceback.
 TRACEBACK = "SGR_D2_TRACEBACK"
 _PACKAGE = "sgr_d2."
 _STEPS = "sgr_d2.engine.loop"
+# The logger with which Detectron2 logs the error that ends a training.
+_TRAINING = logging.getLogger("detectron2.engine.train_loop")
 
 
 @contextmanager
 def refusals_in_a_line(program: str) -> Iterator[None]:
     """Print only the message of errors that sgr_d2 itself raises outside of training steps, and exit with code 2.
 
-    Errors of other packages, of your own modules and in a training step keep their traceback, as do all errors if the
-    environment variable SGR_D2_TRACEBACK is set.
+    The same for files of a data set that cannot be used, at any time. Errors of other packages, of your own modules
+    and in a training step keep their traceback, as do all errors if the environment variable SGR_D2_TRACEBACK is set.
 
     Args:
         program: name of the program, for the message.
@@ -25,16 +30,36 @@ def refusals_in_a_line(program: str) -> Iterator[None]:
     Raises:
         SystemExit: instead of such a FileNotFoundError, KeyError or ValueError.
     """
+    if os.environ.get(TRACEBACK):
+        yield
+        return
+    _TRAINING.addFilter(_without_traceback)
     try:
         yield
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        if os.environ.get(TRACEBACK) or not _is_refusal(error):
+    except Exception as error:
+        if not _is_refusal(error):
             raise
-        message = error.args[0] if len(error.args) == 1 else error
-        sys.stderr.write(f"{program}: error: {message} ({TRACEBACK}=1 shows where this comes from.)\n")
+        sys.stderr.write(f"{program}: error: {_message(error)} ({TRACEBACK}=1 shows where this comes from.)\n")
         raise SystemExit(2) from None
+    finally:
+        _TRAINING.removeFilter(_without_traceback)
 
 
-def _is_refusal(error: Exception) -> bool:
+def _is_refusal(error: BaseException) -> bool:
+    if isinstance(error, BadRecordError):
+        return True
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
-    return modules[-1].startswith(_PACKAGE) and _STEPS not in modules
+    known = isinstance(error, FileNotFoundError | KeyError | ValueError)
+    return known and modules[-1].startswith(_PACKAGE) and _STEPS not in modules
+
+
+def _message(error: BaseException) -> str:
+    return str(error.args[0] if len(error.args) == 1 else error)  # str puts quotes around that of a KeyError
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A filter that reduces the log of a refusal to its message."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and _is_refusal(error):
+        record.msg, record.args, record.exc_info = f"{record.getMessage()} {_message(error)}", (), None
+    return True

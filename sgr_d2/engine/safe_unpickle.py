@@ -36,11 +36,14 @@ def load_pickle(file: BinaryIO) -> Any:
     return _Unpickler(file, encoding="latin1").load()
 
 
-def load_torch(file: BinaryIO) -> Any:
-    """Load a file of `torch.save` onto the CPU; otherwise like `load_pickle`."""
+def load_torch(file: BinaryIO | str, *, mmap: bool = False) -> Any:
+    """Load a file of `torch.save` onto the CPU; otherwise like `load_pickle`.
+
+    With ``mmap``, which needs the path of a file in the present format, tensors are only read when they are used.
+    """
     try:
         with torch.serialization.safe_globals(_NUMPY_FOR_TORCH):
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         name = _NAMED_BY_TORCH.search(str(error))
         if name:

@@ -17,6 +17,7 @@ from sgr_d2.data.loader import build_test_loader
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import read_image, read_instances, read_label
 from sgr_d2.evaluation import check_evaluator_type, evaluators_of
+from sgr_d2.messages import first_few
 from sgr_d2.visualization import PictureWriter
 
 from .protocol import loader_config
@@ -29,12 +30,11 @@ def use_semantic_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetad
         ValueError: if the config names another number of classes, or another ignore label.
     """
     number = len(info.classes)
-    shown = f"{', '.join(info.classes[:5])}{', ...' if number > 5 else ''}"
     for node, key in ((cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD"), (cfg.MODEL.POINT_HEAD, "POINT_HEAD")):
         if node.NUM_CLASSES not in (0, number):
             raise ValueError(
                 f"MODEL.{key}.NUM_CLASSES = {node.NUM_CLASSES}, but {', '.join(names)} has {number} classes "
-                f"({shown}). Leave the key out (0) to take the number from the data set."
+                f"({first_few(info.classes, 5)}). Leave the key out (0) to take the number from the data set."
             )
         node.NUM_CLASSES = number
     head = cfg.MODEL.SEM_SEG_HEAD

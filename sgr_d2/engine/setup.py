@@ -1,10 +1,7 @@
-"""From a command line to a complete config: files, options, the data sets' metadata, the machine."""
+"""From a command line to the config of a run: files, options, the data sets' metadata, the folder for the results."""
 
 import argparse
-import difflib
 import logging
-import re
-from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,11 +17,12 @@ from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
-from .checkpoint_file import require_weights
+from .checkpoint_file import check_weights
 from .earlier_run import check_resume, claim, keeping_config, put_back, set_aside
 from .loop import DTYPES
+from .machine import fit_to_machine
+from .options import explained, merge_options
 from .own_modules import config_with, imports_of
-from .scaling import scale_solver
 from .seed import with_seed, with_seed_of_run
 from .tasks import check_model, task_of
 
@@ -64,7 +62,7 @@ def _begin(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
 
 
 def read_command_line(args: argparse.Namespace) -> CfgNode:
-    """Build the config of a command line, and check that the folders of its data sets exist.
+    """Build the config of a command line, and check its weights and that the folders of its data sets exist.
 
     Writes nothing, so a program can use it to reject a command line before starting processes.
 
@@ -86,9 +84,9 @@ def read_command_line(args: argparse.Namespace) -> CfgNode:
         raise ValueError("OUTPUT_DIR is empty: name the folder for logs, checkpoints and figures.")
     if not args.eval_only:
         _check_training(cfg, max(1, args.num_gpus) * getattr(args, "num_machines", 1))
-    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     if not args.resume:  # a resumed run starts from the weights in OUTPUT_DIR
-        require_weights(cfg.MODEL.WEIGHTS)
+        check_weights(cfg.MODEL.WEIGHTS)
+    require_folders([*([] if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     return cfg
 
 
@@ -101,30 +99,6 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
             f"SOLVER.IMS_PER_BATCH = {batch} is the batch of all {world_size} processes together, and must be a "
             "multiple of their number."
         )
-
-
-def fit_to_machine(
-    cfg: CfgNode, config_file: str, opts: Sequence[str], world_size: int, *, cpu: bool = False
-) -> CfgNode:
-    """Adapt device, precision, norms, batch and schedule of a config to ``world_size`` processes on this machine.
-
-    Args:
-        cfg: `load_config` of ``config_file`` and ``opts``.
-        world_size: number of processes.
-        cpu: use no GPU even if there is one.
-
-    Raises:
-        ValueError: if SOLVER.REFERENCE_WORLD_SIZE does not divide the batch.
-    """
-    cfg, given = cfg.clone(), opts[::2]
-    cfg.defrost()
-    if cpu:
-        cfg.MODEL.DEVICE = "cpu"
-    use_machine(cfg, world_size, given=given)
-    cfg.freeze()
-    if cfg.SOLVER.REFERENCE_WORLD_SIZE == 0:  # nothing to scale, so the file need not be read a second time
-        return cfg
-    return scale_solver(cfg, world_size, reference_batch=_batch_of_file(config_file, opts), given=given)
 
 
 def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
@@ -145,12 +119,6 @@ def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
     return earlier
 
 
-def _batch_of_file(config_file: str, opts: Sequence[str]) -> int:
-    cfg = config_with(imports_of(config_file, opts))
-    cfg.merge_from_file(config_file)
-    return cfg.SOLVER.IMS_PER_BATCH
-
-
 def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     """Read a config file, apply ``KEY VALUE`` options, register its data sets and take the classes from them.
 
@@ -169,7 +137,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
             f"{config_file}: no file {error.filename}. Paths in _BASE_ are relative to the folder of their file."
         ) from error
     except (AssertionError, KeyError, ValueError, YAMLError) as error:
-        raise _explained(error, cfg, config_file) from error
+        raise explained(error, cfg, config_file) from error
     merge_options(cfg, opts or [])
     check_parts(cfg)
     check_ranges(cfg)
@@ -180,34 +148,6 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     use_metadata(cfg)
     cfg.freeze()
     return cfg
-
-
-def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
-    """Override keys of ``cfg`` by ["KEY", "value", ...].
-
-    Raises:
-        KeyError, ValueError: if a key is unknown (the message names similar ones), or a value is invalid or missing.
-    """
-    if flags := [str(opt) for opt in opts if str(opt).startswith("--")]:
-        raise ValueError(f"command line: {' '.join(flags)} comes after KEY VALUE; put flags first.")
-    if len(opts) % 2:
-        raise ValueError(f"command line {' '.join(map(str, opts))}: give options in pairs, KEY VALUE KEY VALUE ...")
-    try:
-        cfg.merge_from_list(_with_floats(cfg, opts))
-    except (AssertionError, KeyError, ValueError) as error:
-        raise _explained(error, cfg, f"command line {' '.join(map(str, opts))}") from error
-
-
-def _with_floats(cfg: CfgNode, opts: Sequence[str]) -> list:
-    """The options, with integers converted to floats for keys that hold a float: the config rejects 1 for 1.0."""
-    opts = list(opts)
-    for index, key in enumerate(opts[:-1:2]):
-        node, value = cfg, opts[2 * index + 1]
-        for name in str(key).split("."):
-            node = node.get(name) if isinstance(node, CfgNode) else None
-        if isinstance(node, float) and re.fullmatch(r"[+-]?\d+", str(value)):
-            opts[2 * index + 1] = float(value)
-    return opts
 
 
 def use_metadata(cfg: CfgNode) -> None:
@@ -229,53 +169,3 @@ def use_metadata(cfg: CfgNode) -> None:
     metadata = task.metadata_of(names)
     check_model(cfg, names)
     task.use_classes(cfg, names, metadata)
-
-
-def use_machine(cfg: CfgNode, world_size: int, *, given: Collection[str] = ()) -> None:
-    """Without a GPU, run on the CPU, and without float16 unless it is requested; use plain BatchNorm where torch's
-    SyncBN cannot work. Changes are logged. ``given`` are the keys on the command line.
-    """
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.info("No GPU: MODEL.DEVICE becomes cpu.")
-        cfg.MODEL.DEVICE = "cpu"
-    amp = cfg.SOLVER.AMP
-    if cfg.MODEL.DEVICE == "cpu" and amp.ENABLED and amp.DTYPE == "float16" and "SOLVER.AMP.ENABLED" not in given:
-        logger.info("No GPU: float32 instead of float16 (SOLVER.AMP.ENABLED True on the command line keeps it).")
-        amp.ENABLED = False
-    if world_size == 1 or cfg.MODEL.DEVICE == "cpu":
-        changed = _replace_norm(cfg.MODEL, "MODEL", "SyncBN", "BN")
-        if changed:
-            why = "one process" if world_size == 1 else "no GPU"
-            logger.info("SyncBN becomes BN (%s): %s", why, ", ".join(changed))
-
-
-def _replace_norm(node: CfgNode, path: str, old: str, new: str) -> list[str]:
-    changed = []
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            changed += _replace_norm(value, f"{path}.{key}", old, new)
-        elif key.endswith("NORM") and value == old and path != "MODEL.SGR":  # its own SyncBN works anywhere
-            node[key] = new
-            changed.append(f"{path}.{key}")
-    return changed
-
-
-def _explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueError:
-    """The error with its source and, for an unknown key, similar keys; a KeyError stays a KeyError."""
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    match = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
-    if not match:
-        if re.search(r"Type mismatch \(<class '(?:tuple|list)'> vs. <class '(?:str|int|float)'>\)", text):
-            text += """. Give a list; on a command line: KEY "('value',)"."""
-        return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
-    near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")
-
-
-def _keys(node: CfgNode, prefix: str = ""):
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"

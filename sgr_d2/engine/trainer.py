@@ -2,9 +2,7 @@
 
 import inspect
 import logging
-import os
 import weakref
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -16,15 +14,13 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .build import build_model, without_initial_weights
+from .build import build_model
 from .checkpoint import Checkpointer
-from .earlier_run import put_back, release
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric, misspelt_metric
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
-    load_trained,
     require_same_classes,
     require_same_images,
     require_same_model,
@@ -200,65 +196,3 @@ def distribute(model: nn.Module) -> nn.Module:
     newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14
     own_buffers = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
     return DistributedDataParallel(model, device_ids=devices, **own_buffers)
-
-
-def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Trainer) -> dict | None:
-    """Train according to the config; with ``resume``, continue from the last checkpoint in ``OUTPUT_DIR``, if any.
-
-    Args:
-        trainer: the trainer class, for instance one with its own loaders, hooks or evaluators.
-
-    Returns:
-        The results of the last evaluation on the main process.
-    """
-    folder = Path(cfg.OUTPUT_DIR)
-    try:
-        return _train(cfg, resume, trainer)
-    except BaseException:
-        put_back(folder)
-        raise
-    finally:
-        release(folder)  # claimed by `setup`
-
-
-def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
-    given = cfg
-    if resume and Checkpointer(nn.Module(), cfg.OUTPUT_DIR).has_checkpoint():
-        cfg = without_initial_weights(cfg)
-    elif cfg.MODEL.BACKBONE.NAME.startswith("build_timm") and not (cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS):
-        logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
-    run = trainer(cfg)
-    run.resume_or_load(resume=resume)
-    if resume and comm.is_main_process():  # only now is it certain that the run continues
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        Path(cfg.OUTPUT_DIR, "config.yaml").write_text(given.dump(), encoding="utf-8")
-    return run.train()
-
-
-def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Trainer) -> dict:
-    """Evaluate ``MODEL.WEIGHTS`` or, with ``resume``, the last checkpoint in ``OUTPUT_DIR``.
-
-    Args:
-        trainer: the class whose model, loaders and evaluators are used.
-
-    Raises:
-        ValueError: if there is neither, or it has other classes, or lacks parameters of the model.
-    """
-    checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)
-    path = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
-    if not path:
-        raise ValueError(
-            "--eval-only needs a checkpoint: give MODEL.WEIGHTS path, or --resume for the last one in "
-            f"{cfg.OUTPUT_DIR}."
-        )
-    model = trainer.build_model(without_initial_weights(cfg))
-    load_trained(cfg, model, path)
-    return trainer.test(cfg, model)
-
-
-def limit_threads(num_processes: int) -> None:
-    """Divide torch's threads (OMP_NUM_THREADS, or the available cores) among ``num_processes`` on this machine, if they
-    train on the CPU.
-    """
-    if num_processes > 1 and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, torch.get_num_threads() // num_processes))

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 
 from sgr_d2.labels import labels_of, resize_nearest
+from sgr_d2.messages import first_few
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         outside = ((labels < 0) | (labels >= self._num_classes)) & (labels != self._ignore_label)
         if outside.any():
             raise ValueError(
-                f"{path}: labels {np.unique(labels[outside])[:5].tolist()} are neither in [0, {self._num_classes}) "
+                f"{path}: labels {first_few(np.unique(labels[outside]), 5)} are neither in [0, {self._num_classes}) "
                 f"nor the ignore label {self._ignore_label}"
             )
         return labels
@@ -120,6 +121,6 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
             figures["fwIoU"] = math.nan  # the parent's sum over no class is 0
         absent = [name for name in self._class_names if math.isnan(figures[f"IoU-{name}"])]
         if absent:
-            shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-            logger.warning("%s: no pixel is labelled as %s, which does not count.", self._dataset_name, shown)
+            names = first_few(absent, 5)
+            logger.warning("%s: no pixel is labelled as %s, which does not count.", self._dataset_name, names)
         return {"sem_seg": figures}

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from sgr_d2.evaluation.label_cells import LabelCells, cell_of_pixels, count_label_cells, index_labels
+from sgr_d2.messages import first_few
 
 # Elements of the (tokens, pairs) table in memory at a time: few enough for the cache.
 _CHUNK_ELEMENTS = 2**16
@@ -172,10 +173,8 @@ def _as_labels(labels: Tensor | np.ndarray) -> np.ndarray:
 def _check_ids(ids: np.ndarray, num_labels: int | None, ignore_label: int | None) -> None:
     if num_labels is None or not ids.size or (ids[0] >= 0 and ids[-1] < num_labels):
         return
-    outside = ids[(ids < 0) | (ids >= num_labels)]
-    raise ValueError(
-        f"labels {outside[:5].tolist()} are neither in [0, {num_labels}) nor the ignore label {ignore_label}"
-    )
+    outside = first_few(ids[(ids < 0) | (ids >= num_labels)], 5)
+    raise ValueError(f"labels {outside} are neither in [0, {num_labels}) nor the ignore label {ignore_label}")
 
 
 def _label_masses(regions: np.ndarray, pairs: LabelCells) -> np.ndarray:

@@ -124,6 +124,18 @@ def test_palettes_that_disagree_are_suspicious(write_pair):
     assert not mapped.palette and mapped.pixels.tolist() == [2 * 1 + 3, 2 * 3 + 1, 0]
 
 
+def test_a_label_with_a_palette_is_opened_once(record, scene, monkeypatch):
+    image = Image.fromarray(scene).convert("P")
+    image.putdata(scene.ravel().tolist())
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    image.save(record["sem_seg_file_name"])
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(str(path)) or real(path))
+    assert check_pair(record, rules=RULES).palette[1] == (9, 8, 7)
+    assert sorted(opened) == sorted([record["file_name"], record["sem_seg_file_name"]])
+
+
 def test_real_instances_take_the_place_of_components(record, scene, tmp_path):
     ids = np.where(scene == 1, 1000, 26).astype(np.uint16)
     Image.fromarray(ids).save(tmp_path / "ids.png")

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_folders
+from sgr_d2.data.datasets import folders, get_dataset_records, metadata_of, register_folders, require_folders
 from sgr_d2.data.datasets.folders import _class_names
 
 REPOSITORY = Path(__file__).parents[2]
@@ -134,6 +134,27 @@ def test_registering_again(tmp_path, catalogs):
     register_folders(make_cfg(mine=entry(tmp_path, CLASSES=["c"], IGNORE_LABEL=9)))
     assert metadata_of(["mine"]).classes == ["c"]
     assert metadata_of(["mine"]).ignore_label == 9
+
+
+def test_folders_are_read_once_until_they_are_registered_again(tmp_path, catalogs, monkeypatch):
+    touch(tmp_path, "i/a.png", "l/a.png")
+    reads, load = [], folders.load_image_label_folder
+    monkeypatch.setattr(folders, "load_image_label_folder", lambda *args, **_: reads.append(args) or load(*args))
+    cfg = make_cfg(mine=entry(tmp_path))
+    register_folders(cfg)
+    require_folders(["mine", "mine"])
+    get_dataset_records("mine")[0]["file_name"] = "changed"
+    assert [Path(record["file_name"]).name for record in get_dataset_records("mine")] == ["a.png"]
+    assert len(reads) == 1
+    touch(tmp_path, "i/b.png", "l/b.png")
+    register_folders(cfg)
+    assert len(get_dataset_records("mine")) == 2 and len(reads) == 2
+
+
+def test_other_entries_may_name_what_is_not_there(tmp_path, catalogs):
+    cfg = make_cfg(mine=entry(tmp_path), other=entry(tmp_path, CLASSES="gone.txt"))
+    register_folders(cfg, ["mine"])
+    assert metadata_of(["mine"]).classes == ["a", "b"] and "other" not in DatasetCatalog
 
 
 def test_a_name_that_is_taken(tmp_path, catalogs):

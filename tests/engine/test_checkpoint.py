@@ -231,7 +231,7 @@ def test_wrong_paths_and_files_of_another_model_are_named(tmp_path):
         load_weights(nn.Linear(2, 2), tmp_path / "nowhere.pth")
     with pytest.raises(FileNotFoundError, match=r"path is empty"):
         load_weights(nn.Linear(2, 2), "")
-    with pytest.raises(ValueError, match=r"nothing loaded.*'a.b'.*needs \['bias', 'weight'\]"):
+    with pytest.raises(ValueError, match=r"nothing loaded.*a\.b; the model needs bias, weight: "):
         load_weights(nn.Linear(2, 2), save(tmp_path, {"a.b": torch.zeros(1)}))
     with pytest.raises(ValueError, match=r"nothing loaded, no tensor of the file fits"):
         load_weights(nn.Linear(2, 2), save(tmp_path, nn.Linear(3, 4).state_dict()))  # the same names, other shapes

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sgr_d2.engine.checkpoint_file import read_checkpoint
+from sgr_d2.engine import checkpoint_file
+from sgr_d2.engine.checkpoint_file import check_weights, read_checkpoint
 
 STATE = {"a.weight": torch.arange(4.0), "a.bias": torch.ones(2, dtype=torch.float16)}
 ARRAYS = {key: value.numpy() for key, value in STATE.items()}
@@ -114,6 +116,66 @@ def test_a_download_that_stopped_half_way_is_named(zipped, tmp_path):
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(ValueError, match=r"half.pth is damaged, truncated or not a checkpoint"):
             read_checkpoint(path)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The files that `check_weights` has read as a whole."""
+    names = []
+    monkeypatch.setattr(checkpoint_file, "_SMALL", 0)
+    monkeypatch.setattr(
+        checkpoint_file, "read_checkpoint", lambda path: names.append(path.name) or read_checkpoint(path)
+    )
+    return names
+
+
+def test_what_can_be_read_passes_the_check_at_a_glance(tmp_path, reads):
+    torch.save({"model": STATE}, tmp_path / "a.pth")
+    torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(STATE, tmp_path / "b.bin")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        (tmp_path / f"dict_{protocol}.pkl").write_bytes(pickle.dumps({"model": ARRAYS}, protocol))
+        (tmp_path / f"ordered_{protocol}.pkl").write_bytes(pickle.dumps(OrderedDict(ARRAYS), protocol))
+    for path in tmp_path.iterdir():
+        check_weights(str(path))
+        check_weights(f"{path}?matching_heuristics=True")
+    assert reads == []
+    for path in ("", "https://nowhere/model.pth"):
+        check_weights(path)
+
+
+def test_pickles_of_another_kind_are_read_to_be_sure(tmp_path, reads):
+    (tmp_path / "longer.pkl").write_bytes(pickle.dumps({"model": ARRAYS}) + b"\n")
+    check_weights(str(tmp_path / "longer.pkl"))
+    assert reads == ["longer.pkl"]
+
+
+def _half(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
+
+
+@pytest.mark.parametrize("name", ["a.pth", "b.bin", "c.pkl"])
+def test_files_cut_in_half_do_not_pass_the_check(tmp_path, reads, name):
+    torch.save({"model": STATE}, tmp_path / "a.pth")
+    save_file(STATE, tmp_path / "b.bin")
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"model": ARRAYS}))
+    (tmp_path / name).write_bytes(_half((tmp_path / name).read_bytes()))
+    with pytest.raises(ValueError, match=f"{name} is damaged, truncated or not a checkpoint.*Download it again"):
+        check_weights(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], r"saved\.pth holds a list, not a dictionary"),
+        ({"epoch": 3}, r"saved\.pth holds no tensors"),
+        (Evil(), r"saved\.pth: refused to unpickle (posix|nt)\.system"),
+    ],
+)
+def test_files_of_something_else_do_not_pass_the_check(tmp_path, reads, content, message):
+    with pytest.raises(ValueError, match=message):
+        check_weights(str(saved(tmp_path, content)))
+    assert reads == []
 
 
 def test_a_missing_file_is_named(tmp_path):

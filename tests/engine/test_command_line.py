@@ -1,5 +1,7 @@
 """What a command line asks for in vain is refused before anything is made."""
 
+import pickle
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,26 @@ def test_what_cannot_work_is_found_before_anything_is_made(config_file, tmp_path
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read(config_file, *flags, *opts)
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"the weights are on the other disk", r"model\.pth is damaged, truncated or not a checkpoint.*again"),
+        (b"<!DOCTYPE html>", r"model\.pth is a web page\. Download"),
+        (pickle.dumps({"epoch": 3}), r"model\.pth holds no tensors"),
+    ],
+)
+def test_weights_that_are_none_are_found_before_the_data_are_listed(
+    config_file, tmp_path, monkeypatch, content, message
+):
+    (tmp_path / "model.pth").write_bytes(content)
+    module = import_module("sgr_d2.engine.setup")  # the name is that of a function, too
+    monkeypatch.setattr(module, "require_folders", lambda names: pytest.fail("the data were listed"))
+    with pytest.raises(ValueError, match=message):
+        read(config_file, "MODEL.WEIGHTS", str(tmp_path / "model.pth"))
+    with pytest.raises(pytest.fail.Exception, match="were listed"):
+        read(config_file, "--resume", "MODEL.WEIGHTS", str(tmp_path / "model.pth"))
 
 
 def test_an_image_without_label_is_found_before_anything_is_made(config_file):

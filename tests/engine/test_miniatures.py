@@ -11,7 +11,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from sgr_d2.engine import Trainer, load_config
-from sgr_d2.engine.setup import use_machine
+from sgr_d2.engine.machine import use_machine
 
 ROOT = Path(__file__).parents[2]
 DATA_SETS = ("ade20k", "cityscapes", "coco_stuff")

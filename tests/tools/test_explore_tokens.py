@@ -134,7 +134,7 @@ def test_arguments_that_contradict(checkpoint, tmp_path, extra):
         run("--weights", checkpoint, "--output", tmp_path / "out", *extra)
 
 
-def write_folder_checkpoint(photos, tmp_path):
+def write_folder_checkpoint(photos, tmp_path, more=lambda config: None):
     """A checkpoint whose test set is the photographs with labels."""
     labels = tmp_path / "labels"
     labels.mkdir()
@@ -144,6 +144,7 @@ def write_folder_checkpoint(photos, tmp_path):
 
     def change(config):
         config["DATASETS"] |= {"FOLDERS": {"explored_val": folder}, "TEST": ["explored_val"]}
+        more(config)
 
     return write_checkpoint(tmp_path / "model.pth", change=change)
 
@@ -154,6 +155,18 @@ def test_the_data_set_of_the_checkpoint_needs_no_config(photos, tmp_path):
     assert run("--weights", checkpoint, "--output", tmp_path / "out") == 0
     text = (tmp_path / "out/data/index.js").read_text()
     assert '"hasTruth":true' in text and '"mIoU"' in text
+
+
+def test_a_checkpoint_of_another_machine(photos, tmp_path):
+    """The class file of the training set is not here."""
+    gone = {"IMAGE_DIR": "/gone/images", "LABEL_DIR": "/gone/labels", "CLASSES": "/gone/classes.txt"}
+
+    def change(config):
+        config["DATASETS"]["FOLDERS"]["explored_train"] = gone
+
+    checkpoint = write_folder_checkpoint(photos, tmp_path, change)
+    assert run("--weights", checkpoint, "--images", photos / "0.png", "--output", tmp_path / "photos_out") == 0
+    assert run("--weights", checkpoint, "--output", tmp_path / "out", "--max-images", 1) == 0
 
 
 def test_options_override_the_config_of_the_checkpoint(checkpoint, photos, tmp_path, monkeypatch):

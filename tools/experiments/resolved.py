@@ -9,7 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.engine import load_config
-from sgr_d2.engine.setup import fit_to_machine
+from sgr_d2.engine.machine import fit_to_machine
 
 from .plan import Run
 

@@ -57,7 +57,7 @@ def register_semantic(
     evaluator_type: str = "sem_seg",
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Register a data set in both catalogs. Doing so again replaces it, unless nothing has changed.
+    """Register a data set in both catalogs. Doing so again replaces it.
 
     Args:
         name: of the data set.
@@ -84,6 +84,7 @@ def register_semantic(
     if name in DatasetCatalog:
         present = MetadataCatalog.get(name)
         if all(present.get(key) == value for key, value in content.items()):
+            DatasetCatalog[name] = load  # the metadata, to which others may hold a reference, stay
             return
         if present.get("registered_by") != owner:
             raise ValueError(f"The name {name!r} already belongs to another data set; choose another one.")

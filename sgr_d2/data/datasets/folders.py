@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,26 @@ def check_folders(name: str, remedy: str, *folders: Path) -> None:
             )
 
 
-def register_folders(cfg: CfgNode) -> None:
-    """Register every entry of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
+def register_folders(cfg: CfgNode, names: Collection[str] | None = None) -> None:
+    """Register the entries of ``DATASETS.FOLDERS``, a node of {name: {IMAGE_DIR, LABEL_DIR, CLASSES, ...}}.
 
     CLASSES is a list of names or the path of a file: a JSON list, JSON {"classes": [...]}, or one name per line.
     Optional are IMAGE_SUFFIX and LABEL_SUFFIX (with which the file names end), SPLIT (a file that lists the images to
     use), IGNORE_LABEL (255), LABEL_MAP (a list whose item v is the label of value v in the files; or pairs [v, label];
     or, for files that hold colours, pairs [[R, G, B], label]) and COLORS (a list of [R, G, B], by default those of
     LABEL_MAP). Relative paths start at the working directory; ``~`` and environment variables are expanded. Folders and
-    split are read when the data set is used.
+    split are read once, when the data set is first used; registering it again makes its next use read them anew.
+
+    Args:
+        cfg: with DATASETS.FOLDERS.
+        names: of the entries to register; None for all.
 
     Raises:
         FileNotFoundError: if the file of class names does not exist.
         ValueError: if an entry has an unknown, missing or invalid key.
     """
-    for name, entry in cfg.DATASETS.FOLDERS.items():
+    folders = cfg.DATASETS.FOLDERS
+    for name, entry in folders.items() if names is None else [(name, folders[name]) for name in names]:
         key = f"DATASETS.FOLDERS.{name}"
         _check_keys(entry, key)
         classes = _class_names(entry["CLASSES"], f"{key}.CLASSES")
@@ -63,7 +68,7 @@ def register_folders(cfg: CfgNode) -> None:
         }
         register_semantic(
             name,
-            partial(load_image_label_folder, image_dir, label_dir, name=name, label_map=label_map, **which),
+            _read_once(partial(load_image_label_folder, image_dir, label_dir, name=name, label_map=label_map, **which)),
             owner="folders",
             classes=classes,
             colors=colors or _colors_of(label_map, len(classes)),
@@ -72,6 +77,12 @@ def register_folders(cfg: CfgNode) -> None:
             sem_seg_root=label_dir,
             extra={"label_map": label_map, **which},  # in the metadata, so that a change replaces the entry
         )
+
+
+def _read_once(load: Callable[[], list[dict[str, Any]]]) -> Callable[[], list[dict[str, Any]]]:
+    """Keep what ``load`` returns, unless it fails; each call gets dicts of its own."""
+    kept = cache(load)
+    return lambda: [dict(record) for record in kept()]
 
 
 def _check_keys(entry: Any, key: str) -> None:

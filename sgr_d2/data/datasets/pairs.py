@@ -2,12 +2,13 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sgr_d2.data.label_values import LabelMap
 from sgr_d2.files import read_text
+from sgr_d2.messages import first_few
 
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LABEL_TYPES = (".png", ".tif", ".tiff")
@@ -101,10 +102,10 @@ def load_image_label_folder(
     if lonely := sorted(images.keys() - labels.keys()):
         what = f"{len(lonely)} of {len(images)} images have no label in {label_dir}"
         advice += _advice_on_type(label_dir, lonely[0], label_suffix)
-        raise ValueError(f"{name}: {what}: {_first([str(images[key]) for key in lonely])}. {advice}")
+        raise ValueError(f"{name}: {what}: {first_few([images[key] for key in lonely], 3)}. {advice}")
     if lonely := sorted(labels.keys() - images.keys()):
         what = f"{len(lonely)} of {len(labels)} labels have no image in {image_dir}"
-        raise ValueError(f"{name}: {what}: {_first([str(labels[key]) for key in lonely])}. {advice}")
+        raise ValueError(f"{name}: {what}: {first_few([labels[key] for key in lonely], 3)}. {advice}")
     extra = {} if label_map is None else {"label_map": label_map}
     return [
         {"file_name": str(images[key]), "sem_seg_file_name": str(labels[key]), "image_id": key, **extra}
@@ -143,7 +144,7 @@ def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> 
     listed = {naming.id_in_list(line) for line in lines if line}
     absent = sorted(listed - images.keys())
     if absent or not listed:
-        what = f"{len(absent)} of {len(listed)} images are not in IMAGE_DIR: {_first(absent)}"
+        what = f"{len(absent)} of {len(listed)} images are not in IMAGE_DIR: {first_few(absent, 3)}"
         raise ValueError(
             f"{name}: SPLIT {split}: {what if absent else 'names no image'}. Each line is the path of an image below "
             f"IMAGE_DIR, as {min(images)}."
@@ -160,10 +161,6 @@ def _advice_on_type(folder: str | os.PathLike, key: str, suffix: str) -> str:
             types = ", ".join(LABEL_TYPES)
             return f" {path} exists, but labels are only read from {types}, which keep values: export them again."
     return ""
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _advice(image_suffix: str, label_suffix: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sgr_d2.data.datasets.pairs import IMAGE_TYPES
+from sgr_d2.messages import first_few
 
 IGNORE_LABEL = 255
 
@@ -92,7 +93,7 @@ class LabelRule:
         return labels.astype(np.uint8)
 
     def _describe(self, path: Path, wrong: np.ndarray) -> str:
-        shown = ", ".join(f"{value:g}" for value in wrong[:8]) + (", ..." if len(wrong) > 8 else "")
+        shown = first_few([f"{value:g}" for value in wrong])
         hints = " ".join(text for value, text in self.hints.items() if value in wrong)
         return f"{path}: holds {shown}; the values of this release are {self.meaning}.{' ' if hints else ''}{hints}"
 
