@@ -48,7 +48,7 @@ class SGR(nn.Module):
         fusion_init: str = "zero",
         fusion_relative: bool = True,
         norm: str = "SyncBN",
-        loss_gradient: float = 0.2,
+        loss_gradient: float = 0.0,
     ):
         """
         Args:
