@@ -35,7 +35,7 @@ class SGROutput(NamedTuple):
 
     Attributes:
         features: the refined levels, with the names and shapes of the input: {name: (B, C_l, H_l, W_l)}.
-        region_logits: (B, K, H, W) float32; sigmoid gives the regions.
+        region_logits: (B, K, H, W) float32; sigmoid gives the regions. Meaningless on cells that are not ``valid``.
         tokens: (B, K, D) float32, after the encoder.
         valid: (B, 1, H, W) bool, False on cells that lie entirely in the padding of the batch.
         stride: image pixels per cell of the token grid, along each axis.

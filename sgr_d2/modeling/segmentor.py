@@ -226,7 +226,7 @@ class SGRSegmentor(nn.Module):
 def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageTokens:
     """Regions and tokens of image ``index`` of a batch, cropped to the cells that overlap its (height, width)."""
     rows, columns = size[0] / output.stride, size[1] / output.stride
-    regions = output.region_logits[index, :, : -int(-rows // 1), : -int(-columns // 1)].sigmoid()
+    regions = output.region_logits[index, :, : math.ceil(rows), : math.ceil(columns)].sigmoid()
     return ImageTokens(regions, output.tokens[index], (rows, columns))
 
 

@@ -3,6 +3,8 @@
 Shape legend: C classes, K tokens, H x W the image, h x w a window.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -115,7 +117,7 @@ class _TokenMean:
         # rounded to whole pixels: the quotient has a rounding error, which could add another row of cells
         self.strides = (round((box[2] - box[0]) / example.extent[0]), round((box[3] - box[1]) / example.extent[1]))
         self.extent = (size[0] / self.strides[0], size[1] / self.strides[1])
-        self.regions = _Mean(example.regions, tuple(-int(-length // 1) for length in self.extent))
+        self.regions = _Mean(example.regions, tuple(math.ceil(length) for length in self.extent))
         self.tokens = torch.zeros_like(example.tokens)
         self.mass = example.tokens.new_zeros(len(example.tokens), 1)
 

@@ -7,7 +7,7 @@ from toys import toy_cfg
 
 from sgr_d2.modeling.sgr import SGRCriterion
 from sgr_d2.modeling.sgr.assignment import assign_tokens
-from sgr_d2.modeling.sgr.criterion import component_loss, dice_loss, diversity_loss, join_regions
+from sgr_d2.modeling.sgr.losses import component_loss, dice_loss, diversity_loss, join_regions
 from sgr_d2.modeling.sgr.targets import GridTargets, components_to_grid
 
 

@@ -46,6 +46,12 @@ def test_the_class_loss_alone():
     assert alone == {"loss_token_class": losses_of(**ONES)["loss_token_class"]}
 
 
+@pytest.mark.parametrize("sizes", [{}, {"token_dim": 4}, {"num_classes": 2}])
+def test_the_class_loss_asks_for_the_sizes_of_its_layer(sizes):
+    with pytest.raises(ValueError, match=r"MODEL\.SGR\.CLASS_WEIGHT.*token_dim and num_classes"):
+        SGRCriterion(class_weight=1.0, **sizes)
+
+
 @pytest.mark.parametrize(("option", "value"), [("assignment", "hungarian"), ("union", "sum"), ("area_power", 1.0)])
 def test_each_option_changes_the_component_loss(option, value):
     assert abs(losses_of(**{option: value})["loss_component"] - losses_of()["loss_component"]) > 1e-4

@@ -1,12 +1,14 @@
 """Options of SGR: from the config to the module, the order of its levels, and what regions start as."""
 
 import math
+from inspect import signature
 
 import pytest
 import torch
 from toys import toy_cfg, toy_features, toy_shape
 
-from sgr_d2.modeling.sgr import SGR
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.modeling.sgr import SGR, SGRCriterion
 from sgr_d2.modeling.sgr.regions import FixedRegions
 
 SMALL = {"num_tokens": 6, "token_dim": 16, "encoder_layers": 1, "num_heads": 2}
@@ -56,6 +58,16 @@ def test_what_reaches_the_loss_and_the_fusion():
     sgr.region_predictor.register_forward_hook(lambda *_: calls.append(1))
     sgr(toy_features(1, 64, 64), torch.tensor([[64, 64]]))
     assert len(calls) == 1  # no loss takes a gradient of regions, so they are predicted once
+
+
+def test_defaults_are_those_of_the_config():
+    cfg, shape = get_sgr_cfg(), toy_shape()
+    cfg.MODEL.SGR.IN_FEATURES = list(shape)
+    options = SGR.from_config(cfg, shape) | SGRCriterion.from_config(cfg, num_classes=0)
+    for name in ("input_shape", "token_dim", "max_iter"):  # no default, the criterion's is none, and Detectron2's key
+        del options[name]
+    parameters = signature(SGR.__init__).parameters | signature(SGRCriterion.__init__).parameters
+    assert {name: parameters[name].default for name in options} == options
 
 
 def test_levels_may_be_named_in_any_order():

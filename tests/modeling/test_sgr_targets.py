@@ -6,7 +6,7 @@ from toy_regions import classes_of, output_of, over_labelled
 
 from sgr_d2.modeling.sgr import SGRCriterion
 from sgr_d2.modeling.sgr.assignment import assign_tokens, cosine_affinity
-from sgr_d2.modeling.sgr.criterion import component_loss
+from sgr_d2.modeling.sgr.losses import component_loss
 from sgr_d2.modeling.sgr.targets import GridTargets, components_to_grid
 
 

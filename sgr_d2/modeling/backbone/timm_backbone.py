@@ -72,8 +72,7 @@ class TimmBackbone(Backbone):
             FileNotFoundError: if the weights do not exist.
         """
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"MODEL.TIMM.NORM = {norm!r}: choose from {sorted(NORMS)}.")
+        check_choice("MODEL.TIMM.NORM", norm, NORMS)
         probe = _create(name, in_chans=in_channels)
         names = _feature_names(probe.feature_info.reduction())
         out_features = list(names if out_features is None else out_features)

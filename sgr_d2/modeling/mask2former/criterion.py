@@ -5,6 +5,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.ranks import mean_over_ranks
 
 from .matcher import HungarianMatcher, Matching, final_first
@@ -107,7 +108,7 @@ class SetCriterion(nn.Module):
         if not sum(counts):
             zero = 0.0 * (prediction.mask_embeddings.float().sum() + prediction.mask_features.float().sum())
             return zero.expand(layers), zero.expand(layers)
-        images = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)]).to(device, non_blocking=True)
+        images = copy_to(torch.tensor([i for i, count in enumerate(counts) for _ in range(count)]), device)
         maps = matched_masks(prediction, matching)
         losses = {}
         for layer in final_first(layers):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sgr_d2.modeling.image_names import image_name
+from sgr_d2.modeling.padding import copy_to
 
 from .points import PointSource, sample_pixels
 from .structures import QueryPrediction
@@ -147,7 +148,7 @@ def _to_device(pairs: list[list[tuple]], num_targets: list[int], device: torch.d
     """Turn pairs[image][layer] = (queries, slots) into tensors, with one copy to the device."""
     stacked = [np.stack([np.stack(pair) for pair in layers], axis=1) for layers in pairs]  # (2, layers, n_i)
     flat = torch.from_numpy(np.concatenate([part.reshape(-1) for part in stacked]).astype(np.int64))
-    parts = flat.to(device, non_blocking=True).split([part.size for part in stacked])
+    parts = copy_to(flat, device).split([part.size for part in stacked])
     both = [part.view(array.shape) for part, array in zip(parts, stacked, strict=True)]
     return Matching([part[0] for part in both], [part[1] for part in both], num_targets)
 

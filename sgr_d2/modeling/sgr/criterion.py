@@ -1,26 +1,21 @@
 """Weak supervision of the regions by connected components, independent of the head.
 
-Source: arXiv 2212.03338 requires active regions to be disjoint, unions of regions to be connected components, and
-diversity to be enforced by cosine terms; the formulas are ours.
+Source: arXiv 2212.03338 for what is supervised; the formulas (losses.py) are ours.
 """
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sgr_d2.checks import check_choice
-from sgr_d2.modeling.padding import copy_to
 from sgr_d2.modeling.progress import share_done
-from sgr_d2.modeling.ranks import mean_over_ranks
 from sgr_d2.structures import SGROutput
 
 from .assignment import MODES, assign_tokens
-from .targets import GridTargets, components_to_grid
+from .losses import UNIONS, component_loss, diversity_loss
+from .targets import components_to_grid
 from .token_classes import TokenClassLoss
 
-EPS = 1e-12
-UNIONS = ("noisy_or", "sum")
 # Every loss that SGRCriterion can return; all others come from the head.
 SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
 
@@ -52,10 +47,12 @@ class SGRCriterion(nn.Module):
             assignment: mode of `assign_tokens`.
             union: how the regions of a component are joined, see `join_regions`.
             area_power: a component of A cells has weight A**area_power in the component loss.
-            decay: fraction by which all losses have decreased, linearly, by training step ``max_iter``.
+            decay: fraction by which all losses have decreased, linearly, by training step ``max_iter``, counted by
+                Detectron2's event storage; without one they stay constant.
 
         Raises:
-            ValueError: for a negative weight, a decay or power outside [0, 1], or an unknown assignment or union.
+            ValueError: for a negative weight, a decay or power outside [0, 1], an unknown assignment or union, or a
+                class loss without ``token_dim`` and ``num_classes``.
         """
         super().__init__()
         weights = {"COMPONENT_WEIGHT": component_weight, "DIVERSITY_WEIGHT": diversity_weight}
@@ -140,100 +137,6 @@ class SGRCriterion(nn.Module):
                 losses["loss_diversity"] = self.diversity_weight * diversity_loss(weighted)
         factor = 1 - self.decay * share_done(self.max_iter)
         return {name: factor * loss for name, loss in losses.items()} if self.decay else losses
-
-
-def component_loss(
-    region_logits: Tensor,
-    component_of: Tensor,
-    targets: GridTargets,
-    union: str = "noisy_or",
-    area_power: float = 0.0,
-) -> Tensor:
-    """Mean dice loss between each component and the union of its tokens' regions, over all components of all ranks.
-
-    Args:
-        region_logits: (B, K, H, W) float32.
-        component_of: (B, K) int64, component of each token, -1 for none.
-        targets: GridTargets with L components.
-        union: see `join_regions`.
-        area_power: weight of each component in the mean: its area in cells to this power.
-
-    Returns:
-        Scalar. Averaged over all ranks, it is the mean over the components of all ranks.
-    """
-    device = component_of.device
-    num = max(targets.masks.shape[1], 1)
-    unions = join_regions(region_logits, component_of, num, union)  # (B, L, H*W)
-    # a collective call: ranks whose images have no component must take part too
-    weights = targets.masks.sum((2, 3)) ** area_power if area_power else None  # (B, L)
-    normaliser = mean_over_ranks(sum(targets.counts) if weights is None else weights.sum(), device)
-    if targets.masks.shape[1] == 0:
-        return 0.0 * unions.sum()
-    present = [[float(index < count) for index in range(num)] for count in targets.counts]
-    present = copy_to(torch.tensor(present), device)
-    losses = dice_loss(unions, targets.masks.flatten(2), targets.labelled.flatten(2))  # (B, L)
-    if weights is not None:
-        present = present * weights
-    return (losses * present).sum() / normaliser
-
-
-def join_regions(region_logits: Tensor, component_of: Tensor, num_components: int, union: str) -> Tensor:
-    """The union of the regions of each component's tokens.
-
-    Args:
-        region_logits: (B, K, H, W) float32.
-        component_of: (B, K) int64, component of each token, -1 for none.
-        num_components: L.
-        union: "noisy_or", 1 - prod_k (1 - P_k), computed as a sum of logarithms; or "sum", min(1, sum_k P_k), whose
-            gradient is that of the sum even above 1, since otherwise regions that overlap outside their component
-            could never shrink.
-
-    Returns:
-        (B, L, H*W) float32; 0 for a component without a token.
-    """
-    batch = component_of.shape[0]
-    image = torch.arange(batch, device=component_of.device)[:, None] * num_components
-    nowhere = batch * num_components  # an extra row for the tokens without a component
-    row = torch.where(component_of >= 0, image + component_of, nowhere).flatten()  # (B*K,)
-    flat = region_logits.flatten(2).flatten(0, 1)  # (B*K, H*W)
-    maps = F.softplus(flat) if union == "noisy_or" else flat.sigmoid()  # softplus is -log(1 - P)
-    summed = maps.new_zeros(nowhere + 1, maps.shape[1]).index_add(0, row, maps)[:nowhere]
-    unions = -torch.expm1(-summed) if union == "noisy_or" else summed - (summed - 1).clamp(min=0).detach()
-    return unions.view(batch, num_components, -1)
-
-
-def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
-    """1 - (2 |U M| + 1) / (|U| + |M| + 1) over the labelled part of the cells.
-
-    Args:
-        unions: (B, L, N) probabilities.
-        masks: (B, L, N) fraction of each cell that the component covers.
-        labelled: (B, 1, N) fraction of each cell that is labelled.
-
-    Returns:
-        (B, L).
-    """
-    both = (unions * masks).sum(-1)
-    sizes = torch.bmm(unions, labelled.transpose(1, 2)).squeeze(-1) + masks.sum(-1)
-    return 1 - (2 * both + 1) / (sizes + 1)
-
-
-def diversity_loss(weighted: Tensor) -> Tensor:
-    """Mean cosine similarity between the regions of different tokens over the labelled cells, averaged over images.
-
-    Args:
-        weighted: (B, K, N) regions times the labelled fraction of each cell.
-
-    Returns:
-        Scalar in [0, 1]; 0 for a single token.
-    """
-    num_tokens = weighted.shape[1]
-    norms = weighted.norm(dim=-1)  # (B, K)
-    scale = 1 / norms.clamp(min=EPS)
-    # sum over i, j of <u_i, u_j> = |sum_i u_i|^2 with u = weighted * scale: no K x K matrix, no second copy of the maps
-    every_pair = torch.bmm(scale[:, None], weighted).square().sum((1, 2))  # (B,)
-    itself = (norms * scale).square().sum(1)
-    return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).mean()
 
 
 def _check_size(components: Tensor, output: SGROutput) -> None:

@@ -8,12 +8,12 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from sgr_d2.checks import check_choice
 
 from .batch_norm import BatchNorm
 from .pointwise import PointwiseConv2d
+from .recompute import recomputed
 
 EPS = 1e-6
 
@@ -57,12 +57,9 @@ class Fusion(nn.Module):
         """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W)."""
         mixed = self.from_tokens(tokens)
         pixels = self.from_features(features)  # (B, D, H, W)
-        if not torch.is_grad_enabled():
-            return self._add(features, self._correction(pixels, mixed, regions), valid)
         # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
         # convolution, since the last one needs its input and not its output.
-        correction = checkpoint(self._correction, pixels, mixed, regions, use_reentrant=False, preserve_rng_state=False)
-        return self._add(features, correction, valid)
+        return self._add(features, recomputed(self._correction, pixels, mixed, regions), valid)
 
     def _add(self, features: Tensor, correction: Tensor, valid: Tensor | None) -> Tensor:
         """F + correction, scaled by the magnitude of F if ``relative``."""
@@ -96,16 +93,12 @@ class BatchNormFusion(Fusion):
 
     def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W)."""
-        mixed = self.from_tokens(tokens)
-        if torch.is_grad_enabled():
-            # Only the map that is normalised is kept for the backward pass; the others are recomputed.
-            options = {"use_reentrant": False, "preserve_rng_state": False}
-            hidden = checkpoint(self._hidden, features, mixed, regions, valid, **options)
-        else:
-            hidden = self._hidden(features, mixed, regions, valid)
-        if not isinstance(self.norm, BatchNorm):  # after nn.SyncBatchNorm.convert_sync_batchnorm
-            return self._add(features, self.out(self._normalized(hidden, valid)), valid)
-        correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
+        # Only the map that is normalised is kept for the backward pass; the others are recomputed.
+        hidden = recomputed(self._hidden, features, self.from_tokens(tokens), regions, valid)
+        if isinstance(self.norm, BatchNorm):
+            correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
+        else:  # after nn.SyncBatchNorm.convert_sync_batchnorm
+            correction = self.out(self._normalized(hidden, valid))
         return self._add(features, correction, valid)
 
     def _normalized(self, hidden: Tensor, valid: Tensor | None) -> Tensor:

@@ -5,8 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+TEMPERATURE = 10000.0  # ratio of the longest to the shortest wavelength
 
-def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 10000.0) -> Tensor:
+
+def add_sine_position(pixels: Tensor, extents: Tensor) -> Tensor:
     """Add a sine position code to a feature map; the first half of the channels encodes y, the second x.
 
     Positions are relative to each image's own extent (0 to 2 pi from edge to edge), so the code depends neither on the
@@ -15,7 +17,6 @@ def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 1000
     Args:
         pixels: (B, D, H, W) features, D divisible by 4.
         extents: (B, 2) float, rows and columns of each image in cells.
-        temperature: ratio of the longest to the shortest wavelength.
 
     Returns:
         (B, D, H, W), ``pixels`` plus the code.
@@ -24,17 +25,17 @@ def add_sine_position(pixels: Tensor, extents: Tensor, temperature: float = 1000
     """
     _, channels, height, width = pixels.shape
     half = channels // 2
-    code_y = _axis_code(height, extents[:, 0], half, temperature)[:, :, None].expand(-1, -1, width, -1)
-    code_x = _axis_code(width, extents[:, 1], half, temperature)[:, None].expand(-1, height, -1, -1)
+    code_y = _axis_code(height, extents[:, 0], half)[:, :, None].expand(-1, -1, width, -1)
+    code_x = _axis_code(width, extents[:, 1], half)[:, None].expand(-1, height, -1, -1)
     code = torch.cat([code_y, code_x], dim=3)  # (B, H, W, D)
     return pixels + code.permute(0, 3, 1, 2).to(pixels.dtype)
 
 
-def _axis_code(length: int, extent: Tensor, channels: int, temperature: float) -> Tensor:
+def _axis_code(length: int, extent: Tensor, channels: int) -> Tensor:
     """(B,) extents in cells -> (B, length, channels) float32."""
     cells = torch.arange(length, device=extent.device, dtype=torch.float32) + 0.5
     phase = cells[None] / extent[:, None] * (2 * math.pi)  # (B, length)
     order = torch.arange(channels // 2, device=extent.device, dtype=torch.float32)
-    frequency = temperature ** (-2 * order / channels)
+    frequency = TEMPERATURE ** (-2 * order / channels)
     angle = phase[:, :, None] * frequency  # (B, length, channels/2)
     return torch.cat([angle.sin(), angle.cos()], dim=2)

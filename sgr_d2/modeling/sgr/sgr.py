@@ -9,7 +9,6 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sgr_d2.checks import check_choice, check_features
 from sgr_d2.structures import SGROutput
@@ -19,6 +18,7 @@ from .fusion import build_fusion
 from .grid import enlarge_valid, shrink_valid, valid_cells
 from .pointwise import PointwiseConv2d
 from .position import add_sine_position
+from .recompute import recomputed
 from .regions import build_region_predictor
 
 EPS = 1e-6
@@ -29,6 +29,7 @@ class SGR(nn.Module):
 
     Maps features to features of the same names and shapes, and also returns the regions and tokens. The last layer of
     every fusion block is initialised to zero, so inserting SGR into a trained network changes none of its outputs.
+    Parameters are float32; for half precision use autocast.
     """
 
     @configurable
@@ -48,11 +49,11 @@ class SGR(nn.Module):
         fusion_init: str = "zero",
         fusion_relative: bool = True,
         norm: str = "SyncBN",
-        loss_gradient: float = 0.2,
+        loss_gradient: float = 0.0,
     ):
         """
         Args:
-            input_shape: {name: ShapeSpec} of the levels to read, with channels and stride.
+            input_shape: {name: ShapeSpec} of the levels to read, in any order, with channels and stride.
             num_tokens: K.
             token_dim: D, divisible by 4 and by ``num_heads``.
             encoder_layers: number of transformer encoder layers; 0 for no encoder.
@@ -73,28 +74,30 @@ class SGR(nn.Module):
             ValueError: if a value is invalid; the message names the config key.
         """
         super().__init__()
-        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, loss_gradient)
-        check_choice("MODEL.SGR.NORM", norm, ("LN", "BN", "SyncBN"))
-        levels = sorted(input_shape.items(), key=lambda item: item[1].stride)
-        self.in_features = [name for name, _ in levels]
-        self.strides = [spec.stride for _, spec in levels]
-        self._output_shape = dict(levels)
+        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, norm, loss_gradient)
+        levels = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))  # finest first
+        self.in_features = list(levels)
+        self.strides = [level.stride for level in levels.values()]
+        self._output_shape = levels
         self.reduce = nn.ModuleDict(
-            {name: nn.Sequential(PointwiseConv2d(s.channels, token_dim), LayerNorm2d(token_dim)) for name, s in levels}
+            {
+                name: nn.Sequential(PointwiseConv2d(level.channels, token_dim), LayerNorm2d(token_dim))
+                for name, level in levels.items()
+            }
         )
         self.position = position
         self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads, norm)
-        changed = {name: s for name, s in levels if refined is None or name in refined}
+        changed = {name: level for name, level in levels.items() if refined is None or name in refined}
         if not changed:
             raise ValueError(
                 f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
         self.fusion = nn.ModuleDict(
             {
-                name: build_fusion(s.channels, token_dim, fusion_init, norm, fusion_relative)
-                for name, s in changed.items()
+                name: build_fusion(level.channels, token_dim, fusion_init, norm, fusion_relative)
+                for name, level in changed.items()
             }
         )
         self.loss_gradient = loss_gradient
@@ -134,7 +137,8 @@ class SGR(nn.Module):
         """
         Args:
             features: {name: (B, C_l, H_l, W_l)}, at least the levels of ``in_features``; others pass through.
-            image_sizes: (B, 2) heights and widths in pixels before padding. The padding is ignored.
+            image_sizes: (B, 2) heights and widths in pixels before padding, on the features' device. The padding is
+                ignored.
 
         Returns:
             SGROutput.
@@ -170,15 +174,9 @@ class SGR(nn.Module):
         """Reduce all levels to D channels, resize them to the token grid and add them: (B, D, H, W)."""
         size = features[self.in_features[0]].shape[-2:]
         levels = (
-            enlarge_valid(self._reduce_level(name, features[name]), valid[name], size) for name in self.in_features
+            enlarge_valid(recomputed(self.reduce[name], features[name]), valid[name], size) for name in self.in_features
         )
         return sum(levels, start=next(levels))  # starting from the finest level rather than 0 saves a pass
-
-    def _reduce_level(self, name: str, level: Tensor) -> Tensor:
-        """(B, C_l, H_l, W_l) -> (B, D, H_l, W_l), recomputed in the backward pass to save memory."""
-        if not torch.is_grad_enabled():
-            return self.reduce[name](level)
-        return checkpoint(self.reduce[name], level, use_reentrant=False, preserve_rng_state=False)
 
 
 def project(pixels: Tensor, regions: Tensor) -> Tensor:
@@ -205,7 +203,13 @@ def share_gradient(pixels: Tensor, share: float) -> Tensor:
 
 
 def _check(
-    input_shape, num_tokens: int, token_dim: int, encoder_layers: int, num_heads: int, loss_gradient: float
+    input_shape: dict[str, ShapeSpec],
+    num_tokens: int,
+    token_dim: int,
+    encoder_layers: int,
+    num_heads: int,
+    norm: str,
+    loss_gradient: float,
 ) -> None:
     if not input_shape:
         raise ValueError("SGR needs at least one level; MODEL.SGR.IN_FEATURES is empty.")
@@ -218,6 +222,7 @@ def _check(
             f"MODEL.SGR.TOKEN_DIM = {token_dim} must be a positive multiple of 4 (position code) and of "
             f"MODEL.SGR.NUM_HEADS = {num_heads}."
         )
+    check_choice("MODEL.SGR.NORM", norm, ("LN", "BN", "SyncBN"))
     if not 0 <= loss_gradient <= 1:
         raise ValueError(
             f"MODEL.SGR.LOSS_GRADIENT = {loss_gradient}: give a share from 0 (the losses on the regions train the "

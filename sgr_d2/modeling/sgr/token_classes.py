@@ -12,6 +12,15 @@ class TokenClassLoss(nn.Module):
     """Cross entropy between a linear prediction from each token and the class of the component it is assigned to."""
 
     def __init__(self, token_dim: int, num_classes: int):
+        """
+        Raises:
+            ValueError: unless both numbers are positive.
+        """
+        if token_dim < 1 or num_classes < 1:
+            raise ValueError(
+                f"The class loss (MODEL.SGR.CLASS_WEIGHT) needs token_dim and num_classes; got {token_dim} and "
+                f"{num_classes}."
+            )
         super().__init__()
         self.predictor = nn.Linear(token_dim, num_classes)
 
