@@ -30,9 +30,8 @@ def restore_schedule(scheduler: LRScheduler, wanted: dict[str, Any]) -> None:
         texts = [f"{key} {_short(found.get(key))} -> {_short(value)}" for key, value in changed.items()]
         logger.warning("The schedule differs from the checkpoint's: %s.", ", ".join(texts))
         scheduler.load_state_dict(scheduler.state_dict() | wanted)
-    rates = scheduler.get_lr()
-    for group, base, rate in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, rates, strict=True):
-        group["initial_lr"], group["lr"] = base, rate
+    for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_lr(), strict=True):
+        group["lr"] = rate
 
 
 def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:

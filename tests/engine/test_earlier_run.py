@@ -1,8 +1,18 @@
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
-from sgr_d2.engine.earlier_run import check_resume, claim, holds_run, keeping_config, put_back, release, set_aside
+from sgr_d2.engine.earlier_run import (
+    _locks,
+    check_resume,
+    claim,
+    holds_run,
+    keeping_config,
+    put_back,
+    release,
+    set_aside,
+)
 
 
 def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
@@ -25,6 +35,31 @@ def test_a_run_without_a_line_of_figures_is_none_and_another_one_goes_aside_and_
     assert [path.name for path in tmp_path.iterdir()] == ["earlier_1"]
     put_back(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "metrics.json"]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "last_checkpoint"])
+def test_what_a_run_has_trained_before_it_failed_stays(tmp_path, name):
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    set_aside(tmp_path)
+    (tmp_path / name).write_text('{"total_loss": 1.0}')
+    put_back(tmp_path)
+    assert (tmp_path / name).read_text() == '{"total_loss": 1.0}'
+    assert (tmp_path / "earlier_1/last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, relative, before = tmp_path / "run", Path("run"), dict(_locks)
+    claim(relative)
+    release(relative)
+    assert _locks == before
+    for name in ("last_checkpoint", "model_final.pth"):
+        (folder / name).write_text("model_final.pth")
+    with pytest.raises(ValueError, match=r"MODEL.WEIGHTS = run/model_final.pth is a file of the run in OUTPUT_DIR"):
+        set_aside(folder, needed="run/model_final.pth")
+    set_aside(relative)
+    put_back(relative)
+    assert (folder / "last_checkpoint").is_file() and not (folder / "earlier_1").exists()
 
 
 def test_resume_without_a_run_is_said(tmp_path, caplog):

@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 from detectron2.engine import HookBase
@@ -208,6 +210,28 @@ def test_parts_of_a_batch_give_the_gradient_and_the_logged_loss_of_the_whole(par
     assert loop.model.weight.item() == pytest.approx(whole.model.weight.item(), rel=1e-6)
 
 
+class Parallel(Fragile):
+    """Notes, as a model of several processes does, which backward passes exchange gradients."""
+
+    exchange, seen = True, ()
+
+    @contextmanager
+    def no_sync(self):
+        self.exchange = False
+        yield
+        self.exchange = True
+
+    def forward(self, data):
+        self.seen += (self.exchange,)
+        return super().forward(data)
+
+
+def test_gradients_are_exchanged_once_with_the_last_part():
+    loop = make([1.0] * 6, model=Parallel(), parts=3, batch=3)
+    steps(loop, 2)
+    assert loop.model.seen == (False, False, True) * 2
+
+
 def test_a_part_that_is_not_finite_skips_the_whole_step():
     loop = make([1.0, float("nan"), 1.0, 1.0], parts=2, batch=2)
     steps(loop, 1)
@@ -225,7 +249,7 @@ def test_more_parts_than_images_and_no_part_name_the_key():
 
 def test_steps_with_one_bad_part_stop_the_run():
     loop = make([1.0, float("nan")] * 3, parts=2, batch=2, patience=3)
-    with pytest.raises(FloatingPointError, match=r"3 steps in a row"):
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row.*of images \['image_5.png'\]"):
         steps(loop, 3)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+import timm
 import torch
 import yaml
 from detectron2.engine import HookBase
@@ -11,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from toy_runs import run, weights
 
 from sgr_d2.engine import Trainer, load_config
+from sgr_d2.engine.earlier_run import _locks
 
 
 def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
@@ -136,9 +138,17 @@ def test_a_run_is_resumed_with_its_model_and_its_optimizer(config_file, trained,
 
 
 def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
-    run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 1)
-    run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 2, resume=True)
-    assert "MAX_ITER: 2\n" in (tmp_path / "config.yaml").read_text()
+    start = tmp_path / "start.pth"
+    torch.save(timm.create_model("resnet10t").state_dict(), start)
+    opts = ["OUTPUT_DIR", tmp_path, "MODEL.TIMM.WEIGHTS", start]
+    run(config_file, *opts, "SOLVER.MAX_ITER", 1)
+    start.unlink()  # not needed a second time
+    first = run(config_file, *opts, "SOLVER.MAX_ITER", 2, resume=True)
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (settings["SOLVER"]["MAX_ITER"], settings["MODEL"]["TIMM"]["WEIGHTS"]) == (2, str(start))
+    # of a run that is at its end there is only the evaluation left
+    assert run(config_file, *opts, "SOLVER.MAX_ITER", 2, resume=True) == first
+    assert tmp_path.resolve() not in _locks
 
 
 def test_a_seed_that_was_drawn_is_that_of_the_whole_run(config_file, tmp_path):

@@ -17,7 +17,10 @@ class Model(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 4))
         self.fixed = nn.Parameter(torch.zeros(3), requires_grad=False)
         self.backbone_like = nn.Linear(2, 2, bias=False)
+        self.attention = nn.MultiheadAttention(4, 1)
         self.shared = self.head[0]
+        self.tied = nn.Conv2d(3, 4, 1, bias=False)
+        self.tied.weight = self.backbone[0].weight  # its first place counts, as in Detectron2
 
 
 @pytest.fixture
@@ -76,6 +79,7 @@ def test_biases_have_a_rate_of_their_own(cfg):
     assert rates[model.head[0].bias] == 0.2 and rates[model.backbone[0].bias] == 0.1
     assert rates[model.head[1].bias] == 0.2  # of a norm, as in Detectron2
     assert rates[model.head[0].weight] == 0.1
+    assert rates[model.attention.in_proj_bias] == 0.1  # also as in Detectron2, which goes by the name "bias"
 
 
 @pytest.mark.parametrize(("decay", "expected"), [(None, 0.01), (0.0, 0.0), (0.03, 0.03)])
@@ -85,7 +89,7 @@ def test_biases_have_a_decay_of_their_own_where_one_is_given(cfg, decay, expecte
     decays = {p: group["weight_decay"] for group in parameter_groups(cfg, model) for p in group["params"]}
     assert decays[model.head[0].bias] == expected
     assert decays[model.head[1].bias] == 0.0  # of a norm
-    assert decays[model.head[0].weight] == 0.01
+    assert decays[model.head[0].weight] == decays[model.attention.in_proj_bias] == 0.01
 
 
 def test_every_norm_and_every_table_of_positions_is_known(cfg):

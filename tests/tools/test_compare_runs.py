@@ -7,12 +7,14 @@ import re
 import compare_runs
 import matplotlib.image
 import pytest
+from comparison.classes import _draw_differences, class_differences, class_metrics
 from comparison.grouping import compare, complete
 from comparison.page import to_html
 from comparison.reading import find_runs
 from experiments.records import write_json
 from experiments.resolved import differences, flat
 from experiments.summary import to_markdown
+from matplotlib.figure import Figure
 
 from sgr_d2.config import get_sgr_cfg
 
@@ -20,14 +22,15 @@ STEPS = 40
 
 
 def write_folder(path, *, seed, miou, car, sgr=False, steps=STEPS, more=None):
-    """A run as train_net.py leaves it: two logged steps, an evaluation, a log of 1 min 30 s and 700 MB."""
+    """A run as train_net.py leaves it: two logged steps, an evaluation, a log of two attempts and 700 MB."""
     cfg = get_sgr_cfg()
     cfg.SEED, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, cfg.MODEL.SGR.ENABLED = seed, str(path), STEPS, sgr
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(cfg.dump())
     rows = [{"iteration": i, "total_loss": 1.0, "time": 0.5 + seed} for i in (steps // 2 - 1, steps - 1)]
     (path / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path / "log.txt").write_text("x max_mem: 700M\n[d2] Total training time: 0:01:30 (0:00:05 on hooks)\n")
+    times = "".join(f"[d2] Total training time: {time} (0:00:05 on hooks)\n" for time in ("0:00:20", "1 day, 2:01:10"))
+    (path / "log.txt").write_text(f"x max_mem: 700M\n{times}")
     results = {"sem_seg": {"mIoU": miou, "IoU-car": car, "IoU-a|b": 10.0}} | (more or {})
     write_json(results, path / "evaluation/toy_val/metrics.json")
     return path
@@ -68,8 +71,8 @@ def test_tables_by_hand(runs, tmp_path, capsys):
     by_class = rows(text, "IoU by class, toy_val")
     assert by_class["car"] == ["61.00 ± 1.41", "65.00 ± 4.24", "+4.000 [-21.412, +29.412] (2)"]
     assert by_class["a|b"] == ["10.00 ± 0.00", "10.00 ± 0.00", "+0.000 [+0.000, +0.000] (2)"]
-    # a loss of 1, 0.5 and 1.5 s a step, 90 s, 700 MB
-    assert rows(text, "Costs")["fpn"] == ["1.0000", "1.000", "90", "700"]
+    # a loss of 1, 0.5 and 1.5 s a step, 20 s and 26 h 70 s, 700 MB
+    assert rows(text, "Costs")["fpn"] == ["1.0000", "1.000", "93,690", "700"]
     assert "* `sgr`: `MODEL.SGR.ENABLED: False -> True`" in text
 
 
@@ -108,6 +111,18 @@ def test_no_class_plot_without_pairs(runs, tmp_path):
     text = (tmp_path / "out/comparison.md").read_text()
     assert rows(text, "Differences")["sgr"] == ["`fpn`", "missing", "missing", "missing"]
     assert not list((tmp_path / "out").glob("classes_*"))
+
+
+def test_differences_of_classes_are_drawn_where_they_are(runs):
+    collected = compare(find_runs(runs))
+    figures = class_differences(collected, class_metrics(collected, "toy_val"))["sgr"]
+    assert [figure.mean for figure in figures] == [4.0, 0.0]
+    axes = Figure().subplots()
+    _draw_differences(axes, figures, 0.25, "red")
+    interval, dot = axes.lines[:2]
+    assert list(interval.get_xdata()) == pytest.approx([-21.412, 29.412], abs=1e-3)
+    assert list(interval.get_ydata()) == [0.25, 0.25]
+    assert (list(dot.get_xdata()), list(dot.get_ydata())) == ([4.0], [0.25])
 
 
 def test_results_of_experiments_and_folders_together(runs, tmp_path):

@@ -53,6 +53,20 @@ def test_variants_add_to_what_is_common(write):
     assert [variant.against for variant in plan.variants] == [[], ["base"]]
 
 
+def test_the_baseline_is_the_one_that_is_named(write):
+    plan = read_plan(write(baseline="more"))
+    assert plan.baseline == "more" and [variant.against for variant in plan.variants] == [["more"], []]
+
+
+def test_a_config_of_the_working_directory_comes_before_ours(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / CONFIG).parent.mkdir(parents=True)
+    (tmp_path / CONFIG).write_text("mine")
+    base, *_, more = read_plan(write()).runs()
+    assert Path(base.config).read_text() == "mine"
+    assert Path(more.config) == ROOT / "configs/shapes/fpn_sgr.yaml"
+
+
 def test_only_chooses_by_variant_or_run(write):
     plan = read_plan(write())
     assert [run.name for run in plan.runs("more")] == ["more/seed0", "more/seed7"]
@@ -79,6 +93,7 @@ def test_only_chooses_by_variant_or_run(write):
         ({"metrics": ["mIoU"]}, r"must be a list like \[sem_seg/mIoU\]"),
         ({"num_gpus": 8}, r"num_gpus: 8 must be 0, 1 or auto"),
         ({"opts": {"SEED": 3}}, r"opts must not hold SEED: seeds belong under"),
+        ({"opts": {"OUTPUT_DIR": "x"}}, r"opts must not hold OUTPUT_DIR: the runner gives"),
         ({"opts": ["A", 1]}, r"opts must be a table of KEY: value"),
         ({"config": None}, r"variant base: neither the variant nor the plan names a config"),
         ({"variants": [{"name": "base", "against": ["x"]}]}, r"variant base: against names unknown variants \['x'\]"),

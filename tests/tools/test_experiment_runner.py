@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from experiments.job import Job, Launch, last_lines, visible_gpus
-from experiments.outcome import _head_loss
+from experiments.outcome import _head_loss, _parameters
 from experiments.plan import Run
-from experiments.records import Folders, is_locked, read_json, state_of, take_lock
+from experiments.records import Folders, is_locked, read_json, state_of, take_lock, write_json
 from experiments.runner import Runner
+from torch import nn
 
 # Does what its option MODE says; "hang" waits for a signal at the first attempt and works at the second.
 PROGRAM = """
@@ -20,15 +22,16 @@ import json, os, pathlib, signal, sys
 pairs = [word for word in sys.argv[sys.argv.index("--num-gpus") + 2:] if word != "--resume"]
 options = dict(zip(pairs[::2], pairs[1::2]))
 output = pathlib.Path(options["OUTPUT_DIR"])
+(output / "resumed.txt").write_text(str("--resume" in sys.argv))
 if options["MODE"] == "fail":
     print("\\x1b[31mBad\\x1b[0m weather")
     sys.exit(3)
 if options["MODE"] == "hang" and json.loads((output / "run.json").read_text())["attempts"] == 1:
     signal.pause()
-rows = [{"iteration": i, "time": 0.25, "total_loss": 1.0} for i in range(4)]
-rows += [{"iteration": 1, "sem_seg/mIoU": 5.0}, {"iteration": 4, "sem_seg/mIoU": 9.0}]
+rows = [{"iteration": i, "time": 0.25 if i else 2.0, "total_loss": 1.0} for i in range(4)]
+rows += [{"iteration": i, "sem_seg/mIoU": value} for i, value in ((1, 5.0), (2, float("nan")), (4, 9.0))]
 (output / "metrics.json").write_text("".join(json.dumps(row) + "\\n" for row in rows) + '{"iter')
-(output / "log.txt").write_text("iter: 1 max_mem: 120M x\\niter: 2 max_mem: 1250M")
+(output / "log.txt").write_text("iter: 1 max_mem: 1250M x\\niter: 2 max_mem: 120M")
 (output / "last_checkpoint").write_text("model_final.pth")
 (output / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 if options["MODE"] != "empty":
@@ -36,6 +39,8 @@ if options["MODE"] != "empty":
     folder.mkdir(parents=True, exist_ok=True)
     value = float(options["SEED"]) + float(os.environ["OMP_NUM_THREADS"]) / 10
     (folder / "metrics.json").write_text(json.dumps({"sem_seg": {"mIoU": value, "pACC": None}}))
+if options["MODE"] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -81,7 +86,8 @@ def test_results_of_several_runs_at_a_time(folders, launch):
     assert [read_json(folders.result(run))["metrics"]["toy_val"]["sem_seg"]["mIoU"] for run in runs] == [0.2, 1.2, 2.2]
     result = read_json(folders.result(runs[1]))
     assert (result["variant"], result["seed"], result["attempts"]) == ("fine", 1, 1)
-    assert result["seconds_per_step"] == 0.25 and result["seconds"] > 0 and result["peak_memory_mib"] > 0
+    assert result["seconds_per_step"] == 0.25 and result["seconds"] > 0
+    assert 4 < result["peak_memory_mib"] < 4096  # of Python without any package, or of this process
     assert result["gpu_memory_mib"] == 1250
     assert result["curve"] == [[2, 5.0], [4, 9.0]]
     assert result["environment"]["threads"] == 2 and result["environment"]["instructions"]
@@ -139,14 +145,14 @@ def test_what_is_done_is_not_done_again(folders, launch):
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(folders, launch):
-    runs = [run_of("fail"), run_of("empty"), run_of("fine")]
+    runs = [run_of("fail"), run_of("empty"), run_of("fine"), run_of("killed")]
     said = []
     runner, fine = make(folders, launch, runs, said.append)
-    assert not fine and runner.failed == ["fail/seed0", "empty/seed0"]
+    assert not fine and runner.failed == ["fail/seed0", "empty/seed0", "killed/seed0"]
     assert state_of(folders, runs[0], {}) == ("failed", "exit code 3: Bad weather")
     assert read_json(folders.failure(runs[0]))["log"] == ["Bad weather"]
     assert "no metrics.json; is DATASETS.TEST empty?" in read_json(folders.failure(runs[1]))["reason"]
-    assert folders.result(runs[2]).is_file() and not folders.result(runs[0]).exists()
+    assert [folders.result(run).exists() for run in runs] == [False, False, True, False]
     # it is tried again the next time
     again, _ = make(folders, launch, runs)
     assert again.failed == runner.failed
@@ -183,8 +189,10 @@ def test_what_another_run_left_of_other_settings_is_not_gone_on_with(folders, la
     (folders.output(run) / "last_checkpoint").write_text("old")
     make(folders, launch, [run], configs={run.name: {"A": 1}})
     assert (folders.output(run) / "last_checkpoint").exists()
+    assert (folders.output(run) / "resumed.txt").read_text() == "True"
     make(folders, launch, [run], configs={run.name: {"A": 2}})
     assert not (folders.output(run) / "last_checkpoint").exists()
+    assert (folders.output(run) / "resumed.txt").read_text() == "False"
     assert read_json(folders.progress(run))["attempts"] == 1
 
 
@@ -249,6 +257,25 @@ def test_what_a_run_cost_is_not_known_if_its_runner_died(folders, launch):
     assert make(folders, launch, [run])[1]
     result = read_json(folders.result(run))
     assert result["attempts"] == 2 and result["seconds"] is None and result["peak_memory_mib"] is None
+
+
+def test_the_costs_of_all_attempts_are_told(folders, launch):
+    run = run_of("fine")
+    before = {"config": configs_of([run])[run.name], "seconds": 5000.0, "attempts": 3, "peak_memory_mib": 10**6}
+    write_json(before, folders.progress(run))
+    make(folders, launch, [run])
+    result = read_json(folders.result(run))
+    assert 5000 < result["seconds"] < 5600 and (result["attempts"], result["peak_memory_mib"]) == (4, 10**6)
+    # they are not those of a run that is made anew
+    folders.result(run).unlink()
+    make(folders, launch, [run])
+    assert read_json(folders.result(run))["seconds"] < 600
+
+
+def test_parameters_are_the_values_that_are_learnt(tmp_path):
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), FrozenBatchNorm2d(3), nn.Linear(3, 4))
+    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    assert _parameters(tmp_path / "model.pth") == (2 * 3 + 3) + (3 + 3) + 0 + (3 * 4 + 4)
 
 
 def test_runners_do_not_pile_up_on_a_gpu(folders, launch):

@@ -9,10 +9,11 @@ import pytest
 import run_experiment
 import yaml
 from experiments.plan import read_plan
-from experiments.plots import draw, lines_of
+from experiments.plots import _draw_line, draw, draw_mean_and_interval, lines_of
 from experiments.records import Folders, read_json, write_json
 from experiments.resolved import resolve
 from experiments.summary import collect, to_markdown
+from matplotlib.figure import Figure
 
 PLAN = {
     "title": "A toy",
@@ -129,6 +130,17 @@ def test_pictures_are_drawn_of_what_is_there(plan, folders, write, tmp_path):
     empty = collect(plan, Folders(tmp_path / "none", tmp_path / "none"), write)
     assert draw(empty, tmp_path / "empty") == []
     assert "0 of 10 runs are done" in to_markdown(empty)
+
+
+def test_intervals_and_lines_lie_at_their_figures():
+    axes = Figure().subplots()
+    draw_mean_and_interval(axes, 3.0, [2.0, 4.0, 6.0])
+    interval, mean = axes.lines
+    assert list(interval.get_xdata()) == pytest.approx([4 - 4.9683, 4 + 4.9683], abs=1e-4)  # as for the table
+    assert (list(mean.get_xdata()), list(mean.get_ydata())) == ([4.0], [3.0])
+    axes = Figure().subplots()
+    _draw_line(axes, [(32, [5.0, 7.0]), (8, [1.0]), (16, [])], "red", "SGR")
+    assert (list(axes.lines[-1].get_xdata()), list(axes.lines[-1].get_ydata())) == ([8, 32], [1.0, 6.0])
 
 
 def test_profile_shows_the_variants_that_it_names_and_that_have_results(tmp_path, folders, write):

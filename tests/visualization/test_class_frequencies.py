@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
-from sgr_d2.visualization.class_frequencies import plot_class_frequencies
+from sgr_d2.visualization.class_frequencies import _draw_classes, _draw_components, plot_class_frequencies
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,18 @@ def test_bars_are_sorted_and_rare_classes_have_short_ones(tmp_path):
     rows = rows[rows > 3]
     # the axis begins at 0.01 %: one decade for the rare class, four for the common one
     assert rows[0] == pytest.approx(4 * rows[-1], abs=6)
+
+
+def test_every_bar_has_the_name_and_the_share_of_its_class():
+    columns = Figure().subplots(1, 2)
+    _draw_classes(columns, ["rare", "common", "absent"], np.array([1, 999, 0]), rows=2)
+    names = [[tick.get_text() for tick in axes.get_yticklabels()] for axes in columns]
+    assert names == [["common", "rare"], ["absent (never)"]]
+    assert [bar.get_width() for bar in columns[0].patches] == pytest.approx([99.9, 0.1])
+
+
+def test_the_histogram_is_of_the_components_that_are_kept():
+    axes = Figure().subplots()
+    _draw_components(axes, np.array([[3, 1, 1], [1, 0, 0], [1, 2, 0]]), min_area=8, max_components=3)
+    bars = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert bars == [0, 2, 0, 1, 0, 0]  # of images with 0 to 5 components

@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage, JSONWriter
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sgr_d2.visualization.curves import _draw_scores, _smoothed, plot_curves, read_series
+from sgr_d2.visualization.curves import _draw_losses, _draw_scores, _smoothed, plot_curves, read_series
 
 
 def _lines(path, rows):
@@ -117,7 +117,9 @@ def test_the_evaluation_after_the_last_step_is_not_put_beyond_it(tmp_path):
     rows += [{"iteration": 9, "sem_seg/mIoU": 30.0}, {"iteration": 20, "sem_seg/mIoU": 40.0}]
     axes = Figure().subplots()
     _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)), "sem_seg/mIoU")
-    assert axes.lines[0].get_xdata().tolist() == [10, 20]
+    curve, best = axes.lines
+    assert curve.get_xdata().tolist() == [10, 20]
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([20], [40.0])
     assert axes.get_legend().get_texts()[0].get_text().endswith("at iteration 20")
 
 
@@ -146,6 +148,16 @@ def test_smoothing_keeps_a_straight_line_and_takes_noise_away():
     assert _smoothed(line) == pytest.approx(line)
     noise = np.random.default_rng(0).normal(size=400)
     assert _smoothed(noise)[20:-20].std() < 0.35 * noise.std()
+
+
+def test_every_loss_has_its_name_and_the_total_is_black(tmp_path):
+    rows = [{"iteration": i, "loss_sem_seg": 2.0 + i, "total_loss": 5.0 + i} for i in range(40)]
+    axes = Figure().subplots()
+    _draw_losses(axes, read_series(_lines(tmp_path / "metrics.json", rows)))
+    smooth = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert {name: line.get_color() for name, line in smooth.items()} == {"total": "#222222", "sem seg": "#0072B2"}
+    assert smooth["sem seg"].get_xdata().tolist() == list(range(1, 41))
+    assert smooth["sem seg"].get_ydata() == pytest.approx(np.arange(2.0, 42.0))
 
 
 def test_half_a_line_of_a_killed_run_is_skipped_and_said(tmp_path, caplog):

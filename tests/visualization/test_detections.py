@@ -8,6 +8,8 @@ from sgr_d2.structures import ComponentMap, ImageTokens
 from sgr_d2.visualization import Classes, DetectionPictureWriter, Detections, InstanceTruth, draw_detection_sheet
 from sgr_d2.visualization.detection_pictures import MIN_SCORE, shown_detections
 from sgr_d2.visualization.detections import detection_panel
+from sgr_d2.visualization.layout import GAP, MARGIN, TITLE_HEIGHT
+from sgr_d2.visualization.sheet import PANEL_WIDTH
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0]], np.uint8)
 CLASSES = Classes(["red", "green"], COLORS, -1)
@@ -53,6 +55,28 @@ def test_sizes_and_nothing_found(size):
     assert detection_panel(image, two()._replace(masks=None), CLASSES, size).shape == (*size, 3)
 
 
+def panel_pixel(sheet, column, y, x):
+    """The pixel of the image at (y, x), shown five times as large in a panel of the first row."""
+    return sheet[MARGIN + TITLE_HEIGHT + 5 * y, MARGIN + column * (PANEL_WIDTH + GAP) + 5 * x].tolist()
+
+
+def test_truth_comes_before_what_was_found():
+    black, objects = np.zeros((*SIZE, 3), np.uint8), two()
+    first, second = (Detections(objects.boxes[[i]], [i], None, objects.masks[[i]]) for i in (0, 1))
+    sheet = draw_detection_sheet(black, first, second._replace(scores=np.array([0.9])), CLASSES)
+    assert panel_pixel(sheet, 1, 15, 17) == [128, 0, 0] and panel_pixel(sheet, 1, 30, 45) == [0, 0, 0]
+    assert panel_pixel(sheet, 2, 30, 45) == [0, 128, 0] and panel_pixel(sheet, 2, 15, 17) == [0, 0, 0]
+
+
+def test_boxes_follow_the_panel_and_each_has_its_own_score():
+    black = np.zeros((*SIZE, 3), np.uint8)
+    panel = detection_panel(black, two()._replace(masks=None), CLASSES, (80, 60))  # twice as high
+    assert panel[10, 10].tolist() == panel[49, 10].tolist() == [255, 0, 0] and not panel[:10].any()
+    assert panel[30, 20:50].tolist() == panel[69, 20:50].tolist() == [[0, 255, 0]] * 30
+    low, high = (detection_panel(black, two(np.array([0.9, score])), CLASSES, SIZE) for score in (0.11, 0.88))
+    assert (low != high).any()
+
+
 def test_sheet_with_and_without_tokens():
     image = np.full((*SIZE, 3), 90, np.uint8)
     plain = draw_detection_sheet(image, two(), two(np.array([0.9, 0.8])), CLASSES)
@@ -78,11 +102,12 @@ def test_writer(tmp_path):
         class_colors=COLORS.tolist(),
         ignore_label=-1,
     )
-    found = Instances(SIZE, pred_boxes=Boxes(torch.tensor(two().boxes)), scores=torch.tensor([0.9, 0.2]))
+    found = Instances(SIZE, pred_boxes=Boxes(torch.tensor(two().boxes)), scores=torch.tensor([MIN_SCORE, 0.49]))
     found.pred_classes = torch.tensor([0, 1])
     writer.reset()
     writer.process([{"file_name": f"a/{n}.png"} for n in "xyz"], [{"instances": found}] * 3)
     assert writer.evaluate() is None
     assert [p.name for p in (tmp_path / "pictures").iterdir()] == ["y.png"]
-    assert Image.open(tmp_path / "pictures/y.png").width > 600
+    sheet = np.array(Image.open(tmp_path / "pictures/y.png"))
+    assert panel_pixel(sheet, 1, 30, 45) == [0, 128, 0] and panel_pixel(sheet, 2, 30, 45) == [0, 0, 0]
     assert len(shown_detections(found).scores) == 1 and MIN_SCORE == 0.5

@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 
 from sgr_d2.structures import ComponentMap, ImageTokens
+from sgr_d2.visualization.layout import GAP, MARGIN, TITLE_HEIGHT
 from sgr_d2.visualization.pictures import PictureWriter, picture_names
+from sgr_d2.visualization.sheet import PANEL_WIDTH
 
 SHAPE = (20, 30)
 
@@ -70,6 +72,26 @@ def test_exactly_the_chosen_images_are_drawn(tmp_path, files):
     picture = np.array(Image.open(tmp_path / "out" / "frame_3.png"))
     assert picture.ndim == 3
     assert picture.shape[1] == 1282
+
+
+def test_each_picture_has_its_image_its_truth_and_its_prediction(tmp_path, files):
+    seen = []
+
+    def components_of(labels):
+        seen.append(np.unique(labels).tolist())
+        return _components_of(labels)
+
+    writer = _writer(tmp_path / "out", files, 7, components_of=components_of)
+    names = list(files)[1:3]  # of the class 1 and 0; predicted the other way round
+    scores = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE)])
+    writer.process([{"file_name": name} for name in names], [{"sem_seg": scores}, {"sem_seg": scores.flip(0)}])
+    red, blue = [200, 0, 0], [0, 0, 200]
+    for number, truth, prediction in ((1, blue, red), (2, red, blue)):
+        sheet = np.array(Image.open(tmp_path / f"out/frame_{number}.png"))
+        row = sheet[MARGIN + TITLE_HEIGHT + 20, MARGIN + PANEL_WIDTH // 2 :: PANEL_WIDTH + GAP]
+        assert row[0] == pytest.approx([30 * number] * 3, abs=2)
+        assert row[1:3].tolist() == [truth, prediction]
+    assert seen == [[1], [0]]
 
 
 def test_pictures_of_an_earlier_evaluation_go(tmp_path, files):

@@ -49,15 +49,7 @@ def _table(collected: Collected, metrics: dict[str, str]) -> str:
 def draw_classes(collected: Collected, data_set: str, path: Path) -> bool:
     """Draw IoU differences to the first variant, one line per class, with intervals; False if there are no pairs."""
     metrics = class_metrics(collected, data_set)
-    base, *others = collected.plan.variants
-    figures = {
-        variant.name: [
-            paired_difference(collected.values(variant, metric), collected.values(base, metric))
-            for metric in metrics.values()
-        ]
-        for variant in others
-    }
-    figures = {name: each for name, each in figures.items() if any(figure.n for figure in each)}
+    figures = class_differences(collected, metrics)
     if not figures:
         return False
     height = 1.2 + len(metrics) * (0.14 + 0.14 * len(figures))
@@ -73,11 +65,25 @@ def draw_classes(collected: Collected, data_set: str, path: Path) -> bool:
     axes.set_ylim(len(metrics) - 0.4, -0.6)
     edge = max(abs(f.mean) for each in figures.values() for f in each if f.n) * 1.8 or 1.0
     axes.set_xlim(-edge, edge)
-    axes.set_xlabel(f"IoU minus that of {base.name}, paired by seed; line: 95 % interval, cut at the edge", fontsize=9)
+    base = collected.plan.variants[0].name
+    axes.set_xlabel(f"IoU minus that of {base}, paired by seed; line: 95 % interval, cut at the edge", fontsize=9)
     axes.legend(frameon=False, fontsize=8, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
     return True
+
+
+def class_differences(collected: Collected, metrics: dict[str, str]) -> dict[str, list[Estimate]]:
+    """{variant: differences to the first variant, one per class}, without variants that share no seed with it."""
+    base, *others = collected.plan.variants
+    figures = {
+        variant.name: [
+            paired_difference(collected.values(variant, metric), collected.values(base, metric))
+            for metric in metrics.values()
+        ]
+        for variant in others
+    }
+    return {name: each for name, each in figures.items() if any(figure.n for figure in each)}
 
 
 def _draw_differences(axes, figures: list[Estimate], offset: float, color: str) -> None:
