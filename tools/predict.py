@@ -108,7 +108,7 @@ def predict_images(predictor: SGRPredictor, batch: list[Input], output: OutputFo
             failed.append(report(error))
     try:
         predictions = predictor([image for _, image in good], scores=False)
-    except (MemoryError, RuntimeError) as error:  # torch raises a RuntimeError if out of memory
+    except (MemoryError, RuntimeError, ValueError) as error:  # out of memory is a RuntimeError of torch
         if len(good) > 1:
             return failed + [text for item, _ in good for text in predict_images(predictor, [item], output)]
         height, width = good[0][1].shape[:2]

@@ -27,8 +27,13 @@ def build_augmentations(
         ValueError: if a key has an invalid value.
     """
     if not is_train:
-        size = cfg.INPUT.MIN_SIZE_TEST  # 0: leave the image as it is
-        return [T.ResizeShortestEdge(size, cfg.INPUT.MAX_SIZE_TEST)] if size else []
+        size, largest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST  # 0: leave the image as it is
+        if size < 0 or largest < 1:
+            raise ValueError(
+                f"INPUT.MIN_SIZE_TEST = {size}, INPUT.MAX_SIZE_TEST = {largest}: give pixels; MIN_SIZE_TEST 0 keeps "
+                "the size of the file."
+            )
+        return [T.ResizeShortestEdge(size, largest)] if size else []
     augmentations = [_random_scale(cfg)]
     if cfg.INPUT.CROP.ENABLED:
         augmentations.insert(0 if crop_first else 1, _random_crop(cfg, ignore_label, by_labels=not crop_first))
@@ -77,9 +82,10 @@ def _random_scale(cfg: CfgNode) -> T.Augmentation:
     sizes, style = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
     sizes = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
     check_choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", style, ("choice", "range"))
-    if not sizes or (style == "range" and (len(sizes) != 2 or sizes[0] > sizes[1])):
+    if not sizes or min(sizes) < 0 or (style == "range" and (len(sizes) != 2 or sizes[0] > sizes[1])):
         raise ValueError(
-            f"INPUT.MIN_SIZE_TRAIN must be [smallest, largest] for sampling 'range', a list for 'choice'; got {sizes}."
+            f"INPUT.MIN_SIZE_TRAIN must be pixels: [smallest, largest] for sampling 'range', a list for 'choice'; got "
+            f"{sizes}."
         )
     return T.ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, style)
 

@@ -133,6 +133,7 @@ def test_at_test_the_image_is_scaled_at_most(cfg):
         ("RANDOM_FLIP", "both", r"INPUT\.RANDOM_FLIP = 'both': choose from \['horizontal', 'vertical', 'none'\]"),
         ("MIN_SIZE_TRAIN_SAMPLING", "all", r"\.MIN_SIZE_TRAIN_SAMPLING = 'all': choose from \['choice', 'range'\]"),
         ("MIN_SIZE_TRAIN", (), r"INPUT\.MIN_SIZE_TRAIN must be"),
+        ("MIN_SIZE_TRAIN", (-8, 8), r"INPUT\.MIN_SIZE_TRAIN must be pixels.* got \(-8, 8\)"),
         ("FORMAT", "L", r"INPUT\.FORMAT = 'L': choose from \['RGB', 'BGR'\]"),
         ("CROP.TYPE", "square", r"INPUT\.CROP\.TYPE = 'square': choose from \['relative_range', .*\]"),
         ("CROP.SIZE", [1.5, 1], r"INPUT\.CROP\.SIZE must be two fractions .* 'relative_range'; got \(1\.5, 1\)"),
@@ -145,6 +146,13 @@ def test_bad_keys(cfg, key, value, message):
     node[name] = value
     with pytest.raises(ValueError, match=message):
         build_augmentations(cfg, True)
+
+
+@pytest.mark.parametrize(("key", "value"), [("MIN_SIZE_TEST", -5), ("MAX_SIZE_TEST", 0)])
+def test_bad_sizes_at_test(cfg, key, value):
+    cfg.INPUT[key] = value
+    with pytest.raises(ValueError, match=rf"INPUT\.{key} = {value}\b"):
+        build_augmentations(cfg, False)
 
 
 def test_absolute_crop_size_is_in_pixels(cfg):

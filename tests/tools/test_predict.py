@@ -215,6 +215,16 @@ def test_an_image_too_large_for_the_memory_is_passed_over(checkpoint, photos, tm
     assert "1 predicted, 1 failed" in text.out
 
 
+def test_an_image_too_narrow_to_be_scaled_is_passed_over(checkpoint, photos, tmp_path, capsys):
+    (photos / "broken.jpg").unlink()
+    Image.new("RGB", (3000, 1)).save(photos / "line.png")
+    opts = ["--opts", "INPUT.MIN_SIZE_TEST", 32, "INPUT.MAX_SIZE_TEST", 64]
+    assert run(checkpoint, tmp_path / "out", photos, "--batch-size", 3, *opts) == 1
+    text = capsys.readouterr()
+    assert "line.png: 3000x1 pixels could not be predicted" in text.err
+    assert "2 predicted, 1 failed" in text.out and (tmp_path / "out/labels/sub/two.png").is_file()
+
+
 def test_a_damaged_video_and_a_missing_camera(checkpoint, tmp_path, capsys):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     assert run(checkpoint, tmp_path / "out", tmp_path / "bad.mp4") == 1
