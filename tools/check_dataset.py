@@ -14,9 +14,9 @@ import logging
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import numpy as np
+from command_line import directory
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from prediction.semantic_sets import semantic_metadata
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-components", type=int, metavar="N", help="instead of INPUT.COMPONENTS.MAX_COMPONENTS")
     parser.add_argument("--num-workers", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="processes")
     parser.add_argument(
-        "--output", type=Path, default=Path("output/check_dataset"), metavar="DIR", help="default: %(default)s"
+        "--output", type=directory, default="output/check_dataset", metavar="DIR", help="default: %(default)s"
     )
     return parser
 
@@ -84,8 +84,8 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
     """Check one data set, print the report and write the files."""
     info = semantic_metadata(name)
     records = get_dataset_records(name)
-    folder = args.output / name
-    folder.mkdir(parents=True, exist_ok=True)  # before the files are read, which can take long
+    output = args.output / name
+    output.mkdir(parents=True, exist_ok=True)  # before the files are read, which can take long
     limits = cfg.INPUT.COMPONENTS
     rules = CheckRules(
         num_classes=len(info.classes),
@@ -99,7 +99,7 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
     check = check_records(records, rules, title=name, num_workers=args.num_workers)
     print(format_check(check, name, info.classes))
     report = json.dumps(check_to_json(check, name, info.classes), indent=1)
-    (folder / "check.json").write_text(report + "\n", encoding="utf-8")
+    (output / "check.json").write_text(report + "\n", encoding="utf-8")
     plot_class_frequencies(
         title=f"{name}: {check.num_pairs} images",
         classes=info.classes,
@@ -107,9 +107,9 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
         components=check.components,
         min_area=rules.min_area,
         max_components=rules.max_components,
-        out_png=folder / "class_frequencies.png",
+        out_png=output / "class_frequencies.png",
     )
-    print(f"written: {folder}/class_frequencies.png, {folder}/check.json\n")
+    print(f"written: {output}/class_frequencies.png, {output}/check.json\n")
     return check
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def positive(text: str) -> int:
@@ -12,6 +13,15 @@ def positive(text: str) -> int:
 def whole(text: str) -> int:
     """Parse a whole number of at least 0, for argparse."""
     return _number(text, 0, "a whole number of at least 0")
+
+
+def directory(text: str) -> Path:
+    """Parse a folder that exists or can be made, for argparse."""
+    path = Path(text)
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise argparse.ArgumentTypeError(f"{place} is a file; give a folder")
+    return path
 
 
 def failed(program: str, error: Exception) -> int:

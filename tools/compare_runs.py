@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import failed
+from command_line import directory, failed
 from comparison.grouping import compare
 from comparison.page import write_page
 from comparison.reading import find_runs
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of one or several runs, or a result")
-    parser.add_argument("--output", type=Path, default=Path("comparison"), metavar="DIR", help="default: comparison")
+    parser.add_argument("--output", type=directory, default="comparison", metavar="DIR", help="default: comparison")
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="instead of the usual ones (sem_seg/mIoU ...)"
     )

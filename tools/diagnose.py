@@ -17,12 +17,13 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from command_line import failed
+from command_line import directory, failed
 from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 
 from sgr_d2.engine import Trainer, evaluate, load_config
 from sgr_d2.engine.build import without_initial_weights
+from sgr_d2.engine.checkpoint_file import require_checkpoint
 from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
 from sgr_d2.engine.machine import fit_to_machine
 from sgr_d2.engine.options import with_values
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the run")
     parser.add_argument("--weights", required=True, metavar="FILE", help="its checkpoint")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--output", required=True, type=directory, metavar="DIR", help="folder for the results")
     parser.add_argument("--batches", type=int, default=8, metavar="N", help="training batches to use; default 8")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config")
     args = parser.parse_args(arguments)
@@ -57,6 +58,7 @@ def diagnose(args: argparse.Namespace) -> dict:
     """
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
+    require_checkpoint(args.weights)
     opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
     cfg = fit_to_machine(load_config(args.config_file, opts), args.config_file, opts, world_size=1)
     seed_all_rng(cfg.SEED)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from command_line import failed
+from command_line import directory, failed
 from prediction.explorer_folder import check_room, replacing
 from prediction.inputs import find_inputs
 from prediction.report import report
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from sgr_d2 import SGRPredictor
 from sgr_d2.data.datasets import get_dataset_records, register_all, register_folders
 from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, read_card
+from sgr_d2.engine.checkpoint_file import require_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of a model with SGR")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--output", required=True, type=directory, metavar="DIR", help="folder to write")
     parser.add_argument("--dataset", metavar="NAME", help="registered data set to show")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="images without truth: files, folders or patterns")
     parser.add_argument("--max-images", type=int, default=200, metavar="N", help="evenly spread; default 200, 0: all")
@@ -62,8 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 def write(args: argparse.Namespace) -> int:
     """Load the models, find the images, write the folder; returns the exit code."""
     check_room(args.output, overwrite=args.overwrite)
-    if not args.weights or not Path(args.weights).is_file():
-        raise FileNotFoundError(f"{args.weights}: no such checkpoint.")
+    require_checkpoint(args.weights)
     cfg = load_config(args.config_file, args.opts) if args.config_file else read_card(args.weights).cfg(args.opts)
     dataset = None if args.images else chosen_dataset(args, cfg)
     register_all()

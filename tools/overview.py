@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import failed
+from command_line import directory, failed
 from experiments.overview import draw_overview, read_overview, to_markdown
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE.yaml", help="what to compare")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: the folder of the file")
+    parser.add_argument("--output", type=directory, metavar="DIR", help="default: the folder of the file")
     return parser
 
 

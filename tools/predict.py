@@ -12,9 +12,8 @@ import argparse
 import logging
 import sys
 import time
-from pathlib import Path
 
-from command_line import failed, positive, whole
+from command_line import directory, failed, positive, whole
 from prediction.inputs import Input, find_inputs
 from prediction.outputs import OutputFolder
 from prediction.report import report
@@ -59,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image, folder, video or quoted glob pattern")
     parser.add_argument("--weights", required=True, metavar="FILE", help="checkpoint of train_net.py")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--output", required=True, type=directory, metavar="DIR", help="folder for the results")
     parser.add_argument("--config-file", metavar="FILE", help="config of the run, for checkpoints that contain none")
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE", help="override the config; put it last")
     parser.add_argument("--webcam", type=int, metavar="NUMBER", help="record a camera (0 is the first) until Ctrl-C")

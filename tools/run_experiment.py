@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from command_line import positive
+from command_line import directory, positive
 from experiments.job import Launch, visible_gpus
 from experiments.plan import ROOT, Plan, Run, read_plan
 from experiments.plots import draw
@@ -71,9 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; tools/experiments/plan.py explains")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="for small results; default results/<plan>")
+    parser.add_argument("--output", type=directory, metavar="DIR", help="for small results; default results/<plan>")
     parser.add_argument(
-        "--work", type=Path, metavar="DIR", help="for logs, checkpoints; default output/experiments/<plan or DIR>"
+        "--work", type=directory, metavar="DIR", help="for logs, checkpoints; default output/experiments/<plan or DIR>"
     )
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"

@@ -10,8 +10,8 @@ from sgr_d2.messages import first_few
 
 # Advice on masks whose foreground is 255.
 OF_A_MASK = (
-    "If 255 is a class, set LABEL_MAP: [[0, 0], [255, 1]] if the data set is one of DATASETS.FOLDERS, or write 1 "
-    "instead of it."
+    "If 255 is a class, name two classes and set LABEL_MAP: [[0, 0], [255, 1]] if the data set is one of "
+    "DATASETS.FOLDERS, or write 1 instead of it."
 )
 
 Color: TypeAlias = tuple[int, int, int]

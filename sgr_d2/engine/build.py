@@ -26,10 +26,19 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
     Raises:
         ValueError: if a part is not registered, or if the model does not have exactly one SGR with MODEL.SGR.ENABLED
-            on, or none with it off.
+            on, or none with it off, or if a GroupNorm cannot divide its channels.
     """
     check_parts(cfg)
-    model = modeling.build_model(cfg)
+    try:
+        model = modeling.build_model(cfg)
+    except ValueError as error:
+        if "num_groups" not in str(error):
+            raise
+        raise ValueError(
+            "GroupNorm (NORM: GN) has 32 groups, so it needs multiples of 32 channels. MODEL.SEM_SEG_HEAD.CONVS_DIM is "
+            f"{cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM}, MODEL.FPN.OUT_CHANNELS {cfg.MODEL.FPN.OUT_CHANNELS}: change them, or "
+            "the NORM of that part to SyncBN."
+        ) from error
     found = sum(isinstance(module, SGR) for module in model.modules())
     # a peer replaces SGR and reads its keys
     wanted = cfg.MODEL.SGR.ENABLED and cfg.MODEL.META_ARCHITECTURE != "PeerSegmentor"

@@ -37,10 +37,20 @@ def require_weights(path: str) -> None:
     Raises:
         FileNotFoundError: if ``path`` is neither empty, a URL nor an existing file.
     """
-    if path and "://" not in path and not _local(path).is_file():
-        raise FileNotFoundError(
-            f"MODEL.WEIGHTS = {path}: no such file. Give a checkpoint, or '' to train from scratch."
-        )
+    if path and "://" not in path:
+        require_checkpoint(_local(path), f"MODEL.WEIGHTS = {path}")
+
+
+def require_checkpoint(path: str | Path, called: str = "") -> None:
+    """
+    Raises:
+        FileNotFoundError: if ``path``, for which the message says ``called``, is not a file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileNotFoundError(f"{called or path} is a folder; give a checkpoint in it, such as model_final.pth.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{called or path}: no such checkpoint.")
 
 
 def check_weights(path: str) -> None:

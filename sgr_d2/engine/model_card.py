@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 
 from sgr_d2.data.datasets import SemanticMetadata
 
+from .checkpoint_file import read_checkpoint, require_checkpoint
 from .options import merge_options
 from .own_modules import config_with, imports_in, require_imported
 from .tasks import task_of
@@ -107,8 +108,7 @@ def read_card(path: str | Path) -> ModelCard:
         FileNotFoundError: if there is no such file.
         ValueError: if the file has no card (an older checkpoint, or another program's), or is not a checkpoint.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint.")
+    require_checkpoint(path)
     without = (
         f"{path} carries no config and class names (written by an older version, or by another program). "
         "Give the config of its run: --config-file, or config_file= of SGRPredictor.from_checkpoint."
@@ -116,8 +116,8 @@ def read_card(path: str | Path) -> ModelCard:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for other files
-        reason = f"It could not be read as a checkpoint of PyTorch ({type(error).__name__})."
-        raise ValueError(f"{without} {reason}") from error
+        read_checkpoint(path)  # says what is wrong, unless the file has another format
+        raise ValueError(without) from error
     card = state.get(KEY) if isinstance(state, dict) else None
     if not isinstance(card, dict):
         raise ValueError(without)

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from sgr_d2.labels import labels_of
 from sgr_d2.modeling import SGR, MaskFormerHead
 
 from .build import build_model, without_initial_weights
+from .checkpoint_file import require_checkpoint
 from .image_input import ImageLike, as_image
 from .loop import DTYPES
 from .machine import use_machine
@@ -237,8 +237,7 @@ def _why_no_scores(model: nn.Module) -> str:
 def _config_of(path: str, config_file: str | os.PathLike | None, opts: list[str]) -> tuple[CfgNode, SemanticMetadata]:
     """The unfrozen config of a checkpoint and its classes, from the file itself or from ``config_file``."""
     if config_file is not None:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such checkpoint.")
+        require_checkpoint(path)
         cfg = load_config(os.fspath(config_file), opts)
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         metadata = task_of(names).metadata_of(names)

@@ -17,8 +17,8 @@ def read(config_file, *words):
 @pytest.mark.parametrize(
     ("flags", "opts", "message"),
     [
-        ([], ["MODEL.WEIGHTS", "none.pth"], r"MODEL\.WEIGHTS = none\.pth: no such file"),
-        (["--eval-only"], ["MODEL.WEIGHTS", "none.pth"], r"MODEL\.WEIGHTS = none\.pth: no such file"),
+        ([], ["MODEL.WEIGHTS", "none.pth"], r"MODEL\.WEIGHTS = none\.pth: no such checkpoint"),
+        (["--eval-only"], ["MODEL.WEIGHTS", "none.pth"], r"MODEL\.WEIGHTS = none\.pth: no such checkpoint"),
         ([], ["DATASETS.TRAIN", "()"], r"DATASETS\.TRAIN is empty: name"),
         ([], ["OUTPUT_DIR", ""], r"OUTPUT_DIR is empty: name"),
         (["--num-gpus", "3"], ["SOLVER.IMS_PER_BATCH", "4"], r"IMS_PER_BATCH = 4 is the batch of all 3 processes"),

@@ -196,10 +196,13 @@ def test_a_config_of_other_classes_is_refused(trained, tmp_path):
         SGRPredictor.from_checkpoint(tmp_path / "other.pth", config_file=trained.config, device="cpu")
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut off"])
-def test_a_file_that_is_no_checkpoint(content, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"<html>404</html>", "is a web page"), (b"PK\x03\x04 cut off", "is damaged, truncated or")],
+)
+def test_a_file_that_is_no_checkpoint(content, message, tmp_path):
     (tmp_path / "wrong.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"wrong\.pth.*could not be read as a checkpoint"):
+    with pytest.raises(ValueError, match=rf"wrong\.pth {message}"):
         SGRPredictor.from_checkpoint(tmp_path / "wrong.pth")
 
 
@@ -209,7 +212,7 @@ def test_reading_a_card_runs_no_code(tmp_path):
             return (open, (str(tmp_path / "created"), "w"))
 
     torch.save({KEY: Evil(), "model": {}}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"could not be read"):
+    with pytest.raises(ValueError, match=r"evil\.pth: refused to unpickle"):
         read_card(tmp_path / "evil.pth")
     assert not (tmp_path / "created").exists()
 
@@ -219,6 +222,8 @@ def test_files_and_devices_that_are_not_there(trained, tmp_path):
         SGRPredictor.from_checkpoint(tmp_path / "none.pth")
     with pytest.raises(FileNotFoundError, match=r"none\.pth: no such checkpoint"):
         SGRPredictor.from_checkpoint(tmp_path / "none.pth", config_file=trained.config)
+    with pytest.raises(FileNotFoundError, match=r"is a folder; give a checkpoint in it, such as model_final\.pth"):
+        SGRPredictor.from_checkpoint(tmp_path)
     with pytest.raises(ValueError, match=r"device 'cuda:99': this machine has \d+ GPUs"):
         SGRPredictor.from_checkpoint(trained.checkpoint, device="cuda:99")
     with pytest.raises(ValueError, match=r"give 'cpu', 'cuda'"):

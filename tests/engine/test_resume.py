@@ -60,7 +60,7 @@ def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, capl
     assert not (tmp_path / "earlier_3").exists()
     with pytest.raises(ValueError, match=r"model_final.pth is a file of the run in OUTPUT_DIR.*another OUTPUT_DIR"):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"MODEL.WEIGHTS = typo.pth: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"MODEL.WEIGHTS = typo.pth: no such checkpoint"):
         run(config_file, "MODEL.WEIGHTS", "typo.pth", "OUTPUT_DIR", tmp_path)
     assert not (tmp_path / "earlier_3").exists()
     (tmp_path / "last_checkpoint").unlink()

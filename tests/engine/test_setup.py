@@ -84,6 +84,12 @@ def test_as_many_sgr_as_asked_for(config_file, options, found):
     Trainer.build_model(load(config_file, *options, "MODEL.SGR.ENABLED", "False"))
 
 
+def test_channels_that_a_group_norm_cannot_divide_are_named(config_file):
+    options = ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "48")
+    with pytest.raises(ValueError, match=r"GroupNorm .*MODEL\.SEM_SEG_HEAD\.CONVS_DIM is 48"):
+        Trainer.build_model(load(config_file, *options))
+
+
 def test_a_config_that_contradicts_the_data_set_stops_with_both_numbers(config_file):
     with pytest.raises(ValueError, match=r"SEM_SEG_HEAD.NUM_CLASSES = 19.*scenes_train.* 3 classes"):
         load(config_file, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "19")

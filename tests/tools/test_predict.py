@@ -239,17 +239,35 @@ def test_a_damaged_video_and_a_missing_camera(checkpoint, tmp_path, capsys):
         (["nothing_here"], "nothing_here: no such file or folder"),
         (["*.nothing"], "as a pattern it matches no file"),
         (["--weights", "none.pth", "{photo}"], "none.pth: no such checkpoint"),
+        (["--weights", "{folder}", "{photo}"], "is a folder; give a checkpoint in it"),
         (["--device", "tpu9", "{photo}"], "give 'cpu', 'cuda'"),
         (["--device", "mps", "{photo}"], "device 'mps': models run on 'cpu', 'cuda' or"),
         (["{photo}", "--opts", "MODEL.NOTHING", "1"], "no config key MODEL.NOTHING"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(checkpoint, photos, tmp_path, capsys, arguments, text):
-    arguments = [a.replace("{photo}", str(photos / "one.png")) for a in arguments]
+    arguments = [a.replace("{photo}", str(photos / "one.png")).replace("{folder}", str(photos)) for a in arguments]
     assert run(checkpoint, tmp_path / "out", *arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert text in error[-1] and len([line for line in error if "Error" in line]) == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_results_go_to_a_folder(checkpoint, photos, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/deeper"):
+        with pytest.raises(SystemExit):
+            run(checkpoint, tmp_path / output, photos / "one.png")
+        assert f"{tmp_path / 'file'} is a file; give a folder" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_result_takes_other_options(checkpoint, photos, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert run(checkpoint, tmp_path / "out", tmp_path / "broken.png") == 1
+    other = ["--opts", "INPUT.MIN_SIZE_TEST", "32"]
+    assert run(checkpoint, tmp_path / "out", photos / "one.png", *other) == 0
+    assert run(checkpoint, tmp_path / "out", photos / "one.png") == 2
+    assert "with other --opts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class OutputFolder:
         content, path = {"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json"
         content["opts"] = list(opts)
         content["weights"] = {"file": Path(weights).name, "sha256": digest(weights)}
-        if not overwrite and path.is_file():
+        if not overwrite and path.is_file() and any((self.folder / "areas").rglob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
             if other:
