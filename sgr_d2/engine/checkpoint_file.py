@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +18,10 @@ from .safe_unpickle import RefusedError, load_pickle, load_torch
 
 # Keys under which training codes store the tensors of the model, in the order in which they are tried.
 CONTAINERS = ("model", "state_dict", "model_state", "model_state_dict", "blobs", "net")
-# How the files begin: of torch.save, in its present and in its older format, and pickles of a dict or an OrderedDict.
+# How the files begin: of torch.save, in its present and in its older format, and pickles of a dict.
 _TORCH = b"PK"
 _TORCH_LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
-_PICKLED_DICT = re.compile(rb"(\x80.(\x95.{8})?)?(}|\(d|(c|\x8c\x0b)collections)", re.DOTALL)
+_PICKLED = (b"\x80", b"}", b"(d", b"ccollections\n")
 # What a failed download leaves behind, by its first bytes.
 _NOT_A_CHECKPOINT = {
     b"<": "a web page",
@@ -74,7 +73,7 @@ def check_weights(path: str) -> None:
         with _explained(file):
             content = load_torch(str(file), mmap=True)
         _with_model(content, file)
-    elif not (_TORCH_LEGACY in head or (_PICKLED_DICT.match(head) and _ends_with_stop(file))):
+    elif not (_TORCH_LEGACY in head or (head.startswith(_PICKLED) and _ends_with_stop(file))):
         read_checkpoint(file)  # to say what is wrong with it
 
 
