@@ -31,6 +31,10 @@ _RANGES = {
 }
 # Values of MODEL.BACKBONE.FREEZE_AT that do not ask to freeze: none, and Detectron2's default, meant for its ResNets.
 _NOT_ASKED_TO_FREEZE = (0, 2)
+# Pyramids on Detectron2's ResNets, whose levels are named by another key than those that the pyramid reads.
+_RESNET_PYRAMIDS = [
+    f"build_{prefix}{kind}_fpn_backbone" for prefix in ("", "sgr_") for kind in ("resnet", "retinanet_resnet")
+]
 
 
 def check_features(key: str, names: Iterable[str], available: Iterable[str], owner: str) -> None:
@@ -90,6 +94,13 @@ def check_registered(key: str, name: str, registry: Registry) -> None:
         f"{key} = {name!r} is not registered.{hint} Choose from {choices}, or add the module that registers it to "
         "IMPORTS."
     )
+
+
+def check_resnet_levels(cfg: CfgNode) -> None:
+    """Raise ValueError if an FPN reads no levels, or some that its ResNet does not return."""
+    if cfg.MODEL.BACKBONE.NAME in _RESNET_PYRAMIDS:
+        owner = "the ResNet, MODEL.RESNETS.OUT_FEATURES (which may list res2 to res5)"
+        check_features("MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.RESNETS.OUT_FEATURES, owner)
 
 
 def check_freeze_at(cfg: CfgNode) -> None:

@@ -1,6 +1,7 @@
 """Detectron2's DeepLab heads for images of any size."""
 
-from detectron2.layers import ASPP
+from detectron2.config import CfgNode
+from detectron2.layers import ASPP, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.deeplab import DeepLabV3Head, DeepLabV3PlusHead
 from torch import Tensor, nn
@@ -45,7 +46,45 @@ class AnySize:
 class AnySizeDeepLabV3Head(AnySize, DeepLabV3Head):
     """`DeepLabV3Head` for images of any size."""
 
+    def __init__(self, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
+        if len(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES) != 1:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES}: "
+                f"{type(self).__name__} reads one feature. Name one, or use AnySizeDeepLabV3PlusHead."
+            )
+        _check_strides(cfg, input_shape)
+        super().__init__(cfg, input_shape)
+
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class AnySizeDeepLabV3PlusHead(AnySize, DeepLabV3PlusHead):
     """`DeepLabV3PlusHead` for images of any size."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        head = cfg.MODEL.SEM_SEG_HEAD
+        finer = len(head.IN_FEATURES) - 1
+        if len(head.PROJECT_CHANNELS) != finer:
+            raise ValueError(
+                f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS = {head.PROJECT_CHANNELS}: give {finer} number(s), one for each "
+                f"of MODEL.SEM_SEG_HEAD.IN_FEATURES = {head.IN_FEATURES} but the coarsest."
+            )
+        _check_strides(cfg, input_shape)
+        return super().from_config(cfg, input_shape)
+
+
+def _check_strides(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+    """Raise ValueError unless the scores are enlarged by their stride, and training crops are whole cells."""
+    strides = [input_shape[name].stride for name in cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES]
+    if min(strides) != cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE = {cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE}: "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NAME} predicts at stride {min(strides)}, the finest of "
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES}. Set it to that."
+        )
+    crop = cfg.INPUT.CROP
+    if crop.ENABLED and (crop.TYPE != "absolute" or any(side % max(strides) for side in crop.SIZE)):
+        raise ValueError(
+            f"INPUT.CROP.TYPE = {crop.TYPE!r}, SIZE = {list(crop.SIZE)}: {cfg.MODEL.SEM_SEG_HEAD.NAME} needs crops of "
+            f"multiples of {max(strides)} pixels (TYPE 'absolute'), the coarsest stride that it reads."
+        )

@@ -4,6 +4,7 @@ import math
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
     META_ARCH_REGISTRY,
     SEM_SEG_HEADS_REGISTRY,
@@ -82,9 +83,7 @@ class SGRSegmentor(nn.Module):
         check_num_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
-        check_features(
-            "MODEL.SEM_SEG_HEAD.IN_FEATURES", cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME
-        )
+        _check_head_features(cfg, shape)
         enabled = cfg.MODEL.SGR.ENABLED
         with own_random_numbers():
             sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
@@ -232,11 +231,18 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
 
 def features_of_head(cfg: CfgNode) -> list[str]:
     """The features that the head selected by ``cfg`` reads."""
-    head = cfg.MODEL.SEM_SEG_HEAD
-    kind = SEM_SEG_HEADS_REGISTRY.get(head.NAME)  # a class, or a function that builds one
-    has_points = isinstance(kind, type) and issubclass(kind, PointRendSemSegHead)
-    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if has_points else ()
-    return [*head.IN_FEATURES, *points]
+    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if _has_points(cfg) else ()
+    return [*cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, *points]
+
+
+def _has_points(cfg: CfgNode) -> bool:
+    kind = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)  # a class, or a function that builds one
+    return isinstance(kind, type) and issubclass(kind, PointRendSemSegHead)
+
+
+def _check_head_features(cfg: CfgNode, shape: dict[str, ShapeSpec]) -> None:
+    for part in ("SEM_SEG_HEAD", "POINT_HEAD") if _has_points(cfg) else ("SEM_SEG_HEAD",):
+        check_features(f"MODEL.{part}.IN_FEATURES", cfg.MODEL[part].IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME)
 
 
 def _strides(backbone: Backbone, read: list[str] | None) -> dict[str, int]:

@@ -300,3 +300,11 @@ def test_a_checkpoint_of_parts_that_are_not_registered(tmp_path):
     path = write_checkpoint(tmp_path / "a.pth", change=lambda config: config["MODEL"]["BACKBONE"].update(NAME="mine"))
     with pytest.raises(ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or add the module.* to IMPORTS"):
         SGRPredictor.from_checkpoint(path)
+
+
+def test_a_pyramid_on_levels_that_its_resnet_does_not_return(config_file):
+    """Detectron2's default for the ResNet is res4 alone, which fits no pyramid."""
+    options = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.FPN.IN_FEATURES", "['res2', 'res3']"]
+    with pytest.raises(ValueError, match=r"FPN.IN_FEATURES.*RESNETS.OUT_FEATURES.*Choose from \['res4'\]"):
+        load(config_file, *options)
+    load(config_file, *options, "MODEL.RESNETS.OUT_FEATURES", "['res2', 'res3']")

@@ -198,6 +198,19 @@ def test_swin_has_the_names_of_resnet_and_the_keys_of_the_official_swin():
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depths": [1, 1, 1]}, r"SWIN.DEPTHS = \[1, 1, 1\]: give four"),
+        ({"num_heads": [3, 6, 12]}, r"SWIN.NUM_HEADS = \[3, 6, 12\]: give four"),
+        ({"embed_dim": 100}, r"SWIN.NUM_HEADS = .*channels of the stages, \[100, 200, 400, 800\]"),
+    ],
+)
+def test_swin_stages_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SwinBackbone(out_features=["res2"], **options)
+
+
+@pytest.mark.parametrize(
     "name",
     ["build_resnet_backbone", "build_resnet_fpn_backbone", "build_resnet_deeplab_backbone", "build_timm_fpn_backbone"],
 )
@@ -220,6 +233,9 @@ def test_an_fpn_on_unknown_levels_is_refused():
     cfg.MODEL.TIMM.NAME = "resnet10t"
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res6"]
     with pytest.raises(ValueError, match=r"FPN.IN_FEATURES.*'res6'.*'res5'"):
+        build_backbone(cfg)
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res4"]
+    with pytest.raises(ValueError, match=r"FPN.IN_FEATURES = .*have the strides \[4, 16\]"):
         build_backbone(cfg)
 
 

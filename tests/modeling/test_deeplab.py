@@ -12,7 +12,7 @@ SHAPE = {"a": ShapeSpec(channels=6, stride=4), "b": ShapeSpec(channels=8, stride
 NAMES = ["DeepLabV3Head", "DeepLabV3PlusHead"]
 
 
-def build(name: str) -> torch.nn.Module:
+def build(name: str, *options) -> torch.nn.Module:
     """A head whose training crops, 32x64 pixels, are 2x4 cells of its coarse level."""
     cfg = get_sgr_cfg()
     head = cfg.MODEL.SEM_SEG_HEAD
@@ -21,6 +21,7 @@ def build(name: str) -> torch.nn.Module:
     plus = name.endswith("PlusHead")
     head.IN_FEATURES, head.COMMON_STRIDE = (["a", "b"], 4) if plus else (["b"], 16)
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [32, 64]
+    cfg.merge_from_list(list(options))
     return build_sem_seg_head(cfg, {key: SHAPE[key] for key in head.IN_FEATURES}).eval()
 
 
@@ -80,3 +81,24 @@ def test_without_crops_the_pooling_is_global():
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = ["b"], 16
     head = build_sem_seg_head(cfg, {"b": SHAPE["b"]})
     assert not any(isinstance(module, WindowPool) for module in head.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("V3", "IN_FEATURES", ["a", "b"], r"IN_FEATURES = \['a', 'b'\]: AnySizeDeepLabV3Head reads one feature"),
+        ("V3", "COMMON_STRIDE", 4, r"COMMON_STRIDE = 4: AnySizeDeepLabV3Head predicts at stride 16"),
+        ("V3Plus", "COMMON_STRIDE", 8, r"COMMON_STRIDE = 8: AnySizeDeepLabV3PlusHead predicts at stride 4"),
+        ("V3Plus", "PROJECT_CHANNELS", [4, 4], r"PROJECT_CHANNELS = \[4, 4\]: give 1 number"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(name, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        build(f"AnySizeDeepLab{name}Head", f"MODEL.SEM_SEG_HEAD.{key}", value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("SIZE", [32, 60]), ("TYPE", "relative")])
+def test_crops_that_are_not_whole_cells_are_refused(key, value):
+    for name in NAMES:
+        with pytest.raises(ValueError, match=rf"INPUT.CROP.*AnySize{name} needs crops of multiples of 16"):
+            build(f"AnySize{name}", f"INPUT.CROP.{key}", value)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from detectron2.modeling import build_backbone, build_sem_seg_head
+from detectron2.modeling import build_backbone, build_model, build_sem_seg_head
 from toy_heads import with_head
 from toys import toy_cfg
 
@@ -77,3 +77,10 @@ def test_points_of_several_levels(levels):
     assert scores.shape == (3, 5, 64, 96)
     assert torch.allclose(scores[1:2], alone, atol=1e-4)
     assert set(losses(head, torch.zeros(2, 64, 96, dtype=torch.long))) == {"loss_sem_seg", "loss_sem_seg_point"}
+
+
+def test_points_of_an_unknown_level_are_refused():
+    cfg = with_head(toy_cfg(), OURS)
+    cfg.MODEL.POINT_HEAD.IN_FEATURES = ["p2"]
+    with pytest.raises(ValueError, match=r"POINT_HEAD.IN_FEATURES = \['p2'\].*Choose from \['res2'"):
+        build_model(cfg)

@@ -106,13 +106,12 @@ def _class_names(value: Any, key: str) -> list[str]:
     names = _read_class_file(_expand(value), key) if isinstance(value, str) else value
     if not isinstance(names, list | tuple):
         raise ValueError(f"{key} must be a list of names, or a file of them; got {value!r}.")
-    names = list(names)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{key} must give at least one class name, all of them text; got {names!r}.")
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"{key} must give at least one class name, none empty, all of them text; got {names!r}.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{key} names {', '.join(repeated)} more than once.")
-    return names
+    return list(names)
 
 
 def _read_class_file(path: Path, key: str) -> list[Any]:
@@ -143,6 +142,10 @@ def _is_color(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and all(x in range(256) for x in value)
 
 
+def _is_index(value: Any, count: int) -> bool:
+    return isinstance(value, int) and 0 <= value < count
+
+
 def _ignore_label(value: Any, count: int, key: str) -> int:
     if not isinstance(value, int) or 0 <= value < count:
         raise ValueError(
@@ -163,7 +166,7 @@ def _label_map(value: Any, count: int, ignore_label: int, key: str) -> LabelMap 
     in_pairs = all(isinstance(item, list | tuple) and len(item) == 2 for item in value)
     label_map = _from_pairs(value, key) if in_pairs else list(value)
     labels = label_map.values() if isinstance(label_map, dict) else label_map
-    wrong = [label for label in labels if label != ignore_label and label not in range(count)]
+    wrong = [label for label in labels if label != ignore_label and not _is_index(label, count)]
     if wrong:
         raise ValueError(
             f"{key} holds {wrong[0]!r}, neither the index of a class (0..{count - 1}) nor the ignore label "
@@ -177,7 +180,7 @@ def _from_pairs(pairs: Sequence[Sequence[Any]], key: str) -> dict[int, int] | di
     what, item = ("colour, [R, G, B] of 0..255,", "colour") if in_colors else (f"value, of 0..{2**16 - 1},", "value")
     advice = f"Give each {what} one pair [{item}, label]."
     for value, _ in pairs:
-        if not (_is_color(value) if in_colors else value in range(2**16)):
+        if not (_is_color(value) if in_colors else _is_index(value, 2**16)):
             raise ValueError(f"{key} has a label for {value!r}, which is not a {item} of label files. {advice}")
     label_map = {tuple(value) if in_colors else value: label for value, label in pairs}
     if len(label_map) < len(pairs):

@@ -1,6 +1,7 @@
 """Feature pyramids on the backbones of this package: p2 to p5, no extra level on top."""
 
 import math
+from itertools import pairwise
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -37,11 +38,17 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None = N
     """Detectron2's FPN on ``bottom_up``, with an optional Detectron2 ``top_block`` for the levels above p5.
 
     Raises:
-        ValueError: if ``MODEL.FPN.IN_FEATURES`` are not among the features of ``bottom_up``.
+        ValueError: if ``MODEL.FPN.IN_FEATURES`` are not among the features of ``bottom_up``, or their strides do not
+            double from one to the next.
     """
-    check_features(
-        "MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, bottom_up.output_shape(), type(bottom_up).__name__
-    )
+    names, shape = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
+    check_features("MODEL.FPN.IN_FEATURES", names, shape, type(bottom_up).__name__)
+    strides = [shape[name].stride for name in names]
+    if any(coarser != 2 * finer for finer, coarser in pairwise(strides)):
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES = {names} have the strides {strides}: an FPN needs levels from fine to coarse, "
+            "each of twice the stride of the one before."
+        )
     return PyramidOnAnything(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
