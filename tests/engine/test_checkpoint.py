@@ -227,7 +227,7 @@ def test_a_load_after_a_failed_one_works(tmp_path):
 
 
 def test_wrong_paths_and_files_of_another_model_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.pth: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.pth: no such checkpoint"):
         load_weights(nn.Linear(2, 2), tmp_path / "nowhere.pth")
     with pytest.raises(FileNotFoundError, match=r"path is empty"):
         load_weights(nn.Linear(2, 2), "")

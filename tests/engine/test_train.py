@@ -141,13 +141,14 @@ def test_the_best_checkpoint_of_two_data_sets_is_that_of_the_first(config_file, 
     assert "model_best.pth: by scenes_val/sem_seg/mIoU" in caplog.text
 
 
-def test_missing_images_are_found_before_the_model_is_built(config_file, tmp_path):
+def test_missing_images_are_found_before_the_model_is_built(config_file):
+    no_model = ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 48)  # 32 groups
     config = config_file.read_text().replace("val/images", "nowhere/images")
     config_file.write_text(config)
     with pytest.raises(FileNotFoundError, match=r"scenes_val: image folder .*nowhere/images does"):
-        run(config_file, "MODEL.WEIGHTS", tmp_path / "also_missing.pth")
+        run(config_file, *no_model)
     with pytest.raises(FileNotFoundError, match=r"scenes_val: image folder .*nowhere/images does"):
-        run(config_file, "MODEL.WEIGHTS", tmp_path / "also_missing.pth", eval_only=True)
+        run(config_file, *no_model, eval_only=True)
 
 
 def test_weights_are_reported(config_file, tmp_path, caplog):

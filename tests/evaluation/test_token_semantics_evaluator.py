@@ -94,7 +94,7 @@ def test_components_of_ignored_classes_only_are_counted_not_averaged():
 
 def test_bad_labels_name_the_image():
     evaluator = make_evaluator(maps_of=lambda _: (np.full((6, 6), 17, np.uint8), None))
-    with pytest.raises(ValueError, match=r"0\.jpg: labels \[17\] are neither"):
+    with pytest.raises(ValueError, match=r"0\.jpg: labels 17 are neither"):
         run(evaluator, [0])
 
 
