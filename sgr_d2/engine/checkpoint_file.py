@@ -95,8 +95,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             plain containers; the message names the file and the object.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Checkpoint {path}: no such file.")
+    require_checkpoint(path)
     return _with_model(_read(path), path)
 
 

@@ -179,7 +179,7 @@ def test_files_of_something_else_do_not_pass_the_check(tmp_path, reads, content,
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere.pth: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.pth: no such checkpoint"):
         read_checkpoint(tmp_path / "nowhere.pth")
 
 

@@ -69,27 +69,6 @@ def test_a_model_of_ones_own_may_be_for_any_task(config_file):
         del META_ARCH_REGISTRY._obj_map["Mine"]
 
 
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        (("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), 0),
-        (("MODEL.BACKBONE.NAME", "build_sgr_timm_fpn_backbone"), 2),
-    ],
-)
-def test_as_many_sgr_as_asked_for(config_file, options, found):
-    """A plain baseline under the name of SGR, or two of them, would train without a word."""
-    message = rf"SGR.ENABLED is True, but the model has {found} SGR modules.*{options[1]}"
-    with pytest.raises(ValueError, match=message):
-        Trainer.build_model(load(config_file, *options))
-    Trainer.build_model(load(config_file, *options, "MODEL.SGR.ENABLED", "False"))
-
-
-def test_channels_that_a_group_norm_cannot_divide_are_named(config_file):
-    options = ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "48")
-    with pytest.raises(ValueError, match=r"GroupNorm .*MODEL\.SEM_SEG_HEAD\.CONVS_DIM is 48"):
-        Trainer.build_model(load(config_file, *options))
-
-
 def test_a_config_that_contradicts_the_data_set_stops_with_both_numbers(config_file):
     with pytest.raises(ValueError, match=r"SEM_SEG_HEAD.NUM_CLASSES = 19.*scenes_train.* 3 classes"):
         load(config_file, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "19")
@@ -300,11 +279,3 @@ def test_a_checkpoint_of_parts_that_are_not_registered(tmp_path):
     path = write_checkpoint(tmp_path / "a.pth", change=lambda config: config["MODEL"]["BACKBONE"].update(NAME="mine"))
     with pytest.raises(ValueError, match=r"BACKBONE.NAME = 'mine' is not registered.*or add the module.* to IMPORTS"):
         SGRPredictor.from_checkpoint(path)
-
-
-def test_a_pyramid_on_levels_that_its_resnet_does_not_return(config_file):
-    """Detectron2's default for the ResNet is res4 alone, which fits no pyramid."""
-    options = ["MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", "MODEL.FPN.IN_FEATURES", "['res2', 'res3']"]
-    with pytest.raises(ValueError, match=r"FPN.IN_FEATURES.*RESNETS.OUT_FEATURES.*Choose from \['res4'\]"):
-        load(config_file, *options)
-    load(config_file, *options, "MODEL.RESNETS.OUT_FEATURES", "['res2', 'res3']")

@@ -8,13 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d
 from experiments.job import Job, Launch, last_lines, visible_gpus
-from experiments.outcome import _head_loss, _parameters
 from experiments.plan import Run
 from experiments.records import Folders, is_locked, read_json, state_of, take_lock, write_json
 from experiments.runner import Runner
-from torch import nn
 
 # Does what its option MODE says; "hang" waits for a signal at the first attempt and works at the second.
 PROGRAM = """
@@ -115,17 +112,6 @@ def test_gpus_by_name(monkeypatch, variable, expected):
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert visible_gpus() == expected
-
-
-def test_the_heads_loss_of_the_last_fifth():
-    alone = [{"iteration": i, "total_loss": 10.0 - i} for i in range(10)]
-    assert _head_loss([*alone, {"iteration": 10, "sem_seg/mIoU": 3.0}]) == 1.5  # of 2 and 1
-    parts = {"loss_ce": 0.25, "loss_mask": 0.5, "loss_component": 4.0, "loss_diversity": 8.0}
-    assert _head_loss([row | parts for row in alone]) == 0.75
-    # steps 5 to 9 were made again after an interruption, and only their second rows count
-    again = [{"iteration": i, "total_loss": 20.0} for i in range(5, 10)]
-    assert _head_loss([*alone[:5], *again, *alone[5:]]) == 1.5
-    assert _head_loss([]) is None and _head_loss([{"iteration": 0, "total_loss": float("nan")}]) is None
 
 
 def test_what_is_done_is_not_done_again(folders, launch):
@@ -270,12 +256,6 @@ def test_the_costs_of_all_attempts_are_told(folders, launch):
     folders.result(run).unlink()
     make(folders, launch, [run])
     assert read_json(folders.result(run))["seconds"] < 600
-
-
-def test_parameters_are_the_values_that_are_learnt(tmp_path):
-    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), FrozenBatchNorm2d(3), nn.Linear(3, 4))
-    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
-    assert _parameters(tmp_path / "model.pth") == (2 * 3 + 3) + (3 + 3) + 0 + (3 * 4 + 4)
 
 
 def test_runners_do_not_pile_up_on_a_gpu(folders, launch):
