@@ -2,10 +2,11 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 from fvcore.common.registry import Registry
 
 # Numbers that would otherwise be checked late or never: the smallest allowed value, and the bound they must stay below.
@@ -20,6 +21,7 @@ _RANGES = {
     "SOLVER.SGR_MULTIPLIER": (0, math.inf),
     "SOLVER.WEIGHT_DECAY_EMBED": (0, math.inf),
     "DATALOADER.NUM_WORKERS": (0, math.inf),
+    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": (1, math.inf),
     "MODEL.SGR.NUM_TOKENS": (1, math.inf),
     "MODEL.SGR.ENCODER_LAYERS": (0, math.inf),
     "MODEL.SGR.NUM_HEADS": (1, math.inf),
@@ -35,6 +37,10 @@ _NOT_ASKED_TO_FREEZE = (0, 2)
 _RESNET_PYRAMIDS = [
     f"build_{prefix}{kind}_fpn_backbone" for prefix in ("", "sgr_") for kind in ("resnet", "retinanet_resnet")
 ]
+# The values of MODEL.RESNETS.DEPTH that Detectron2 has, by backbone.
+_RESNET_DEPTHS = {name: (18, 34, 50, 101, 152) for name in ("build_resnet_backbone", *_RESNET_PYRAMIDS)} | {
+    "build_resnet_deeplab_backbone": (50, 101, 152)
+}
 
 
 def check_features(key: str, names: Iterable[str], available: Iterable[str], owner: str) -> None:
@@ -96,11 +102,25 @@ def check_registered(key: str, name: str, registry: Registry) -> None:
     )
 
 
-def check_resnet_levels(cfg: CfgNode) -> None:
-    """Raise ValueError if an FPN reads no levels, or some that its ResNet does not return."""
+def check_resnet(cfg: CfgNode) -> None:
+    """Raise ValueError if a ResNet has an unknown depth, or an FPN reads no levels, or some that it does not return."""
+    if cfg.MODEL.BACKBONE.NAME in _RESNET_DEPTHS:
+        check_choice("MODEL.RESNETS.DEPTH", cfg.MODEL.RESNETS.DEPTH, _RESNET_DEPTHS[cfg.MODEL.BACKBONE.NAME])
     if cfg.MODEL.BACKBONE.NAME in _RESNET_PYRAMIDS:
         owner = "the ResNet, MODEL.RESNETS.OUT_FEATURES (which may list res2 to res5)"
         check_features("MODEL.FPN.IN_FEATURES", cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.RESNETS.OUT_FEATURES, owner)
+
+
+def check_common_stride(cfg: CfgNode, shape: Mapping[str, ShapeSpec]) -> None:
+    """Raise ValueError unless doubling brings each feature to MODEL.SEM_SEG_HEAD.COMMON_STRIDE; for SemSegFPNHead."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    strides = [shape[name].stride for name in head.IN_FEATURES]
+    if not all(math.log2(stride / head.COMMON_STRIDE) in range(16) for stride in strides):
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.COMMON_STRIDE = {head.COMMON_STRIDE}: SemSegFPNHead doubles the size of its features "
+            f"up to that stride, but those of MODEL.SEM_SEG_HEAD.IN_FEATURES = {list(head.IN_FEATURES)} are {strides}. "
+            f"Set it to {min(strides)}, or read other features."
+        )
 
 
 def check_freeze_at(cfg: CfgNode) -> None:

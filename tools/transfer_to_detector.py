@@ -18,7 +18,7 @@ from command_line import failed
 
 from sgr_d2.engine import load_config, load_weights
 from sgr_d2.engine.build import build_model, without_initial_weights
-from sgr_d2.engine.checkpoint_file import read_checkpoint
+from sgr_d2.engine.checkpoint_file import read_checkpoint, require_checkpoint
 from sgr_d2.engine.detector_keys import is_detector, transfer_keys
 from sgr_d2.engine.load_report import summary
 from sgr_d2.files import appearing_whole
@@ -35,10 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     try:
-        if not Path(args.weights).is_file():
-            raise FileNotFoundError(
-                f"--weights {args.weights}: no such file. Give a checkpoint that train_net.py wrote."
-            )
+        require_checkpoint(args.weights)
         if args.config_file:
             compare(args.weights, args.config_file)
         transfer(args.weights, args.output)

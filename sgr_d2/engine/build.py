@@ -7,7 +7,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from torch import nn
 
 import sgr_d2.modeling  # noqa: F401  registers the models
-from sgr_d2.checks import check_registered, check_resnet_levels
+from sgr_d2.checks import check_registered, check_resnet
 from sgr_d2.modeling import SGR
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 
@@ -15,11 +15,11 @@ from .options import with_values
 
 
 def check_parts(cfg: CfgNode) -> None:
-    """Raise ValueError unless meta-architecture, backbone and head are registered, and an FPN's ResNet fits it."""
+    """Raise ValueError unless meta-architecture, backbone and head are registered, and any ResNet fits them."""
     check_registered("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY)
     check_registered("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY)
     check_registered("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, SEM_SEG_HEADS_REGISTRY)
-    check_resnet_levels(cfg)
+    check_resnet(cfg)
 
 
 def build_model(cfg: CfgNode) -> nn.Module:

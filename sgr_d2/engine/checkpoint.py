@@ -51,8 +51,14 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     return checkpointer.report
 
 
-def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> None:
+def require_all_parameters(model: nn.Module, report: LoadReport, path: str, changed: str = "") -> None:
     """Check that a model that will not be trained any further was loaded completely.
+
+    Args:
+        model: after loading.
+        report: of the load.
+        path: of the file, for the message.
+        changed: how its settings differ, for the message, as the end of a sentence.
 
     Raises:
         ValueError: if a parameter, a norm's statistics or another buffer that the model does not compute itself was
@@ -68,7 +74,8 @@ def require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> N
     if absent:
         raise ValueError(
             f"{path}: {len(absent)} parameters of the model are missing from the file or have another shape, and would "
-            f"be untrained: {summary(absent)}. Give the config of the training run: config.yaml next to the checkpoint."
+            f"be untrained: {summary(absent)}. {f'It {changed} ' if changed else ''}Give the config of the training "
+            "run: config.yaml next to the checkpoint."
         )
 
 

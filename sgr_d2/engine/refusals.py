@@ -13,7 +13,8 @@ from sgr_d2.data.bad_record import BadRecordError
 TRACEBACK = "SGR_D2_TRACEBACK"
 _PACKAGE = "sgr_d2."
 _STEPS = "sgr_d2.engine.loop"
-# The logger with which Detectron2 logs the error that ends a training.
+# The logger with Detectron2's handlers, and that with which it logs the error that ends a training.
+_DETECTRON = logging.getLogger("detectron2")
 _TRAINING = logging.getLogger("detectron2.engine.train_loop")
 
 
@@ -33,7 +34,7 @@ def refusals_in_a_line(program: str) -> Iterator[None]:
     if os.environ.get(TRACEBACK):
         yield
         return
-    _TRAINING.addFilter(_without_traceback)
+    _TRAINING.addFilter(_briefly_to_files)
     try:
         yield
     except Exception as error:
@@ -42,7 +43,7 @@ def refusals_in_a_line(program: str) -> Iterator[None]:
         sys.stderr.write(f"{program}: error: {_message(error)} ({TRACEBACK}=1 shows where this comes from.)\n")
         raise SystemExit(2) from None
     finally:
-        _TRAINING.removeFilter(_without_traceback)
+        _TRAINING.removeFilter(_briefly_to_files)
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -57,9 +58,13 @@ def _message(error: BaseException) -> str:
     return str(error.args[0] if len(error.args) == 1 else error)  # str puts quotes around that of a KeyError
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """A filter that reduces the log of a refusal to its message."""
+def _briefly_to_files(record: logging.LogRecord) -> bool:
+    """A filter that logs a refusal without its traceback, and not on the terminal, which gets the line at the end."""
     error = record.exc_info[1] if record.exc_info else None
-    if error is not None and _is_refusal(error):
-        record.msg, record.args, record.exc_info = f"{record.getMessage()} {_message(error)}", (), None
-    return True
+    if error is None or not _is_refusal(error):
+        return True
+    record.msg, record.args, record.exc_info = f"{record.getMessage()} {_message(error)}", (), None
+    for handler in _DETECTRON.handlers:
+        if getattr(handler, "stream", None) is not sys.stdout:
+            handler.handle(record)
+    return False

@@ -12,6 +12,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from sgr_d2.messages import first_few
+
 from .checkpoint import Checkpointer, absent_parameters, require_all_parameters
 from .load_report import summary
 from .tasks import task_of
@@ -20,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Keys of MODEL for files and devices, for training only, or that a test may choose.
 _FREE_TO_CHANGE = re.compile(
-    r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|NORM|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
+    r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
 )
 # Keys that decide which images a step sees; the number of processes may change.
 _IMAGES = ("SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
@@ -44,22 +46,31 @@ def load_trained(cfg: CfgNode | None, model: nn.Module, path: str) -> None:
     """
     checkpointer = Checkpointer(model)
     checkpointer.load(path, checkpointables=[])
+    changed = ""
     if cfg is not None:
-        _warn_of_other_settings(cfg, checkpointer)
         require_same_classes(cfg, checkpointer)
-    require_all_parameters(model, checkpointer.report, path)
-
-
-def _warn_of_other_settings(cfg: CfgNode, checkpointer: Checkpointer) -> None:
-    """Warn of settings of the model and its input that differ from the checkpoint's, although its tensors fit."""
-    then = checkpointer.settings  # empty if the file has no config: nothing to compare with
-    changed = _changed("MODEL", then["MODEL"], cfg.MODEL) if then else []
-    changed += _changed("INPUT.FORMAT", then["INPUT"]["FORMAT"], cfg.INPUT.FORMAT) if then else []
+        changed = _changed_settings(cfg, checkpointer)
+    require_all_parameters(model, checkpointer.report, path, changed)
     if changed:
-        logger.warning(
-            "%s was trained with other settings: %s. Unless this is on purpose, give those of the training.",
-            *(checkpointer.path, summary(changed)),
-        )
+        logger.warning("%s %s Unless this is on purpose, give those of the training.", path, changed)
+
+
+def warn_of_another_model(cfg: CfgNode, checkpointer: Checkpointer) -> None:
+    """Warn of settings that differ from those of initial weights of which some tensors do not fit."""
+    report = checkpointer.report
+    partly = report and (report.skipped or report.missing or report.unused)
+    if partly and (changed := _changed_settings(cfg, checkpointer)):
+        logger.warning("MODEL.WEIGHTS = %s %s", checkpointer.path, changed)
+
+
+def _changed_settings(cfg: CfgNode, checkpointer: Checkpointer) -> str:
+    """The settings of the model and its input that differ from the checkpoint's, as the end of a sentence, or ""."""
+    then = checkpointer.settings
+    if not then:  # the file has no config
+        return ""
+    changed = _changed("MODEL", then["MODEL"], cfg.MODEL)
+    changed += _changed("INPUT.FORMAT", then["INPUT"]["FORMAT"], cfg.INPUT.FORMAT)
+    return f"was trained with other settings: {first_few(changed)}." if changed else ""
 
 
 def _changed(key: str, then: Any, now: Any) -> list[str]:
@@ -67,8 +78,12 @@ def _changed(key: str, then: Any, now: Any) -> list[str]:
     if isinstance(now, CfgNode):
         both = [name for name in now if name in then and not _FREE_TO_CHANGE.fullmatch(name)]
         return [change for name in both for change in _changed(f"{key}.{name}", then[name], now[name])]
-    same = json.dumps(then, default=str) == json.dumps(now, default=str)  # a file stores tuples as lists
-    return [] if same else [f"{key} {then} -> {now}"]
+    return [] if _comparable(then) == _comparable(now) else [f"{key} {then} -> {now}"]
+
+
+def _comparable(value: Any) -> str:
+    """The value as text: a file stores tuples as lists, and the kinds of BatchNorm are the same in a test."""
+    return re.sub(r'"\w*BN"', '"BN"', json.dumps(value, default=str))
 
 
 def require_same_classes(cfg: CfgNode, checkpointer: Checkpointer) -> None:
@@ -94,13 +109,14 @@ def warn_of_other_classes(cfg: CfgNode, checkpointer: Checkpointer) -> None:
         )
 
 
-def require_same_model(checkpointer: Checkpointer) -> None:
+def require_same_model(cfg: CfgNode, checkpointer: Checkpointer) -> None:
     """Raise ValueError if parameters of the model were missing from the checkpoint, or had another shape."""
     absent = absent_parameters(checkpointer.model, checkpointer.report)
     if absent:
+        changed = _changed_settings(cfg, checkpointer)
         raise ValueError(
             f"--resume: {checkpointer.path} lacks {len(absent)} parameters of the model, or has them in another shape: "
-            f"{summary(absent)}. {_ADVICE}"
+            f"{summary(absent)}. {f'It {changed} ' if changed else ''}{_ADVICE}"
         )
 
 

@@ -26,6 +26,7 @@ from .same_run import (
     require_same_model,
     require_same_optimizer,
     require_same_start,
+    warn_of_another_model,
     warn_of_other_classes,
 )
 from .scaling import scale_solver
@@ -77,6 +78,7 @@ class Trainer(DefaultTrainer):
         require_same_start(self.start_iter, self.cfg.OUTPUT_DIR)
         if self.start_iter == 0:
             warn_of_other_classes(self.cfg, self.checkpointer)
+            warn_of_another_model(self.cfg, self.checkpointer)
         if self.start_iter > self.max_iter:
             raise ValueError(
                 f"--resume: the last checkpoint in {self.cfg.OUTPUT_DIR} is of iteration {self.start_iter}, but "
@@ -89,7 +91,7 @@ class Trainer(DefaultTrainer):
         """Called when a run is resumed, after the weights have been loaded."""
         require_same_classes(self.cfg, self.checkpointer)
         require_same_images(self.cfg, self.checkpointer)
-        require_same_model(self.checkpointer)
+        require_same_model(self.cfg, self.checkpointer)
         groups = state_dict["_trainer"]["optimizer"]["param_groups"]
         require_same_optimizer(self.optimizer, groups, self.checkpointer.path)
         super().load_state_dict(state_dict)

@@ -15,7 +15,7 @@ from detectron2.modeling import (
 from detectron2.projects.point_rend.semantic_seg import PointRendSemSegHead
 from torch import Tensor, nn
 
-from sgr_d2.checks import check_features, check_num_classes
+from sgr_d2.checks import check_common_stride, check_features, check_num_classes
 from sgr_d2.structures import TOKENS, ImageTokens, SGROutput
 
 from .image_names import naming_images
@@ -243,6 +243,9 @@ def _has_points(cfg: CfgNode) -> bool:
 def _check_head_features(cfg: CfgNode, shape: dict[str, ShapeSpec]) -> None:
     for part in ("SEM_SEG_HEAD", "POINT_HEAD") if _has_points(cfg) else ("SEM_SEG_HEAD",):
         check_features(f"MODEL.{part}.IN_FEATURES", cfg.MODEL[part].IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME)
+    per_pixel = cfg.MODEL.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME if _has_points(cfg) else cfg.MODEL.SEM_SEG_HEAD.NAME
+    if per_pixel == "SemSegFPNHead":
+        check_common_stride(cfg, shape)
 
 
 def _strides(backbone: Backbone, read: list[str] | None) -> dict[str, int]:

@@ -34,3 +34,25 @@ def test_a_pyramid_on_levels_that_its_resnet_does_not_return(config_file):
     with pytest.raises(ValueError, match=r"FPN.IN_FEATURES.*RESNETS.OUT_FEATURES.*Choose from \['res4'\]"):
         load(config_file, *options)
     load(config_file, *options, "MODEL.RESNETS.OUT_FEATURES", "['res2', 'res3']")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "depth", "choices"),
+    [
+        ("build_resnet_fpn_backbone", 77, r"\[18, 34, 50, 101, 152\]"),
+        ("build_resnet_deeplab_backbone", 34, r"\[50, 101, 152\]"),
+    ],
+)
+def test_a_depth_that_detectron2_has_not(config_file, backbone, depth, choices):
+    with pytest.raises(ValueError, match=rf"MODEL\.RESNETS\.DEPTH = {depth}: choose from {choices}"):
+        load(config_file, "MODEL.BACKBONE.NAME", backbone, "MODEL.RESNETS.DEPTH", str(depth))
+
+
+@pytest.mark.parametrize("head", ["SemSegFPNHead", "SparsePointRendSemSegHead"])
+@pytest.mark.parametrize("stride", [3, 8])
+def test_a_stride_that_doubling_does_not_reach(config_file, head, stride):
+    options = ("MODEL.SEM_SEG_HEAD.NAME", head, "MODEL.POINT_HEAD.IN_FEATURES", "['p2']")
+    options += ("MODEL.SEM_SEG_HEAD.COMMON_STRIDE", str(stride))
+    message = rf"COMMON_STRIDE = {stride}: .*SEM_SEG_HEAD.IN_FEATURES = .* are \[4, 8, 16, 32\]\. Set it to 4"
+    with pytest.raises(ValueError, match=message):
+        Trainer.build_model(load(config_file, *options))

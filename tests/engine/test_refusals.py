@@ -23,7 +23,8 @@ def own_scenes(scenes, config_file, tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_label_that_cannot_be_trained_on(own_scenes, config_file, tmp_path, capsys, workers):
     config_file.write_text(re.sub(r"\n +- disc", "", config_file.read_text()))
-    line = refused(capsys, config_file, "DATALOADER.NUM_WORKERS", workers)
+    line, printed = refused(capsys, config_file, "DATALOADER.NUM_WORKERS", workers)
+    assert "holds 2" not in printed  # the line says it
     assert re.match(r"mine\.py: error: Label \S+/labels/00\d\.png holds 2, neither a class \(0\.\.1\)", line)
     log = (tmp_path / "output" / "log.txt").read_text()
     assert "Exception during training: Label " in log and "Traceback" not in log
@@ -34,17 +35,18 @@ def test_an_image_that_cannot_be_evaluated(own_scenes, config_file, trained, cap
     for path in (own_scenes / "val" / "images").iterdir():
         path.write_bytes(path.read_bytes()[:500])
     options = ["DATALOADER.NUM_WORKERS", workers, "MODEL.WEIGHTS", trained.checkpoint]
-    line = refused(capsys, config_file, *options, eval_only=True)
+    line, _ = refused(capsys, config_file, *options, eval_only=True)
     assert re.match(r"mine\.py: error: Cannot read image file \S+/images/0\d\d\.png: ", line)
 
 
-def refused(capsys, *arguments, **flags) -> str:
-    """The last line of a run that is refused."""
+def refused(capsys, *arguments, **flags) -> tuple[str, str]:
+    """The last line of a run that is refused, and what it printed before."""
     with pytest.raises(SystemExit) as stop, refusals_in_a_line("mine.py"):
         run(*arguments, **flags)
     assert stop.value.code == 2
     stop.value.__context__.__traceback__ = None  # breaks a cycle through torch's frames, which would keep the workers
-    return capsys.readouterr().err.splitlines()[-1]
+    out, err = capsys.readouterr()
+    return err.splitlines()[-1], out
 
 
 def test_the_traceback_of_a_worker_is_there_on_request(own_scenes, config_file, tmp_path, monkeypatch):

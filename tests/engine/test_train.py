@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,7 +152,7 @@ def test_missing_images_are_found_before_the_model_is_built(config_file):
         run(config_file, *no_model, eval_only=True)
 
 
-def test_weights_are_reported(config_file, tmp_path, caplog):
+def test_weights_are_reported(config_file, tmp_path):
     run(config_file, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path / "a")
     saved = torch.load(tmp_path / "a/model_final.pth", weights_only=True)
     model = saved["model"]
@@ -159,18 +160,31 @@ def test_weights_are_reported(config_file, tmp_path, caplog):
     del model["sgr.value.weight"]
     model["extra.weight"] = torch.zeros(1)
     torch.save({"model": model}, tmp_path / "changed.pth")
-    changed = ["MODEL.WEIGHTS", tmp_path / "changed.pth", "OUTPUT_DIR", tmp_path / "b"]
+    changed = ["MODEL.WEIGHTS", tmp_path / "changed.pth"]
     with pytest.raises(ValueError, match=r"changed.pth: 2 parameters .*sgr.value.weight, sem_seg.*config.yaml"):
         run(config_file, *changed, eval_only=True)
-    caplog.clear()
-    with caplog.at_level("INFO", logger="sgr_d2"):
-        run(config_file, *changed, "SOLVER.MAX_ITER", 1)  # in training what is missing keeps its initial values
-    total = len(model)
-    assert f"{total - 2} tensors loaded, 1 skipped for their shape, 1 missing in the file, 1 of the file not used" in (
-        caplog.text
-    )
-    assert "Skipped sem_seg_head.predictor.weight" in caplog.text
-    assert "sgr.value.weight" in caplog.text and "extra.weight" in caplog.text
+    # in training what is missing keeps its initial values
+    run(config_file, *changed, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path / "b")
+    log = (tmp_path / "b/log.txt").read_text()
+    kept = len(model) - 2
+    assert f"{kept} tensors loaded, 1 skipped for their shape, 1 missing in the file, 1 of the file not used" in log
+    assert "Skipped sem_seg_head.predictor.weight" in log and "sgr.value.weight" in log and "extra.weight" in log
+
+
+def test_weights_of_another_model_tell_in_which_keys_it_differs(config_file, tmp_path):
+    steps = ["SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()"]
+    run(config_file, *steps, "OUTPUT_DIR", tmp_path / "a", "MODEL.SGR.NORM", "LN", "MODEL.SGR.POSITION", False)
+    start = ["MODEL.WEIGHTS", tmp_path / "a/model_final.pth"]
+    changed = r"was trained with other settings: MODEL.SGR.POSITION False -> True, MODEL.SGR.NORM LN -> SyncBN\."
+    with pytest.raises(ValueError, match=rf"a/model_final.pth: \d+ parameters .* It {changed} Give the config"):
+        run(config_file, *start, eval_only=True)
+    with pytest.raises(ValueError, match=rf"--resume: .* lacks \d+ parameters .* It {changed} --resume needs"):
+        run(config_file, *steps, "OUTPUT_DIR", tmp_path / "a", resume=True)
+    run(config_file, *steps, *start, "OUTPUT_DIR", tmp_path / "b")
+    assert re.search(rf"MODEL.WEIGHTS = \S+ {changed}", (tmp_path / "b/log.txt").read_text())
+    start = ["MODEL.WEIGHTS", tmp_path / "b/model_final.pth"]
+    run(config_file, *steps, *start, "OUTPUT_DIR", tmp_path / "c", "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", 0.5)
+    assert "other settings" not in (tmp_path / "c/log.txt").read_text()  # all its tensors fit
 
 
 def test_weights_that_fit_nothing_are_an_error(config_file, tmp_path):

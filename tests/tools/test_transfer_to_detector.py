@@ -67,7 +67,8 @@ def test_wrong_input(segmentor, tmp_path, capsys):
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"model": {"head.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     for arguments, message in (
-        ([tmp_path / "nowhere.pth", tmp_path / "o.pth"], "nowhere.pth: no such file"),
+        ([tmp_path / "nowhere.pth", tmp_path / "o.pth"], "nowhere.pth: no such checkpoint"),
+        ([tmp_path, tmp_path / "o.pth"], "is a folder; give a checkpoint in it"),
         ([tmp_path / "text.pth", tmp_path / "o.pth"], "text.pth"),
         ([tmp_path / "other.pth", tmp_path / "o.pth"], "other.pth: no tensor is named backbone.*"),
         ([path, path], "is the checkpoint itself"),
