@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from sgr_d2.checks import check_choice, check_features, check_freeze_at
 
-from .timm_sizes import refuse_size
 from .timm_weights import (
     compare_pixels,
     load_package_weights,
@@ -73,7 +72,6 @@ class TimmBackbone(Backbone):
             FileNotFoundError: if the weights do not exist.
         """
         super().__init__()
-        self.name = name
         check_choice("MODEL.TIMM.NORM", norm, NORMS)
         probe = _create(name, in_chans=in_channels)
         names = _feature_names(probe.feature_info.reduction())
@@ -100,15 +98,8 @@ class TimmBackbone(Backbone):
         return self._size_divisibility
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}.
-
-        Raises:
-            ValueError: if the model takes only images of some sizes, and these are of another.
-        """
-        try:
-            maps = self.model(images)
-        except (AssertionError, RuntimeError) as error:  # of its windows, or of a table of positions
-            refuse_size(self.name, self.model, images, self._size_divisibility, error)
+        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}."""
+        maps = self.model(images)
         if self._channels_last:
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
         return dict(zip(self._out_features, maps, strict=True))
