@@ -206,7 +206,7 @@ def _figures(evaluators: list) -> tuple[dict[str, float], dict[str, float]]:
     for evaluator in evaluators:
         results |= evaluator.evaluate() or {}
     tokens, sem_seg = results.get("token_semantics", {}), results.get("sem_seg", {})
-    names = [*TOKEN_FIGURES, *(f"{name}_normalized" for name in TOKEN_FIGURES), "active_rate"]
+    names = [*TOKEN_FIGURES, *(f"{name}_normalized" for name in TOKEN_FIGURES), "active_rate", "overlap"]
     figures = {name: sem_seg[name] for name in ("mIoU", "pACC") if name in sem_seg}
     figures |= {name: tokens[name] for name in names if name in tokens}
     iou = {name.removeprefix("IoU-"): value for name, value in sem_seg.items() if name.startswith("IoU-")}

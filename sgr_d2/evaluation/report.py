@@ -74,7 +74,7 @@ def _token_table(tokens: Mapping[str, float]) -> str:
     rows = [
         [name, number_text(tokens, name, 4), number_text(tokens, f"{name}_normalized", 4)] for name in _TOKEN_FIGURES
     ]
-    rows.append(["active_rate", number_text(tokens, "active_rate", 4), ""])
+    rows += [[name, number_text(tokens, name, 4), ""] for name in ("active_rate", "overlap")]
     return tabulate(rows, headers=["tokens", "nats", "normalized"], **_STYLE)
 
 

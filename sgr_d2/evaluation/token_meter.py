@@ -1,5 +1,7 @@
 """Mean token semantics over images, exact in any order and for any number of processes."""
 
+import math
+
 from sgr_d2.evaluation.exact_sum import ExactSum
 from sgr_d2.evaluation.token_semantics import TokenSemantics
 
@@ -13,6 +15,7 @@ class _LabelMapMeter:
         self.raw = {name: ExactSum() for name in _FIGURES}
         self.normalized = {name: ExactSum() for name in _FIGURES}
         self.active_rate = ExactSum()
+        self.overlap = ExactSum()
         self.counts = {"num_unlabelled": 0, "num_inactive": 0, "num_single_label": 0}
 
     def update(self, result: TokenSemantics) -> None:
@@ -20,6 +23,8 @@ class _LabelMapMeter:
             self.counts["num_unlabelled"] += 1
             return
         self.active_rate.add(result.num_active / result.num_tokens)
+        if not math.isnan(result.overlap):
+            self.overlap.add(result.overlap)
         if not result.num_active:
             self.counts["num_inactive"] += 1
             return
@@ -36,6 +41,7 @@ class _LabelMapMeter:
             self.raw[name].merge(other.raw[name])
             self.normalized[name].merge(other.normalized[name])
         self.active_rate.merge(other.active_rate)
+        self.overlap.merge(other.overlap)
         for name, count in other.counts.items():
             self.counts[name] += count
 
@@ -71,9 +77,9 @@ class TokenSemanticsMeter:
         """Return the means (NaN if over no image), and the numbers of images left out of them.
 
         Keys: S, D, I, each with _C (classes) and _I (components); the same with ``_normalized``; ``active_rate``, the
-        fraction of tokens that are active in the class map; ``num_images``; and for each kind ``num_unlabelled`` (no
-        labelled pixel: in no mean), ``num_inactive`` (no active token: only in the active rate) and
-        ``num_single_label`` (only one label: not in the normalized means).
+        fraction of tokens that are active in the class map; ``overlap`` of the regions; ``num_images``; and for each
+        kind ``num_unlabelled`` (no labelled pixel: in no mean), ``num_inactive`` (no active token: only in the active
+        rate and the overlap) and ``num_single_label`` (only one label: not in the normalized means).
         """
         figures: dict[str, float] = {}
         for name in _FIGURES:
@@ -83,6 +89,7 @@ class TokenSemanticsMeter:
                 f"{name}_{kind}_normalized": meter.normalized[name].mean() for kind, meter in self._meters.items()
             }
         figures["active_rate"] = self._meters["C"].active_rate.mean()
+        figures["overlap"] = self._meters["C"].overlap.mean()
         figures["num_images"] = self.num_images
         for kind, meter in self._meters.items():
             figures |= {f"{name}_{kind}": count for name, count in meter.counts.items()}

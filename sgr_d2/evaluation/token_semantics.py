@@ -28,6 +28,8 @@ class TokenSemantics(NamedTuple):
         label_entropy: entropy of the image's own label distribution; NaN without a labelled pixel.
         num_active: number of tokens with at least ``min_mass``.
         num_tokens: K.
+        overlap: fraction of the mass of all regions that is not in the largest region of its cell, from 0 (no cell has
+            two regions) to 1 - 1/K (all regions are equal); NaN without mass.
     """
 
     S: float
@@ -36,6 +38,7 @@ class TokenSemantics(NamedTuple):
     label_entropy: float
     num_active: int
     num_tokens: int
+    overlap: float = math.nan
 
     @property
     def is_labelled(self) -> bool:
@@ -57,12 +60,14 @@ class LabelMasses(NamedTuple):
         pixels: (N,) the number of pixels of each.
         masses: (K, N) float64, the sum of each region over the pixels of each label.
         num_pixels: H * W, ignored pixels included.
+        overlap: as in `TokenSemantics`.
     """
 
     ids: np.ndarray
     pixels: np.ndarray
     masses: np.ndarray
     num_pixels: int
+    overlap: float
 
     def active(self, min_mass: float) -> np.ndarray:
         """(K,) bool: which tokens have labelled mass, and at least a fraction ``min_mass`` of all pixels."""
@@ -106,12 +111,12 @@ def token_semantics(
 
     active = found.active(min_mass)
     if not active.any():
-        return TokenSemantics(math.nan, math.nan, math.nan, label_entropy, 0, num_tokens)
+        return TokenSemantics(math.nan, math.nan, math.nan, label_entropy, 0, num_tokens, found.overlap)
     distributions = found.masses[active] / found.masses[active].sum(axis=1, keepdims=True)
     s = float(_entropy(distributions).mean())
     d = float(_entropy(distributions.mean(axis=0)))
     # Entropy is concave, so d >= s up to rounding errors of 1e-16.
-    return TokenSemantics(s, d, max(0.0, d - s), label_entropy, int(active.sum()), num_tokens)
+    return TokenSemantics(s, d, max(0.0, d - s), label_entropy, int(active.sum()), num_tokens, found.overlap)
 
 
 def label_masses(
@@ -130,10 +135,17 @@ def label_masses(
     index = index_labels(labels, ignore_label)
     _check_ids(index.ids, num_labels, ignore_label)
     if not index.ids.size:
-        return LabelMasses(index.ids, index.pixels, np.zeros((num_tokens, 0)), labels.size)
+        return LabelMasses(index.ids, index.pixels, np.zeros((num_tokens, 0)), labels.size, math.nan)
     pairs = count_label_cells(index, cells, grid[0] * grid[1])
-    masses = _label_masses(regions.reshape(num_tokens, -1), pairs)
-    return LabelMasses(index.ids, index.pixels, masses, labels.size)
+    regions = regions.reshape(num_tokens, -1)
+    masses = _label_masses(regions, pairs)
+    return LabelMasses(index.ids, index.pixels, masses, labels.size, _overlap(regions, pairs, masses.sum()))
+
+
+def _overlap(regions: np.ndarray, pairs: LabelCells, mass: float) -> float:
+    """Overlap of (K, cells) regions whose total mass over the labelled pixels is ``mass``."""
+    largest = (regions.max(axis=0).take(pairs.cell) * pairs.pixels.astype(np.float64)).sum()
+    return max(0.0, float(1 - largest / mass)) if mass > 0 else math.nan
 
 
 def _entropy(probs: np.ndarray) -> np.ndarray:

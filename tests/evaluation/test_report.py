@@ -18,7 +18,7 @@ SEM_SEG = {
 }
 TOKENS = {name: 0.1 * i for i, name in enumerate(("S_C", "S_I", "D_C", "D_I", "I_C", "I_I"), 1)}
 TOKENS |= {f"{name}_normalized": value / 2 for name, value in TOKENS.items()}
-TOKENS |= {"active_rate": 0.875, "num_images": 3}
+TOKENS |= {"active_rate": 0.875, "overlap": 0.25, "num_images": 3}
 
 
 def cells(line):
@@ -30,7 +30,8 @@ def test_table_shows_summary_tokens_and_classes():
     summary, tokens, classes = ([cells(line) for line in block.splitlines()] for block in blocks)
     assert summary[0] == ["mIoU", "fwIoU", "mACC", "pACC"]
     assert summary[2] == ["61.23", "80.00", "70.00", "90.00"]
-    assert [row[0] for row in tokens[2:]] == ["S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate"]
+    assert [row[0] for row in tokens[2:]] == ["S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate", "overlap"]
+    assert tokens[9] == ["overlap", "0.2500", ""]
     assert tokens[3] == ["S_I", "0.2000", "0.1000"]
     assert classes[2] == ["road", "95.50", "sky", "n/a", "tree", "33.25"]
     assert classes[3][:2] == ["car", "12.50"]

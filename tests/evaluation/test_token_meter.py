@@ -37,8 +37,8 @@ def merged(meters):
 
 def test_mean_over_images_by_hand():
     meter = TokenSemanticsMeter()
-    one = TokenSemantics(S=0.5, D=1.0, I=0.5, label_entropy=2.0, num_active=1, num_tokens=4)
-    two = TokenSemantics(S=0.25, D=2.0, I=1.75, label_entropy=1.0, num_active=4, num_tokens=4)
+    one = TokenSemantics(S=0.5, D=1.0, I=0.5, label_entropy=2.0, num_active=1, num_tokens=4, overlap=0.25)
+    two = TokenSemantics(S=0.25, D=2.0, I=1.75, label_entropy=1.0, num_active=4, num_tokens=4, overlap=0.5)
     meter.update(one, two)
     meter.update(two, two)
     figures = meter.compute()
@@ -48,22 +48,24 @@ def test_mean_over_images_by_hand():
     assert figures["S_C_normalized"] == (0.25 + 0.25) / 2
     assert figures["D_C_normalized"] == (0.5 + 2.0) / 2
     assert figures["active_rate"] == (0.25 + 1.0) / 2
+    assert figures["overlap"] == (0.25 + 0.5) / 2
     assert figures["num_images"] == 2
 
 
 def test_images_that_do_not_enter_are_counted():
     meter = TokenSemanticsMeter()
-    good = TokenSemantics(0.5, 1.0, 0.5, 2.0, 2, 4)
+    good = TokenSemantics(0.5, 1.0, 0.5, 2.0, 2, 4, 0.125)
     meter.update(good, good)
     meter.update(TokenSemantics(NAN, NAN, NAN, NAN, 0, 4), good)  # nothing labelled
     meter.update(TokenSemantics(NAN, NAN, NAN, 1.0, 0, 4), good)  # no active token
-    meter.update(TokenSemantics(0.0, 0.0, 0.0, 0.0, 4, 4), good)  # one class
+    meter.update(TokenSemantics(0.0, 0.0, 0.0, 0.0, 4, 4, 0.375), good)  # one class
     figures = meter.compute()
     assert figures["S_C"] == 0.25 and figures["S_C_normalized"] == 0.25
     assert figures["active_rate"] == pytest.approx((0.5 + 0.0 + 1.0) / 3)
     assert (figures["num_unlabelled_C"], figures["num_inactive_C"], figures["num_single_label_C"]) == (1, 1, 1)
     assert (figures["num_unlabelled_I"], figures["num_inactive_I"], figures["num_single_label_I"]) == (0, 0, 0)
     assert figures["S_I"] == 0.5 and figures["num_images"] == 4
+    assert figures["overlap"] == 0.25
 
 
 def test_a_rare_second_label_is_enough_for_the_normalized_means():

@@ -12,11 +12,11 @@ def entropy(probs):
 
 
 def reference(regions, labels, ignore_label=None, extent=None, min_mass=1e-4):
-    """S, D, I, H(y) and active tokens, pixel by pixel; I from the joint table of token and label."""
+    """S, D, I, H(y), active tokens and overlap, pixel by pixel; I from the joint table of token and label."""
     num_tokens, rows, columns = regions.shape
     rows, columns = extent or (rows, columns)
     height, width = labels.shape
-    tables, pixels = [{} for _ in range(num_tokens)], {}
+    tables, pixels, largest = [{} for _ in range(num_tokens)], {}, 0.0
     for y in range(height):
         for x in range(width):
             label = int(labels[y, x])
@@ -24,6 +24,7 @@ def reference(regions, labels, ignore_label=None, extent=None, min_mass=1e-4):
                 continue
             pixels[label] = pixels.get(label, 0) + 1
             cell = math.floor((y + 0.5) / height * rows), math.floor((x + 0.5) / width * columns)
+            largest += max(float(region[cell]) for region in regions)
             for table, region in zip(tables, regions, strict=True):
                 table[label] = table.get(label, 0.0) + float(region[cell])
     active = [t for t in tables if sum(t.values()) > 0 and sum(t.values()) >= min_mass * labels.size]
@@ -33,7 +34,9 @@ def reference(regions, labels, ignore_label=None, extent=None, min_mass=1e-4):
     independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     used = joint > 0
     information = (joint[used] * np.log(joint[used] / independent[used])).sum()
-    return s, d, information, entropy(np.array(list(pixels.values())) / sum(pixels.values())), len(active)
+    overlap = 1 - largest / sum(sum(table.values()) for table in tables)
+    label_entropy = entropy(np.array(list(pixels.values())) / sum(pixels.values()))
+    return s, d, information, label_entropy, len(active), overlap
 
 
 def random_case(size, grid, num_tokens=5, num_labels=4, seed=0):
@@ -55,6 +58,7 @@ def test_two_tokens_two_classes_by_hand():
     assert pytest.approx(out.D - out.S, rel=1e-12) == out.I
     assert out.label_entropy == pytest.approx(math.log(2), rel=1e-12)
     assert (out.num_active, out.num_tokens) == (2, 2)
+    assert out.overlap == pytest.approx(0.25 / 1.8, rel=1e-12)  # of 1.8 the left cell has 0.25 twice
     assert out.normalized() == pytest.approx([v / math.log(2) for v in (out.S, out.D, out.I)], rel=1e-12)
 
 
@@ -64,6 +68,7 @@ def test_one_token_per_class_is_perfect():
     out = token_semantics(regions, labels)
     assert out.S == 0.0
     assert out.normalized() == pytest.approx((0.0, 1.0, 1.0))
+    assert out.overlap == 0.0
 
 
 def test_equal_tokens_say_nothing_about_the_label():
@@ -72,6 +77,7 @@ def test_equal_tokens_say_nothing_about_the_label():
         out = token_semantics(np.repeat(regions, 7, axis=0), labels)
         assert pytest.approx(out.D) == out.S
         assert 0.0 <= out.I < 1e-12  # rounding would put it below zero every other time
+        assert out.overlap == pytest.approx(6 / 7)
 
 
 @pytest.mark.parametrize("ignore_label", [None, 0, 3, 9])
@@ -93,6 +99,7 @@ def test_agrees_with_the_pixel_by_pixel_reference(size, grid, extent, ignore_lab
     expected = reference(regions, labels, ignore_label, extent)
     assert out[:4] == pytest.approx(expected[:4], rel=1e-9, abs=1e-12)
     assert out.num_active == expected[4]
+    assert out.overlap == pytest.approx(expected[5], rel=1e-9)
 
 
 @pytest.mark.parametrize("step", [1, 300, 10**7])
@@ -125,7 +132,7 @@ def test_scale_of_a_token_does_not_matter_to_its_meaning():
     regions, labels = random_case((20, 22), (5, 6))
     scales = np.array([1, 8, 0.25, 100, 3], dtype=np.float32)[:, None, None]
     out = token_semantics(regions * scales, labels)
-    assert out == pytest.approx(token_semantics(regions, labels), rel=1e-6)
+    assert out[:-1] == pytest.approx(token_semantics(regions, labels)[:-1], rel=1e-6)  # all but the overlap
 
 
 def test_min_mass_boundary_counts_all_pixels_and_labelled_mass():

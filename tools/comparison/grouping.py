@@ -15,7 +15,7 @@ from .reading import FoundRun
 # The metrics to show, in this order; those of single classes have their own tables.
 METRICS = (
     *("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC", "cityscapes/IoU", "bbox/AP", "segm/AP"),
-    *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate")),
+    *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate", "overlap")),
 )
 MAX_DIFFERENCES = 12
 

@@ -29,7 +29,7 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
-NEVER_PLOTTED = ("fwIoU", "mACC", "pACC", "I_C", "I_I", "active_rate")
+NEVER_PLOTTED = ("fwIoU", "mACC", "pACC", "I_C", "I_I", "active_rate", "overlap")
 
 
 def write_page(collected: Collected, folder: Path) -> str:

@@ -10,11 +10,11 @@
 
   function difference(key, better, a, b) {
     if (a == null || b == null) return el("td", { class: "difference" }, "–");
-    const scale = key === "active_rate" ? 100 : 1;
+    const scale = explorer.isShare(key) ? 100 : 1;
     const digits = scale === 100 || key === "mIoU" || key === "pACC" || key === "IoU" ? 1 : 3;
     const value = shown(scale * (b - a), digits);
     const verdict = !better || value === 0 ? "" : value * better > 0 ? "gain" : "loss";
-    const unit = key === "active_rate" ? " %" : "";
+    const unit = scale === 100 ? " %" : "";
     return el("td", { class: `difference ${verdict}` }, sign(value, digits) + unit, verdict && el("span", { class: "verdict" }, verdict === "gain" ? " better" : " worse"));
   }
 

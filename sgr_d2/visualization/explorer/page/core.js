@@ -189,14 +189,16 @@ const explorer = (() => {
     ["I_C", "I_C", 1, "D_C − S_C: how much a token tells about the class, nats."],
     ["I_I", "I_I", 1, "D_I − S_I: how much a token tells about the component, nats."],
     ["active_rate", "Active", 0, "Share of the tokens that cover anything of the image."],
+    ["overlap", "Overlap", -1, "Share of the regions' mass that is not in the largest region of its cell. 0: regions are disjoint."],
   ];
+  const isShare = (key) => key === "active_rate" || key === "overlap";
   const figure = (key, value) =>
-    value == null ? "–" : key === "active_rate" ? percent(value) : number(value, key === "mIoU" || key === "pACC" ? 1 : 3);
+    value == null ? "–" : isShare(key) ? percent(value) : number(value, key === "mIoU" || key === "pACC" ? 1 : 3);
   const figuresOf = (runs) => FIGURES.filter(([key]) => runs.some((content) => content.figures[key] != null));
 
   const self = {
     receive, load, image, token, run, labels, classColor, tokenColor, css, className, percent, number, attentionOf,
-    orderedTokens, el, swatch, chip, ink, segments, FIGURES, figure, figuresOf,
+    orderedTokens, el, swatch, chip, ink, segments, FIGURES, isShare, figure, figuresOf,
     index: null,
     views: {},
     state: { run: 0, clear: true, layer: "photo", compare: false, sort: "name", descending: false, list: "cards", layerOfAttention: -1, tokenSort: "class" },
