@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -18,6 +19,12 @@ import sgr_d2
 
 PACKAGE = os.path.dirname(sgr_d2.__file__)
 aten = torch.ops.aten
+
+# Before 2.10, torch asks the driver about copies and gradients of fake tensors, and aborts where there is none.
+needs_driverless_torch = pytest.mark.skipif(
+    not (torch.cuda.is_available() or hasattr(torch._C, "_ensureCUDADeviceGuardSet")),
+    reason="needs torch 2.10 or newer where there is no GPU",
+)
 
 
 class Waits(TorchDispatchMode):

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from fake_gpu import fake_gpu
+from fake_gpu import fake_gpu, needs_driverless_torch
 from toy_heads import HEADS, build, with_head
 from toys import toy_cfg, toy_input
 
 from sgr_d2.modeling.peers import KINDS
 from sgr_d2.modeling.sliding_window import SlidingWindow
 
+pytestmark = needs_driverless_torch
 DTYPES = [None, torch.float16, torch.bfloat16]
 
 
