@@ -69,8 +69,10 @@ def region_layer(pixels, layer):
 
 
 @pytest.mark.parametrize("relative", [False, True])
-@pytest.mark.parametrize(("layers", "region_layers"), [(0, 0), (2, 1), (1, 2)])
-def test_the_whole_module_on_images_without_padding(layers, region_layers, relative):
+@pytest.mark.parametrize(
+    ("layers", "region_layers", "kind"), [(0, 0, "softmax"), (2, 1, "softmax"), (1, 2, "softmax"), (2, 1, "sigmoid")]
+)
+def test_the_whole_module_on_images_without_padding(layers, region_layers, kind, relative):
     torch.manual_seed(0)
     sgr = SGR(
         toy_shape(*LEVELS),
@@ -78,6 +80,7 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, relat
         token_dim=16,
         num_heads=2,
         encoder_layers=layers,
+        regions=kind,
         region_layers=region_layers,
         fusion_relative=relative,
         norm="LN",
@@ -93,12 +96,12 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, relat
     for layer in sgr.region_predictor.layers:
         seen = region_layer(seen, layer)
     logits = F.conv2d(seen, sgr.region_predictor.weight, sgr.region_predictor.bias)
-    regions = logits.sigmoid()
+    regions = logits.sigmoid() if kind == "sigmoid" else logits.exp() / logits.exp().sum(1, keepdim=True)
     tokens = F.linear(project(pixels, regions), sgr.value.weight, sgr.value.bias)
     tokens = encode(sgr.encoder, tokens, 2) if layers else tokens
     output = sgr(features, torch.tensor([[64, 96]] * 2))
     close = {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(output.region_logits, logits, **close)
+    torch.testing.assert_close(output.region_logits.sigmoid(), regions, **close)
     torch.testing.assert_close(output.tokens, tokens, **close)
     for name, fusion in sgr.fusion.items():
         own = F.adaptive_avg_pool2d(regions, features[name].shape[-2:])
