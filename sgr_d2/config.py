@@ -80,7 +80,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.LOSS_GRADIENT = 0.0
     # Add a sine code of the position in the image to the features from which regions and tokens are made.
     cfg.MODEL.SGR.POSITION = True
-    # "sigmoid" regions; "softmax" over the tokens; "fixed" random discs, a control without losses.
+    # "sigmoid" regions, which may overlap; "softmax" over the tokens, which makes them disjoint; "fixed" random discs,
+    # a control without losses.
     cfg.MODEL.SGR.REGIONS = "sigmoid"
     # Number of depthwise separable 3x3 convolutions before the regions are predicted; fixed regions have none.
     cfg.MODEL.SGR.REGION_LAYERS = 1
