@@ -116,7 +116,7 @@ def to_program(wrapper: ClassScores, sizes: Sizes) -> ExportedProgram:
         if sizes.smallest != sizes.largest
     }
     try:
-        return torch.export.export(wrapper, (images,), dynamic_shapes={INPUT: dynamic})
+        return torch.export.export(wrapper, (images,), dynamic_shapes={INPUT: dynamic}, strict=False)
     except Exception as error:  # torch.export raises errors of many kinds
         raise ExportError(_reason("torch.export", error, has_dynamic=bool(dynamic))) from error
 
