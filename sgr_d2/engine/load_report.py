@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
+from sgr_d2.modeling.sgr.parts import is_part_of_sgr
+
 MAX_NAMES = 10
 # Buffers that a model computes or counts itself.
 MADE_ANEW = re.compile(r"\.num_batches_tracked$|\.attn_mask$|\.relative_position_index$")
@@ -16,7 +18,6 @@ _KNOWN_UNUSED = re.compile(
     rf"|{MADE_ANEW.pattern}"
     r"|^pixel_(mean|std)$"  # from the config
 )
-_SGR = re.compile(r"(^|\.)sgr\.")
 
 
 class Skipped(NamedTuple):
@@ -70,7 +71,7 @@ def make_report(own: Collection[str], missing: list[str], skipped: list[Skipped]
     """
     odd = {entry.key for entry in skipped}
     absent = sorted(set(missing) - odd)
-    of_sgr = {key for key in own if _SGR.search(key)}
+    of_sgr = {key for key in own if is_part_of_sgr(key)}
     new = [key for key in absent if key in of_sgr] if of_sgr <= set(absent) else []
     return LoadReport(
         loaded=sorted(set(own) - set(absent) - odd),

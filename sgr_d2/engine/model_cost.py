@@ -19,15 +19,16 @@ from torch import Tensor, nn
 from sgr_d2.modeling.mask2former.deformable_attention import MSDeformAttn
 from sgr_d2.modeling.mask2former.structures import PixelFeatures
 from sgr_d2.modeling.mask2former.transformer_decoder import MultiScaleMaskedTransformerDecoder
+from sgr_d2.modeling.sgr.parts import SGR_PARTS, is_part_of_sgr
 
 
 class ModelCost(NamedTuple):
     """
     Attributes:
         parameters: of the whole model.
-        sgr_parameters: of SGR, 0 without it.
+        sgr_parameters: of SGR and of the queries' attention to its tokens, 0 without it.
         operations: multiply-adds for one image; None if not counted.
-        sgr_operations: those of SGR.
+        sgr_operations: those of the same.
         saved_operations: additional operations of the published Mask2Former code for the same result. It multiplies
             queries and mask features at full resolution after every decoder layer and shrinks the masks for the
             attention; here the mask features are shrunk first. Published tables count ``operations`` plus this.
@@ -48,7 +49,7 @@ class ModelCost(NamedTuple):
 def count_parameters(model: nn.Module) -> ModelCost:
     """Count the parameters only; also works for models on the meta device."""
     named = dict(model.named_parameters())
-    of_sgr = sum(p.numel() for name, p in named.items() if "sgr" in name.split("."))
+    of_sgr = sum(p.numel() for name, p in named.items() if is_part_of_sgr(name))
     return ModelCost(sum(p.numel() for p in named.values()), of_sgr)
 
 
@@ -69,7 +70,7 @@ def count_cost(model: nn.Module, size: tuple[int, int]) -> ModelCost:
         analysis = FlopCountAnalysis(model, [{"image": image}])
         analysis.set_op_handle(**_HANDLES).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         operations = analysis.total()
-        of_sgr = sum(count for name, count in analysis.by_module().items() if name.rsplit(".", 1)[-1] == "sgr")
+        of_sgr = sum(count for name, count in analysis.by_module().items() if name.rsplit(".", 1)[-1] in SGR_PARTS)
     model.train(was_training)
     return count_parameters(model)._replace(
         operations=float(operations), sgr_operations=float(of_sgr), saved_operations=float(sum(saved))

@@ -12,6 +12,8 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
+from sgr_d2.modeling.sgr.parts import is_part_of_sgr
+
 NORMS = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
@@ -59,7 +61,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
                 {
                     "params": [parameter],
                     "lr": solver.BASE_LR
-                    * _multiplier(solver, module_name.split("."))
+                    * _multiplier(solver, module_name)
                     * (solver.BIAS_LR_FACTOR if name == "bias" else 1.0),
                     "weight_decay": _weight_decay(solver, module, name),
                 }
@@ -67,10 +69,10 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     return reduce_param_groups(groups)
 
 
-def _multiplier(solver: CfgNode, path: list[str]) -> float:
-    if "sgr" in path or "transformer_token_attention_layers" in path:
+def _multiplier(solver: CfgNode, module: str) -> float:
+    if is_part_of_sgr(module):
         return solver.SGR_MULTIPLIER
-    return solver.BACKBONE_MULTIPLIER if path[0] == "backbone" else 1.0
+    return solver.BACKBONE_MULTIPLIER if module.split(".")[0] == "backbone" else 1.0
 
 
 def _weight_decay(solver: CfgNode, module: nn.Module, name: str) -> float:

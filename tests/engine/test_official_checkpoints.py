@@ -24,7 +24,7 @@ def mask2former(name: str, *, classes: int = 150, sgr: bool = False) -> nn.Modul
     cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 256
     cfg.MODEL.SEM_SEG_HEAD.NORM = "GN"
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = classes
-    cfg.MODEL.SGR.ENABLED = sgr
+    cfg.MODEL.SGR.ENABLED = cfg.MODEL.SGR.QUERY_ATTENTION = sgr
     cfg.MODEL.SGR.IN_FEATURES = ["res3", "res4", "res5"]
     return build_model(cfg)
 
@@ -56,4 +56,5 @@ def test_the_published_names_other_classes_and_sgr_at_once(tmp_path):
     }
     assert "sem_seg_head.predictor.query_feat.weight" in report.loaded
     assert report.missing == [] and report.unused == ["criterion.empty_weight"]
-    assert report.new and all(key.startswith("sgr.") for key in report.new)
+    assert {key.split(".")[0] for key in report.new} == {"sgr", "sem_seg_head"}
+    assert all(key.startswith("sgr.") or ".transformer_token_attention_layers." in key for key in report.new)

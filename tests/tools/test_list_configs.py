@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from torch import nn
+from toy_heads import with_head
 from toys import toy_cfg
 
 from sgr_d2.engine.model_cost import count_cost, count_parameters
@@ -30,13 +31,15 @@ def test_parameters_and_operations_are_the_published_ones(config):
     assert row["sgr_parameters"] == row["sgr_operations"] == 0
 
 
-def test_what_sgr_adds_is_the_difference():
+@pytest.mark.parametrize("head", ["SemSegFPNHead", "MaskFormerHead"])
+def test_what_sgr_adds_is_the_difference(head):
+    """With Mask2Former that includes the layers in which the queries attend to the tokens."""
     torch.manual_seed(0)
-    plain, with_sgr = (build_model(toy_cfg(sgr=sgr)) for sgr in (False, True))
+    plain, with_sgr = (build_model(with_head(toy_cfg(sgr=sgr), head)) for sgr in (False, True))
     a, b = count_cost(plain, (64, 96)), count_cost(with_sgr, (64, 96))
     assert b.sgr_parameters == b.parameters - a.parameters > 0
     assert b.sgr_operations == b.operations - a.operations > 0
-    assert a.sgr_operations == a.saved_operations == 0
+    assert a.sgr_operations == 0 and (a.saved_operations == 0) == (head == "SemSegFPNHead")
     assert with_sgr.training  # as before
 
 
