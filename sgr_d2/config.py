@@ -36,6 +36,8 @@ def get_sgr_cfg() -> CN:
 
 
 def _set_defaults(cfg: CN) -> None:
+    # "SGRSegmentor"; "PeerSegmentor" with another kind of global reasoning; or a detector: "SGRGeneralizedRCNN",
+    # "SGRRetinaNet", "SGRPanopticFPN".
     cfg.MODEL.META_ARCHITECTURE = "SGRSegmentor"
     # 0 takes the number of classes from the metadata of DATASETS.TRAIN and TEST. Any other number must agree with them.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
@@ -80,8 +82,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.LOSS_GRADIENT = 0.0
     # Add a sine code of the position in the image to the features from which regions and tokens are made.
     cfg.MODEL.SGR.POSITION = True
-    # "sigmoid" regions, which may overlap; "softmax" over the tokens, which makes them disjoint; "fixed" random discs,
-    # a control without losses.
+    # "sigmoid" regions, which may overlap; "softmax" over the tokens, which makes them nearly disjoint; "fixed" random
+    # discs, a control without losses.
     cfg.MODEL.SGR.REGIONS = "sigmoid"
     # Number of depthwise separable 3x3 convolutions before the regions are predicted; fixed regions have none.
     cfg.MODEL.SGR.REGION_LAYERS = 1
@@ -274,5 +276,5 @@ def _add_test_keys(cfg: CN) -> None:
     # An error is an inexact contour if the truth has the predicted class within this many pixels (of the label file).
     cfg.TEST.ERROR_KINDS.RADIUS = 3
     cfg.TEST.TOKEN_SEMANTICS = CN()
-    # A token is inactive if its region covers less than this share of the image's labelled pixels.
+    # A token is inactive if the labelled part of its region sums to less than this share of all pixels of the image.
     cfg.TEST.TOKEN_SEMANTICS.MIN_MASS = 1e-4
