@@ -1,6 +1,7 @@
 """The table of configs against the published one of Mask2Former (Cheng et al. 2022, ADE20K)."""
 
 import json
+import re
 
 import list_configs
 import pytest
@@ -82,6 +83,19 @@ def test_tables(capsys):
     assert list_configs.main(["shapes/fpn_sgr", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["size"] == [128, 160] and row["operations"] > row["sgr_operations"] > 0
+
+
+PAGE = (list_configs.ROOT / "docs/configs.md").read_text(encoding="utf-8")
+OF_PAGE = re.findall(r"^\| (\w+/\S+) \| ([\d.]+) \| ([\d.]+) \|", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "of_sgr"),
+    [pytest.param(*row, marks=[pytest.mark.slow] if "swin" in row[0] else []) for row in OF_PAGE],
+)
+def test_the_table_in_the_docs_has_the_parameters_of_the_configs(config, parameters, of_sgr):
+    row = list_configs.describe(list_configs.CONFIGS / f"{config}.yaml", flops=False)
+    assert (f"{row['parameters'] / 1e6:.1f}", f"{row['sgr_parameters'] / 1e6:.1f}") == (parameters, of_sgr)
 
 
 @pytest.mark.parametrize(
