@@ -1,6 +1,6 @@
 """Does a trained model use its tokens, and what do the losses of SGR do to its features?
 
-python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \
+python tools/diagnose.py --config-file configs/camvid/fpn_sgr_effnet_lite0.yaml \\
     --weights output/camvid/fpn_sgr_effnet_lite0/model_final.pth --output output/diagnosis
 
 Evaluates a segmentation model or a detector as it is and with its fusion blocks switched off: the difference is the

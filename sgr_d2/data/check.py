@@ -54,6 +54,7 @@ class PairCheck(NamedTuple):
         shorter_edge: of the label map, in pixels; 0 if it cannot be read.
         path: of the label file.
         palette: {value that occurs: its colour}, if the file has a palette and is read by its values.
+        brightest: the largest value of the image, 0 to 255; 0 if it cannot be read.
     """
 
     errors: list[tuple[str, str]]
@@ -63,6 +64,7 @@ class PairCheck(NamedTuple):
     shorter_edge: int = 0
     path: str = ""
     palette: Mapping[int, Color] | None = None
+    brightest: int = 0
 
 
 @dataclass
@@ -80,6 +82,7 @@ class DatasetCheck:
         components: (kept, small, cut) of each image whose label is valid.
         shorter_edges: of all label maps that could be read, in pixels.
         palette: {value: {colour in a palette: the first file}}.
+        brightest: the largest value of all images, 0 to 255.
     """
 
     rules: CheckRules
@@ -94,6 +97,7 @@ class DatasetCheck:
     components: list[tuple[int, int, int]] = field(default_factory=list)
     shorter_edges: list[int] = field(default_factory=list)
     palette: dict[int, dict[Color, str]] = field(default_factory=dict)
+    brightest: int = 0
 
     def __post_init__(self) -> None:
         self.pixels, self.images = np.zeros((2, self.rules.num_classes), np.int64)
@@ -116,6 +120,7 @@ class DatasetCheck:
             self.palette.setdefault(value, {}).setdefault(color, pair.path)
         if pair.components is not None:
             self.components.append(pair.components)
+        self.brightest = max(self.brightest, pair.brightest)
         if pair.shorter_edge:
             self.shorter_edges.append(pair.shorter_edge)
 
@@ -164,7 +169,8 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     check = partial(check_values, num_classes=rules.num_classes, ignore_label=rules.ignore_label)
     _try(errors, "label out of range", lambda path: check(mapped, path), path)
     components = None if len(errors) > broken else _count_components(mapped, instances, rules)
-    return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape), path, palette)
+    brightest = 0 if image is None else int(image.max())
+    return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape), path, palette, brightest)
 
 
 def _read_label(path: str, label_map: LabelMap | None) -> tuple[np.ndarray, dict[int, Color]]:

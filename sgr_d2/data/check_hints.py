@@ -14,6 +14,8 @@ from sgr_d2.data.label_values import OF_A_MASK, one_wrong_value
 LARGE_SHARE = 0.5
 # By this factor images may be larger or smaller in evaluation than in training without a hint.
 SCALE_SLACK = 1.25
+# Images whose largest value is below this are suspected to be darker than they should be.
+DARK = 32
 
 
 def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
@@ -111,6 +113,15 @@ def _mostly_ignored(check: DatasetCheck, classes: Sequence[str]) -> str:
     )
 
 
+def _dark(check: DatasetCheck, classes: Sequence[str]) -> str:
+    if not 0 < check.brightest < DARK:
+        return ""
+    return (
+        f"All images are almost black: the largest value is {check.brightest} of 255. 16-bit files are divided by 256; "
+        "if yours use only 10 or 12 of the 16 bits, rescale them to 0..65535."
+    )
+
+
 def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
     rules = check.rules
     if not rules.train_edges or not check.shorter_edges:
@@ -126,4 +137,4 @@ def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
     )
 
 
-_RULES = (_offset, _ignore_value, _background, _one_class, _palette, _mostly_ignored, _scale)
+_RULES = (_offset, _ignore_value, _background, _one_class, _palette, _mostly_ignored, _dark, _scale)

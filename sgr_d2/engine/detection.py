@@ -10,6 +10,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from torch.utils.data import DataLoader
 
+from sgr_d2.data.coco_annotations import check_coco_annotations
 from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.detection_mapper import DetectionMapper
 from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask
@@ -52,11 +53,12 @@ def _refuse_unknown_inputs(cfg: CfgNode) -> None:
 
 
 def check_detection_evaluation(cfg: CfgNode, dataset_name: str) -> None:
-    """Raise ValueError for evaluations that only exist for segmentation."""
+    """Raise ValueError for evaluations that segmentation alone has, and for annotations that COCO's cannot read."""
     if cfg.TEST.ERROR_KINDS.ENABLED:
         raise ValueError(
             f"TEST.ERROR_KINDS is for semantic segmentation, but {dataset_name} is for detection: turn it off."
         )
+    check_coco_annotations(dataset_name, masks=cfg.MODEL.MASK_ON)
 
 
 def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:

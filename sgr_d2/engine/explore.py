@@ -134,9 +134,10 @@ class _Meter:
         self._has_truth = dataset_name is not None
         self._labels = np.zeros((0, 0), np.uint8)
         self._first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1) if dataset_name else 1
-        self._image, self._all = [self._evaluators(dataset_name) for _ in range(2)]
+        self._image = self._evaluators(dataset_name, warn_of_absent=False)
+        self._all = self._evaluators(dataset_name, warn_of_absent=True)
 
-    def _evaluators(self, dataset_name: str | None) -> list:
+    def _evaluators(self, dataset_name: str | None, *, warn_of_absent: bool) -> list:
         evaluators: list = [
             TokenSemanticsEvaluator(
                 maps_of=self._maps_of,
@@ -149,7 +150,12 @@ class _Meter:
         ]
         if dataset_name is not None:
             evaluators.append(
-                StreamingSemSegEvaluator(dataset_name, read_label=lambda _: self._labels, distributed=False)
+                StreamingSemSegEvaluator(
+                    dataset_name,
+                    read_label=lambda _: self._labels,
+                    distributed=False,
+                    warn_of_absent=warn_of_absent,
+                )
             )
         for evaluator in evaluators:
             evaluator.reset()

@@ -29,6 +29,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         read_label: Callable[[str], np.ndarray],
         full_size: bool = True,
         distributed: bool = True,
+        warn_of_absent: bool = True,
     ) -> None:
         """
         Args:
@@ -37,6 +38,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
             full_size: compare at the size of the label file, which the prediction must have; otherwise the labels are
                 resized to the prediction by nearest neighbour.
             distributed: gather the results of all processes.
+            warn_of_absent: log the classes without a labelled pixel; not if only a part of the data set is evaluated.
 
         Raises:
             ValueError: if the metadata lacks one of these keys.
@@ -51,6 +53,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         self._compute_boundary_iou = False
         self._read_label = read_label
         self._full_size = full_size
+        self._warn_of_absent = warn_of_absent
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Count a batch. Raises ValueError, naming the file, if scores, sizes or label values do not fit."""
@@ -120,7 +123,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         if math.isnan(figures["mIoU"]):
             figures["fwIoU"] = math.nan  # the parent's sum over no class is 0
         absent = [name for name in self._class_names if math.isnan(figures[f"IoU-{name}"])]
-        if absent:
+        if absent and self._warn_of_absent:
             names = first_few(absent, 5)
             logger.warning("%s: no pixel is labelled as %s, which does not count.", self._dataset_name, names)
         return {"sem_seg": figures}

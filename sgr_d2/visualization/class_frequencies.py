@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from .plain_text import plain
+
 # Bars per column; further classes go into the next one.
 _ROWS = 60
 _BAR_COLOR, _SMALL_COLOR, _CUT_COLOR = "#0072B2", "#E69F00", "#D55E00"
@@ -38,7 +40,7 @@ def plot_class_frequencies(
     rows = -(-len(classes) // columns)
     height = max(3.2, 1.0 + 0.19 * rows)
     figure = Figure(figsize=(4.4 * columns + 4.6, height), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure.suptitle(plain(title), fontsize=12, fontweight="bold")
     axes = figure.subplots(1, columns + 1, squeeze=False, width_ratios=[1.0] * columns + [1.1])[0]
     _draw_classes(axes[:-1], classes, np.asarray(pixels), rows)
     _draw_components(axes[-1], np.asarray(components).reshape(-1, 3), min_area, max_components)
@@ -70,7 +72,7 @@ def _draw_classes(axes: Sequence[Axes], classes: Sequence[str], pixels: np.ndarr
 
 
 def _label(name: str, share: float) -> str:
-    short = name if len(name) <= 24 else name[:23] + "…"
+    short = plain(name if len(name) <= 24 else name[:23] + "…")
     return short if share else f"{short} (never)"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from .plain_text import plain
+
 # Correct pixels, then the kinds of errors; Okabe and Ito's colours, which colour-blind readers can distinguish.
 _RIGHT = "#D9D9D9"
 _COLORS = ("#D55E00", "#0072B2", "#E69F00", "#CC79A7")
@@ -35,12 +37,12 @@ def draw_error_kinds(
     for kind, color, values in zip(kinds, _COLORS, lost.T, strict=True):
         axes.barh(places, values, left=left, color=color, height=0.74, label=kind)
         left = left + values
-    axes.set_yticks(places, [*shown, "mean"], fontsize=9, color="#333333")
+    axes.set_yticks(places, [*map(plain, shown), "mean"], fontsize=9, color="#333333")
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the union of prediction and truth", fontsize=9, color="#333333")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(plain(title), fontsize=11, fontweight="bold")
     figure.legend(loc="outside lower center", ncols=1 + len(kinds), fontsize=9, frameon=False)
     Path(out_png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png)

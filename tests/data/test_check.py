@@ -46,6 +46,16 @@ def test_files_that_cannot_be_read(record):
     assert found({"file_name": record["file_name"]}) == ["unreadable image", "unreadable label"]
 
 
+@pytest.mark.parametrize(("largest", "expected"), [(4095, True), (65535, False)])
+def test_sixteen_bit_images_that_use_twelve_bits(record, scene, largest, expected):
+    pixels = np.linspace(0, largest, scene.size).reshape(scene.shape).astype(np.uint16)
+    Image.fromarray(pixels).save(record["file_name"])
+    check = check_records([record], RULES, title="toys", progress=False)
+    assert check.brightest == largest // 256
+    suspected = any(f"the largest value is {largest // 256} of 255" in text for text in suspicions(check, CLASSES))
+    assert suspected == expected
+
+
 def test_a_photograph_cut_short_is_found(record):
     path = Path(record["file_name"])
     path.write_bytes(path.read_bytes()[:-40])

@@ -227,6 +227,12 @@ def test_bad_keys(tmp_path, catalogs, keys, message):
     assert "mine" not in DatasetCatalog
 
 
+@pytest.mark.parametrize("name", ["a/b", "/tmp/a", "..", "a\\b"])
+def test_names_that_are_no_folder(tmp_path, catalogs, name):
+    with pytest.raises(ValueError, match=r"the name '.+' becomes that of a folder of results"):
+        register_folders(make_cfg(**{name: entry(tmp_path)}))
+
+
 def test_an_entry_without_keys(catalogs):
     with pytest.raises(ValueError, match=r"DATASETS\.FOLDERS\.mine must hold keys; got 'images'"):
         register_folders(make_cfg(mine="images"))

@@ -1,8 +1,10 @@
 """The explorer of a trained model holds the figures of an evaluation."""
 
 import json
+import logging
 import re
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +19,21 @@ def content(path):
 @pytest.fixture(scope="module")
 def predictor(trained):
     return SGRPredictor.from_checkpoint(trained.checkpoint, device="cpu")
+
+
+def test_classes_that_one_image_lacks_are_no_warning(predictor, tmp_path, caplog):
+    """Each of two images lacks a class that the other one has."""
+    records = [dict(record) for record in get_dataset_records("scenes_val")[:2]]
+    for label, record in enumerate(records):
+        labels = cv2.imread(record["sem_seg_file_name"], cv2.IMREAD_UNCHANGED)
+        record["sem_seg_file_name"] = str(tmp_path / f"{label}.png")
+        cv2.imwrite(record["sem_seg_file_name"], np.where(labels == label, 255, labels))
+    models = [NamedModel("run", "model.pth", predictor)]
+    logger = logging.getLogger("sgr_d2.evaluation.sem_seg_evaluator")
+    logger.addHandler(caplog.handler)  # setup_logger ends propagation
+    explore(models, records, tmp_path / "out", title="t", dataset_name="scenes_val")
+    logger.removeHandler(caplog.handler)
+    assert "no pixel is labelled" not in caplog.text
 
 
 def test_figures_are_those_of_an_evaluation(trained, predictor, tmp_path):

@@ -32,6 +32,14 @@ def test_lengths_of_the_bars(tmp_path, number):
     assert right == pytest.approx([*(whole * (1 - i / number) for i in range(number)), 0.25 * whole], abs=4)
 
 
+@pytest.mark.parametrize("name", ["$wa_{ves$", "$a$", "5 $"])
+def test_dollars_are_no_formula(tmp_path, name):
+    """Two of them would make matplotlib read a formula, which it may not understand."""
+    figures = {f"{kind}-{name}": 0.0 for kind in KINDS} | dict.fromkeys(KINDS, 0.0)
+    draw_error_kinds(figures, KINDS, [name], name, tmp_path / "dollars.png")
+    assert bars(tmp_path / "dollars.png", RIGHT)[0] > 400
+
+
 def test_no_labels_at_all_draw_no_bar(tmp_path):
     figures = {f"{kind}-a": math.nan for kind in KINDS} | dict.fromkeys(KINDS, math.nan)
     draw_error_kinds(figures, KINDS, ["a"], "title", tmp_path / "kinds.png")

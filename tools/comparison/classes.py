@@ -7,6 +7,8 @@ from experiments.statistics import Estimate, estimate, paired_difference
 from experiments.summary import MISSING, Collected, grid, interval, spread
 from matplotlib.figure import Figure
 
+from sgr_d2.visualization.plain_text import plain
+
 from .grouping import data_sets
 
 PREFIX = "sem_seg/IoU-"
@@ -60,13 +62,15 @@ def draw_classes(collected: Collected, data_set: str, path: Path) -> bool:
         offset = (place - (len(figures) - 1) / 2) * 0.5 / len(figures)
         color = COLORS[place % len(COLORS)]
         _draw_differences(axes, each, offset, color)
-        axes.plot([], [], "o", color=color, markersize=5, label=name)
-    axes.set_yticks(range(len(metrics)), list(metrics), fontsize=9)
+        axes.plot([], [], "o", color=color, markersize=5, label=plain(name))
+    axes.set_yticks(range(len(metrics)), [*map(plain, metrics)], fontsize=9)
     axes.set_ylim(len(metrics) - 0.4, -0.6)
     edge = max(abs(f.mean) for each in figures.values() for f in each if f.n) * 1.8 or 1.0
     axes.set_xlim(-edge, edge)
     base = collected.plan.variants[0].name
-    axes.set_xlabel(f"IoU minus that of {base}, paired by seed; line: 95 % interval, cut at the edge", fontsize=9)
+    axes.set_xlabel(
+        f"IoU minus that of {plain(base)}, paired by seed; line: 95 % interval, cut at the edge", fontsize=9
+    )
     axes.legend(frameon=False, fontsize=8, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

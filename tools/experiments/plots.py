@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sgr_d2.visualization.plain_text import plain
+
 from .plan import Profile, Sweep
 from .statistics import estimate
 from .summary import Collected
@@ -54,7 +56,7 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
     base = collected.values(collected.variant(collected.plan.baseline), metric)
     if base:
         axes.axvline(estimate(list(base.values())).mean, color=LIGHT, linestyle="--", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(variants)), [variant.name for variant in variants], fontsize=9)
+    axes.set_yticks(range(len(variants)), [plain(variant.name) for variant in variants], fontsize=9)
     axes.set_ylim(len(variants) - 0.4, -0.6)
     meaning = f"a dot per seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}"
     figure.supxlabel(f"{metric}: {meaning}", fontsize=9)

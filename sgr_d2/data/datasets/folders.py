@@ -50,11 +50,13 @@ def register_folders(cfg: CfgNode, names: Collection[str] | None = None) -> None
 
     Raises:
         FileNotFoundError: if the file of class names does not exist.
-        ValueError: if an entry has an unknown, missing or invalid key.
+        ValueError: if an entry has an unknown, missing or invalid key, or a name that cannot be that of a folder.
     """
     folders = cfg.DATASETS.FOLDERS
     for name, entry in folders.items() if names is None else [(name, folders[name]) for name in names]:
         key = f"DATASETS.FOLDERS.{name}"
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\"):
+            raise ValueError(f"{key}: the name {name!r} becomes that of a folder of results; it cannot hold / or \\.")
         _check_keys(entry, key)
         classes = _class_names(entry["CLASSES"], f"{key}.CLASSES")
         ignore_label = _ignore_label(entry.get("IGNORE_LABEL", DEFAULT_IGNORE_LABEL), len(classes), key)
