@@ -129,6 +129,17 @@ def test_without_components_there_are_no_losses_of_sgr_and_all_of_it_learns():
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+def test_a_class_loss_without_components_is_refused():
+    cfg = detector_cfg()
+    cfg.MODEL.SGR.CLASS_WEIGHT = 1.0
+    model = build_model(cfg)
+    inputs = detector_input(64, 96)
+    assert "loss_token_class" in model([inputs])
+    del inputs["components"], inputs["component_classes"]
+    with pytest.raises(ValueError, match=r'no "components".*MODEL.SGR.CLASS_WEIGHT = 1.0 to 0'):
+        model([inputs])
+
+
 def test_an_image_without_instances_has_finite_losses():
     losses = build()([detector_input(64, 96, instances=0)])
     assert losses["loss_component"] == 0
