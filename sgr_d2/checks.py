@@ -89,6 +89,18 @@ def check_num_classes(cfg: CfgNode) -> None:
         )
 
 
+def check_point_classes(cfg: CfgNode) -> None:
+    """Raise ValueError unless a PointRend head has two classes or more, in both of its parts."""
+    for part in ("SEM_SEG_HEAD", "POINT_HEAD"):
+        number = cfg.MODEL[part].NUM_CLASSES
+        if number < 2:
+            raise ValueError(
+                f"MODEL.{part}.NUM_CLASSES = {number}: {cfg.MODEL.SEM_SEG_HEAD.NAME} chooses points where the best two "
+                "classes are close. Label the rest of the image as a second class, or choose another head "
+                "(MODEL.SEM_SEG_HEAD.NAME)."
+            )
+
+
 def check_registered(key: str, name: str, registry: Registry) -> None:
     """Raise ValueError unless ``name``, the value of ``key``, is in a registry of Detectron2."""
     if name in registry:

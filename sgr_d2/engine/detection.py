@@ -65,7 +65,8 @@ def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLo
     """The endless loader of DATASETS.TRAIN, only of annotated images if DATALOADER.FILTER_EMPTY_ANNOTATIONS is True.
 
     Raises:
-        ValueError: if nothing is left to train on, or MODEL.MASK_ON is True and no annotation has a mask.
+        ValueError: if nothing is left to train on, or no annotation has a mask and MODEL.MASK_ON or the class loss of
+            SGR needs some.
     """
     names = ", ".join(cfg.DATASETS.TRAIN)
     records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
@@ -76,6 +77,11 @@ def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLo
     masks = any(has_mask(annotation) for record in records for annotation in record["annotations"])
     if cfg.MODEL.MASK_ON and not masks:
         raise ValueError(f"MODEL.MASK_ON is True, but no annotation of {names} has a mask. Set it to False.")
+    if cfg.MODEL.SGR.ENABLED and cfg.MODEL.SGR.CLASS_WEIGHT and not masks:
+        raise ValueError(
+            f"MODEL.SGR.CLASS_WEIGHT = {cfg.MODEL.SGR.CLASS_WEIGHT}, but no annotation of {names} has a mask: tokens "
+            "get their classes from masks, and the layer of this loss would not learn. Set it to 0."
+        )
     if cfg.MODEL.SGR.ENABLED and not masks:
         logger.info("%s has boxes but no masks: the losses of SGR (component, diversity) are off.", names)
     mapper = DetectionMapper(cfg, is_train=True, components=masks)

@@ -17,8 +17,15 @@ class WindowPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H - h + 1, W - w + 1) for a window of h x w."""
-        height, width = (min(pair) for pair in zip(self.size, features.shape[-2:], strict=True))
-        return F.avg_pool2d(features, (height, width), stride=1)
+        rows, columns = features.shape[-2:]
+        height, width = min(self.size[0], rows), min(self.size[1], columns)
+        if (height, width) == (rows, columns):
+            return F.avg_pool2d(features, (height, width), stride=1)  # bit for bit as Detectron2
+        # one axis after the other costs h + w additions per cell, not h * w; first an axis of which one cell is left
+        windows = [(1, width), (height, 1)] if height < rows else [(height, 1), (1, width)]
+        for window in windows:
+            features = F.avg_pool2d(features, window, stride=1)
+        return features
 
 
 class AnySize:

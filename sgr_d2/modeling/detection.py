@@ -71,7 +71,15 @@ class SGRDetection:
 
     def _sgr_losses(self, output: SGROutput, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """Empty without components, which all batches of a run have or none (`sgr_d2.data.detection_mapper`)."""
-        if self.criterion is None or "components" not in batched_inputs[0]:
+        if self.criterion is None:
+            return {}
+        if "components" not in batched_inputs[0]:
+            if self.criterion.class_weight:  # its layer would get no gradient, on which DistributedDataParallel fails
+                raise ValueError(
+                    'The mapper gives no "components" and "component_classes", which the class loss of SGR needs: use '
+                    "sgr_d2.data.detection_mapper.DetectionMapper on instances with masks, or set "
+                    f"MODEL.SGR.CLASS_WEIGHT = {self.criterion.class_weight} to 0."
+                )
             return {}
         log_regions(output, batched_inputs)
         rows, columns = output.region_logits.shape[-2:]

@@ -105,6 +105,7 @@ class Peer(nn.Module):
         check_choice("MODEL.PEER.NAME", kind, KINDS)
         super().__init__()
         self.levels = sorted(((name, spec.stride) for name, spec in input_shape.items()), key=lambda level: level[1])
+        self.ratios = {name: stride / self.levels[0][1] for name, stride in self.levels}
         self.reduce = nn.ModuleDict(
             {n: nn.Sequential(PointwiseConv2d(s.channels, dim), LayerNorm2d(dim)) for n, s in input_shape.items()}
         )
@@ -133,13 +134,13 @@ class Peer(nn.Module):
         valid = {n: valid_cells(image_sizes, stride, *features[n].shape[-2:]) for n, stride in self.levels}
         finest = self.levels[0][0]
         size = features[finest].shape[-2:]
-        pixels = sum(enlarge_valid(self.reduce[n](features[n]), valid[n], size) for n, _ in self.levels)
+        pixels = sum(enlarge_valid(self.reduce[n](features[n]), valid[n], size, self.ratios[n]) for n, _ in self.levels)
         context, scores = self.mix(pixels, valid[finest])
         context = context * valid[finest]
         refined = {}
         for name, fuse in self.fuse.items():
             level = features[name]
-            resized = shrink_valid(context, valid[finest], level.shape[-2:])
+            resized = shrink_valid(context, valid[finest], level.shape[-2:], self.ratios[name])
             refined[name] = level + fuse(torch.cat([level, resized.to(level.dtype)], dim=1))
         return features | refined, scores
 

@@ -43,19 +43,19 @@ def resize_scores(scores: Tensor, size: tuple[int, int], height: int, width: int
     """Enlarge, crop to the image and resize, as Detectron2 does, but a few classes at a time.
 
     Args:
-        scores: (C, h, w) of a padded image.
+        scores: (C, h, w) of a padded image, of any dtype: enlarged in half precision, many classes would draw level.
         size: (height, width) of the image without its padding.
         height, width: of the result.
         factor: by which to enlarge the scores first.
 
     Returns:
-        (C, height, width). In addition, at most ``CHUNK_VALUES`` values, or one class, are held in memory.
+        (C, height, width) float32. In addition, at most ``CHUNK_VALUES`` values, or one class, are held in memory.
     """
-    result = scores.new_empty(len(scores), height, width)
+    result = scores.new_empty(len(scores), height, width, dtype=torch.float32)
     enlarged = scores.shape[-2] * scores.shape[-1] * factor**2
     step = max(1, CHUNK_VALUES // max(enlarged + height * width, 1))
     for start in range(0, len(scores), step):
-        chunk = scores[None, start : start + step]
+        chunk = scores[None, start : start + step].float()
         if factor > 1:
             chunk = F.interpolate(chunk, scale_factor=factor, mode="bilinear", align_corners=False)
         chunk = chunk[..., : size[0], : size[1]]

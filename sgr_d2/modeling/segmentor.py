@@ -15,7 +15,7 @@ from detectron2.modeling import (
 from detectron2.projects.point_rend.semantic_seg import PointRendSemSegHead
 from torch import Tensor, nn
 
-from sgr_d2.checks import check_common_stride, check_features, check_num_classes
+from sgr_d2.checks import check_common_stride, check_features, check_num_classes, check_point_classes
 from sgr_d2.structures import TOKENS, ImageTokens, SGROutput
 
 from .image_names import naming_images
@@ -83,7 +83,7 @@ class SGRSegmentor(nn.Module):
         check_num_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
-        _check_head_features(cfg, shape)
+        _check_head(cfg, shape)
         enabled = cfg.MODEL.SGR.ENABLED
         with own_random_numbers():
             sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
@@ -240,7 +240,9 @@ def _has_points(cfg: CfgNode) -> bool:
     return isinstance(kind, type) and issubclass(kind, PointRendSemSegHead)
 
 
-def _check_head_features(cfg: CfgNode, shape: dict[str, ShapeSpec]) -> None:
+def _check_head(cfg: CfgNode, shape: dict[str, ShapeSpec]) -> None:
+    if _has_points(cfg):
+        check_point_classes(cfg)
     for part in ("SEM_SEG_HEAD", "POINT_HEAD") if _has_points(cfg) else ("SEM_SEG_HEAD",):
         check_features(f"MODEL.{part}.IN_FEATURES", cfg.MODEL[part].IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME)
     per_pixel = cfg.MODEL.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME if _has_points(cfg) else cfg.MODEL.SEM_SEG_HEAD.NAME

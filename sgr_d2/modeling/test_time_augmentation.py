@@ -39,8 +39,9 @@ class TestTimeAugmentation(nn.Module):
         self.flip = flip
         self.probabilities = probabilities
 
+    @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """As the model, but with probabilities: "sem_seg" (C, height, width) and, with SGR, "sgr"."""
+        """As the model, but with probabilities: "sem_seg" (C, height, width) and, with SGR, "sgr"; no gradient."""
         return [self._predict(x) for x in batched_inputs]
 
     def _predict(self, x: dict) -> dict:

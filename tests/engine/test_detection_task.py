@@ -190,6 +190,8 @@ def test_boxes_alone_switch_the_losses_of_sgr_off(config_file, records, tmp_path
             del annotation["segmentation"]
     with pytest.raises(ValueError, match=r"MODEL.MASK_ON is True, but no annotation of toy_things_train has a mask"):
         run(config_file)
+    with pytest.raises(ValueError, match=r"SGR.CLASS_WEIGHT = 0.5, but no annotation of toy_things_train has a mask"):
+        run(config_file, "MODEL.MASK_ON", False, "MODEL.SGR.CLASS_WEIGHT", 0.5)
     with caplog.at_level("INFO", logger="sgr_d2"):
         results = run(config_file, "MODEL.MASK_ON", False, "SOLVER.MAX_ITER", 2)
     assert "toy_things_train has boxes but no masks: the losses of SGR (component, diversity) are off" in caplog.text

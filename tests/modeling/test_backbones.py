@@ -65,6 +65,31 @@ def test_levels_of_one_stride_are_numbered():
     assert [f.shape for f in features.values()] == [(1, 192, 4, 6)] * 2
 
 
+def test_a_model_with_fixed_windows_names_the_padding_that_it_needs():
+    backbone = TimmBackbone("maxvit_rmlp_pico_rw_256", out_features=["res3", "res5"]).eval()
+    message = r"NAME = 'maxvit_rmlp_pico_rw_256': images of 96x128 .* built for 256x256.*SIZE_DIVISIBILITY.*256 works"
+    with torch.no_grad():
+        with pytest.raises(ValueError, match=message) as refusal:
+            backbone(torch.zeros(1, 3, 96, 128))
+        assert isinstance(refusal.value.__cause__, AssertionError)
+        assert backbone(torch.zeros(1, 3, 256, 512))["res5"].shape[-2:] == (8, 16)
+
+
+@pytest.mark.parametrize("name", ["nest_tiny", "levit_128s"])  # an assertion, and sizes that do not match
+@torch.no_grad()
+def test_a_model_for_one_size_alone_is_refused_on_others(name):
+    backbone = TimmBackbone(name).eval()
+    for size, advice in (((64, 128), "SIZE_DIVISIBILITY"), ((224, 448), r"for 224x224\. Choose another model\.$")):
+        with pytest.raises(ValueError, match=rf"TIMM.NAME = '{name}': images of {size[0]}x{size[1]} .*{advice}"):
+            backbone(torch.zeros(1, 3, *size))
+    backbone(torch.zeros(1, 3, 224, 224))
+
+
+def test_errors_of_another_kind_stay_as_they_are():
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 4"):
+        TimmBackbone("levit_128s")(torch.zeros(1, 4, 64, 64))
+
+
 def test_unknown_timm_names_list_the_choices():
     with pytest.raises(ValueError, match=r"TIMM.NAME = 'resnet19'.*resnet18"):
         TimmBackbone("resnet19")

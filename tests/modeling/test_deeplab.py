@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_sem_seg_head
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.modeling.deeplab import WindowPool
@@ -33,9 +36,11 @@ def features(rows: int, columns: int) -> dict[str, torch.Tensor]:
 def test_as_detectron2_where_that_runs_and_any_size_where_not(name):
     theirs, ours = build(name), build(f"AnySize{name}")
     ours.load_state_dict(theirs.state_dict())
-    for size in ((2, 4), (4, 8), (6, 4)):
+    x = features(2, 4)  # the window covers the map
+    assert torch.equal(ours(x)[0], theirs(x)[0])
+    for size in ((4, 8), (6, 4), (2, 8)):
         x = features(*size)
-        assert torch.equal(ours(x)[0], theirs(x)[0])
+        torch.testing.assert_close(ours(x)[0], theirs(x)[0])
     for rows, columns in ((3, 5), (1, 9), (1, 1)):
         x = features(rows, columns)
         with pytest.raises(ValueError, match=r"pool_kernel_size"):
@@ -73,6 +78,44 @@ def test_the_window_slides_and_shrinks():
     x = torch.arange(12.0).view(1, 1, 3, 4)
     assert torch.equal(WindowPool((3, 2))(x), torch.tensor([[[[4.5, 5.5, 6.5]]]]))
     assert torch.equal(WindowPool((8, 9))(x), F.adaptive_avg_pool2d(x, 1))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (7, 5), (3, 11), (1, 1), (7, 11)])
+def test_a_window_is_the_mean_of_its_cells(size):
+    x = torch.randn(2, 3, 7, 11, requires_grad=True)
+    expected = x.unfold(2, size[0], 1).unfold(3, size[1], 1).mean((-2, -1))
+    pooled = WindowPool(size)(x)
+    torch.testing.assert_close(pooled, expected)
+    weights = torch.randn_like(pooled)
+    (ours,) = torch.autograd.grad((pooled * weights).sum(), x)
+    (theirs,) = torch.autograd.grad((expected * weights).sum(), x)
+    torch.testing.assert_close(ours, theirs)
+
+
+class PoolCost(TorchDispatchMode):
+    """Counts the additions of all pooling."""
+
+    additions = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        result = operator(*args, **(kwargs or {}))
+        if operator is torch.ops.aten.avg_pool2d.default:
+            self.additions += result.numel() * math.prod(args[1])
+        return result
+
+
+@pytest.mark.parametrize(
+    ("window", "additions"),
+    [
+        ((8, 16), 16 * 17 * 16 + 9 * 17 * 8),  # not 9 * 17 * 128
+        ((16, 16), 32 * 16 + 17 * 16),  # not 17 * 256
+        ((8, 32), 16 * 32 + 9 * 8),  # not 9 * 256
+    ],
+)
+def test_a_window_costs_its_sides_and_not_its_area(window, additions):
+    with PoolCost() as cost:
+        WindowPool(window)(torch.randn(1, 1, 16, 32))
+    assert cost.additions == additions
 
 
 def test_without_crops_the_pooling_is_global():

@@ -4,6 +4,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.modeling.backbone import build_backbone
 from detectron2.utils.events import EventStorage
+from torch.nn import functional as F
 from toy_detectors import detector_cfg, detector_input
 from toys import randomize_zeros
 
@@ -88,6 +89,25 @@ def test_padding_takes_no_part():
     assert not torch.allclose(a.tokens, holder.sgr(changed, torch.tensor([[128, 160]] * 2)).tokens)
 
 
+def test_padding_takes_no_part_where_cells_are_larger_than_what_images_are_padded_to():
+    """A cell of p6 is 64 pixels, images are padded to multiples of 32: of 96 pixels, p6 covers 128."""
+    model = build(features=("p2", "p6")).eval()
+    sgr = find_sgr_backbone(model.backbone).sgr
+    randomize_zeros(sgr)
+    alone = {"p2": torch.randn(1, 16, 24, 24), "p6": torch.randn(1, 16, 2, 2)}
+    beside = {  # beside an image of 128 x 160 pixels
+        name: torch.cat([F.pad(f, (0, extra[1], 0, extra[0]), value=7.0), torch.randn(1, 16, *size)])
+        for (name, f), extra, size in zip(alone.items(), [(8, 16), (0, 1)], [(32, 40), (2, 3)], strict=True)
+    }
+    with torch.no_grad():
+        a = sgr(alone, torch.tensor([[96, 96]]))
+        b = sgr(beside, torch.tensor([[96, 96], [128, 160]]))
+    torch.testing.assert_close(b.tokens[:1], a.tokens)
+    torch.testing.assert_close(b.region_logits[:1, :, :24, :24], a.region_logits)
+    torch.testing.assert_close(b.features["p2"][:1, :, :24, :24], a.features["p2"])
+    torch.testing.assert_close(b.features["p6"][:1, :, :2, :2], a.features["p6"])
+
+
 def test_a_detector_of_detectron2_works_too_but_says_what_is_lacking(caplog):
     cfg = detector_cfg(arch="GeneralizedRCNN")
     model = build_model(cfg)
@@ -107,6 +127,17 @@ def test_without_components_there_are_no_losses_of_sgr_and_all_of_it_learns():
     assert not {"loss_component", "loss_diversity"} & set(losses)
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_a_class_loss_without_components_is_refused():
+    cfg = detector_cfg()
+    cfg.MODEL.SGR.CLASS_WEIGHT = 1.0
+    model = build_model(cfg)
+    inputs = detector_input(64, 96)
+    assert "loss_token_class" in model([inputs])
+    del inputs["components"], inputs["component_classes"]
+    with pytest.raises(ValueError, match=r'no "components".*MODEL.SGR.CLASS_WEIGHT = 1.0 to 0'):
+        model([inputs])
 
 
 def test_an_image_without_instances_has_finite_losses():

@@ -79,6 +79,17 @@ def test_points_of_several_levels(levels):
     assert set(losses(head, torch.zeros(2, 64, 96, dtype=torch.long))) == {"loss_sem_seg", "loss_sem_seg_point"}
 
 
+@pytest.mark.parametrize("name", ["PointRendSemSegHead", OURS])
+def test_a_single_class_is_refused(name):
+    """There is no second class whose score could be close."""
+    cfg = with_head(toy_cfg(classes=1), name)
+    with pytest.raises(ValueError, match=rf"SEM_SEG_HEAD.NUM_CLASSES = 1: {name} chooses points.*a second class"):
+        build_model(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
+    with pytest.raises(ValueError, match=rf"POINT_HEAD.NUM_CLASSES = 1: {name} chooses points"):
+        build_model(cfg)
+
+
 def test_points_of_an_unknown_level_are_refused():
     cfg = with_head(toy_cfg(), OURS)
     cfg.MODEL.POINT_HEAD.IN_FEATURES = ["p2"]

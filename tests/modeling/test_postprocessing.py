@@ -31,6 +31,15 @@ def test_no_factor_and_no_classes():
     assert resize_scores(scores[:0], (5, 8), 9, 9).shape == (0, 9, 9)
 
 
+@pytest.mark.parametrize("output", [(24, 32), (50, 41)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_of_autocast_are_enlarged_in_float32(dtype, output):
+    scores = (8 * torch.randn(5, 6, 8)).to(dtype)
+    result = resize_scores(scores, (24, 32), *output, factor=4)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, whole(scores.float(), (24, 32), *output, 4))
+
+
 SHAPE = {"a": ShapeSpec(channels=6, stride=4), "b": ShapeSpec(channels=8, stride=8)}
 
 

@@ -61,7 +61,8 @@ def test_one_view_of_a_real_model_is_its_softmax():
     x = {"image": torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8), "height": 32, "width": 48}
     with torch.no_grad():
         (expected,) = model([x])
-        (result,) = augmented(model, min_sizes=[64], flip=False, probabilities=False)([x])
+    (result,) = augmented(model, min_sizes=[64], flip=False, probabilities=False)([x])
+    assert not result["sem_seg"].requires_grad
     assert torch.allclose(result["sem_seg"], expected["sem_seg"].softmax(0), atol=1e-6)
     assert torch.equal(result["sgr"].regions, expected["sgr"].regions)
 

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Loading less than this fraction of the tensors is logged as a warning.
 SUSPICIOUS_SHARE = 0.9
+# How torch words it if a model that timm built for one size, or for fixed windows, gets an image of another size.
+SIZE_ERRORS = ("must match the size", "is invalid for input of size")
 NORMS = {"BN": lambda model: model, "SyncBN": convert_sync_batchnorm, "FrozenBN": freeze_batch_norm_2d}
 
 
@@ -86,6 +88,7 @@ class TimmBackbone(Backbone):
         if drop_path_rate:
             options["drop_path_rate"] = drop_path_rate
         model = _create_with_weights(name, weights, options)
+        self._name = name
         self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
         self._out_features = out_features
         self._out_feature_channels = dict(zip(out_features, model.feature_info.channels(), strict=True))
@@ -98,11 +101,30 @@ class TimmBackbone(Backbone):
         return self._size_divisibility
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}."""
-        maps = self.model(images)
+        """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}; ValueError for a size that the model cannot read."""
+        try:
+            maps = self.model(images)
+        except (AssertionError, RuntimeError) as error:
+            self._refuse_size(tuple(images.shape[-2:]), error)
         if self._channels_last:
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
         return dict(zip(self._out_features, maps, strict=True))
+
+    def _refuse_size(self, size: tuple[int, int], error: Exception) -> NoReturn:
+        """Explain what timm says of an image of the wrong size (height, width); raise any other error as it is."""
+        built = self.model.pretrained_cfg
+        of_size = built.get("fixed_input_size") and any(text in str(error) for text in SIZE_ERRORS)
+        if not (of_size or isinstance(error, AssertionError)):
+            raise error
+        height, width = built["input_size"][1:]
+        advice = "Choose another model"
+        if size[0] % height or size[1] % width:  # else that was not enough
+            advice += ", or set MODEL.TIMM.SIZE_DIVISIBILITY, for fixed windows as in MaxViT, to stride times window "
+            advice += f"({math.lcm(height, width)} works)"
+        raise ValueError(
+            f"MODEL.TIMM.NAME = {self._name!r}: images of {size[0]}x{size[1]} pixels (height x width, with their "
+            f"padding) do not fit this model, which timm built for {height}x{width}. {advice}."
+        ) from error
 
 
 @BACKBONE_REGISTRY.register()

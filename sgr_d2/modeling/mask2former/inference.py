@@ -24,7 +24,7 @@ def semantic_scores(class_logits: Tensor, masks: ResizedMasks) -> Tensor:
     by_class = class_logits.float().softmax(-1)[:, :-1].T.contiguous()  # (K, Q)
     scores = by_class.new_empty(len(by_class), *masks.size)
     for rows, logits in masks.stripes():
-        probs = logits.sigmoid_().flatten(1)  # (Q, rows * W)
+        probs = logits.sigmoid().flatten(1)  # (Q, rows * W); stripes may be views of the masks
         torch.mm(by_class, probs, out=scores[:, rows].flatten(1))
     return scores
 

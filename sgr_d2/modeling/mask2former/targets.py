@@ -1,20 +1,17 @@
-"""The targets of the queries, the classes of a label map or given masks, which are only read at points.
+"""The targets of the queries, the classes of a label map, which are only read at points.
 
 Shape legend: structures.py. A *slot* is the index of a target in its image; an image with fewer targets than slots
 leaves the rest empty.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sgr_d2.modeling.padding import copy_to
-
-from .points import bilinear_corners, sample_points
+from .points import bilinear_corners
 
 MAX_CLASSES = 2**15 - 2
 
@@ -147,57 +144,6 @@ class LabelMapTargets(Targets):
         return (images[:, None] * self._slots[0].numel()).int()
 
 
-class MaskTargets(Targets):
-    """Given masks with one class each, which may overlap, for instance or panoptic training.
-
-    Pixels outside a mask are background, as is the padding.
-    """
-
-    def __init__(self, labels: Sequence[Tensor], masks: Sequence[Tensor], *, size: tuple[int, int], num_classes: int):
-        """
-        Args:
-            labels: B tensors (n_i,) int64, classes 0..K-1.
-            masks: B tensors (n_i, H_i, W_i), bool or 0/1; smaller ones are padded with zeros at the bottom and right.
-            size: (H, W) of the padded batch of images.
-            num_classes: K.
-
-        Raises:
-            ValueError: if labels, masks and ``size`` do not agree.
-        """
-        if len(labels) != len(masks) or not len(labels):
-            raise ValueError(f"{len(labels)} label lists and {len(masks)} mask lists: give one of each per image.")
-        for index, (label, mask) in enumerate(zip(labels, masks, strict=True)):
-            if mask.dim() != 3 or len(label) != len(mask) or mask.shape[1] > size[0] or mask.shape[2] > size[1]:
-                raise ValueError(
-                    f"Image {index}: {len(label)} labels and masks of shape {tuple(mask.shape)} in a batch of size "
-                    f"{size}; give (n, H, W) masks, as many as labels and not larger than the batch."
-                )
-        counts = [len(label) for label in labels]
-        slots = max(counts)
-        self.labels = torch.stack([F.pad(label.long(), (0, slots - len(label))) for label in labels])
-        device = self.labels.device
-        filled = copy_to(torch.tensor(counts), device)[:, None]
-        self.present = torch.arange(slots, device=device) < filled
-        self.wrong = (self.present & ((self.labels < 0) | (self.labels >= num_classes))).any()
-        self._slots, self._starts = slots, filled[:, 0].cumsum(0) - filled[:, 0]
-        self._masks = torch.cat([_padded(mask, size) for mask in masks])  # (sum n_i, H, W) bool
-        self._counts = counts
-
-    def of_images(self, points: Tensor) -> PointLabels:
-        values = points.new_zeros(*points.shape[:2], self._slots)
-        for image, masks in enumerate(self._masks.split(self._counts)):
-            sampled = sample_points(masks[None].float(), points[image, None])[0]  # (n_i, P)
-            values[image, :, : len(masks)] = sampled.T
-        return PointLabels(values, None)
-
-    def of_pairs(self, images: Tensor, slots: Tensor, points: Tensor) -> PointLabels:
-        masks = self._masks[self._starts[images] + slots]
-        return PointLabels(sample_points(masks[:, None].float(), points)[:, 0], None)
-
-    def takes_part(self, images: Tensor, points: Tensor) -> None:
-        return None
-
-
 def _compact_slots(shown: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(B, K) bool -> slot of each class (B, K), class of each slot (B, S), whether a slot is filled (B, S)."""
     counts = shown.sum(1)
@@ -225,8 +171,3 @@ def _interpolate(corners: list[Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Bilinear interpolation of four bool maps: upper left, upper right, lower left, lower right."""
     upper_left, upper_right, lower_left, lower_right = (corner.float() for corner in corners)
     return upper_left.lerp_(upper_right, x).lerp_(lower_left.lerp_(lower_right, x), y)
-
-
-def _padded(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    height, width = masks.shape[-2:]
-    return F.pad(masks.bool(), (0, size[1] - width, 0, size[0] - height))

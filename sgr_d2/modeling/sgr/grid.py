@@ -1,5 +1,8 @@
 """Which cells of a feature map belong to the image, and resizing that keeps the padding out."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +28,7 @@ def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Te
     return (inside_y[:, None, :, None] & inside_x[:, None, None, :]).contiguous()
 
 
-def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int], ratio: float) -> Tensor:
     """Enlarge ``maps`` bilinearly as if every image ended at its last valid cell.
 
     Renormalising by the resized mask extends the image's border cells outwards, just as resizing the image without
@@ -35,29 +38,49 @@ def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
         maps: (B, N, H, W).
         valid: (B, 1, H, W) bool.
         size: target height and width, at least those of ``maps``.
+        ratio: of the stride of ``maps`` to that of the result; see `_is_partition`.
 
     Returns:
         (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    covered = size
+    if _is_partition(maps.shape[-2:], size, ratio):
+        covered = [length * int(ratio) for length in maps.shape[-2:]]
     weight = valid.to(maps.dtype)
-    resized = F.interpolate(maps * weight, size=size, mode="bilinear", align_corners=False)
-    return resized / F.interpolate(weight, size=size, mode="bilinear", align_corners=False).clamp(min=EPS)
+    resized, share = (
+        F.interpolate(m, size=covered, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+        for m in (maps * weight, weight)
+    )
+    return resized / share.clamp(min=EPS)
 
 
-def shrink_valid(maps: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
+def shrink_valid(maps: Tensor, valid: Tensor, size: tuple[int, int], ratio: float) -> Tensor:
     """Shrink ``maps``: every new cell is the mean of the valid cells that it covers.
 
     Args:
         maps: (B, N, H, W), must be 0 where ``valid`` is False: masking here would keep another copy for the gradient.
         valid: (B, 1, H, W) bool.
         size: target height and width, at most those of ``maps``.
+        ratio: of the stride of the result to that of ``maps``; see `_is_partition`.
 
     Returns:
         (B, N, *size). Cells that no valid cell reaches are 0; ``maps`` itself if it has that size already.
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    share = F.adaptive_avg_pool2d(valid.to(maps.dtype), size)
-    return F.adaptive_avg_pool2d(maps, size) / share.clamp(min=EPS)
+    if _is_partition(size, maps.shape[-2:], ratio):
+        pool = partial(F.avg_pool2d, kernel_size=int(ratio), ceil_mode=True)  # of a cell in part outside: of the rest
+    else:
+        pool = partial(F.adaptive_avg_pool2d, output_size=size)
+    return pool(maps) / pool(valid.to(maps.dtype)).clamp(min=EPS)
+
+
+def _is_partition(coarse: Sequence[int], fine: Sequence[int], ratio: float) -> bool:
+    """Whether each cell of a map of size ``coarse`` is a square of ``ratio`` cells of a map of size ``fine``.
+
+    The last row and column may be in part outside the fine map: p6 of a pyramid has cells of 64 pixels on images
+    padded to multiples of 32. Where this is False, both maps are taken to cover the same pixels.
+    """
+    return ratio == int(ratio) and all(-(-f // int(ratio)) == c for f, c in zip(fine, coarse, strict=True))

@@ -77,7 +77,8 @@ class SGR(nn.Module):
         _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, norm, loss_gradient)
         levels = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))  # finest first
         self.in_features = list(levels)
-        self.strides = [level.stride for level in levels.values()]
+        self.strides = {name: level.stride for name, level in levels.items()}
+        self.ratios = {name: stride / self.strides[self.in_features[0]] for name, stride in self.strides.items()}
         self._output_shape = levels
         self.reduce = nn.ModuleDict(
             {
@@ -144,11 +145,10 @@ class SGR(nn.Module):
             SGROutput.
         """
         valid = {
-            name: valid_cells(image_sizes, stride, *features[name].shape[-2:])
-            for name, stride in zip(self.in_features, self.strides, strict=True)
+            name: valid_cells(image_sizes, stride, *features[name].shape[-2:]) for name, stride in self.strides.items()
         }
         finest = self.in_features[0]
-        extents = image_sizes / self.strides[0]
+        extents = image_sizes / self.strides[finest]
         pixels = self._reduce(features, valid)
         if self.position:
             pixels = add_sine_position(pixels, extents)
@@ -157,15 +157,14 @@ class SGR(nn.Module):
             regions = torch.where(valid[finest], region_logits, -torch.inf).sigmoid()  # zero on the padding
             pooled = project(pixels.float(), regions)  # (B, K, D)
         tokens = self.encoder(self.value(pooled))
-        refined = {
-            name: fuse(
-                features[name], tokens, shrink_valid(regions, valid[finest], features[name].shape[-2:]), valid[name]
-            )
-            for name, fuse in self.fusion.items()
-        }
+        refined = {}
+        for name, fuse in self.fusion.items():
+            level = features[name]
+            own = shrink_valid(regions, valid[finest], level.shape[-2:], self.ratios[name])
+            refined[name] = fuse(level, tokens, own, valid[name])
         if self.loss_gradient < 1 and torch.is_grad_enabled():
             region_logits = self.region_predictor(share_gradient(pixels, self.loss_gradient), valid[finest], extents)
-        return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[0])
+        return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[finest])
 
     def train(self, mode: bool = True) -> "SGR":
         return super().train(mode and not self.frozen)
@@ -174,7 +173,8 @@ class SGR(nn.Module):
         """Reduce all levels to D channels, resize them to the token grid and add them: (B, D, H, W)."""
         size = features[self.in_features[0]].shape[-2:]
         levels = (
-            enlarge_valid(recomputed(self.reduce[name], features[name]), valid[name], size) for name in self.in_features
+            enlarge_valid(recomputed(self.reduce[name], features[name]), valid[name], size, self.ratios[name])
+            for name in self.in_features
         )
         return sum(levels, start=next(levels))  # starting from the finest level rather than 0 saves a pass
 

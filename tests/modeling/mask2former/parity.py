@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from detectron2.layers import ShapeSpec
+from mask_targets import MaskTargets
 
 from sgr_d2.modeling.mask2former.criterion import SetCriterion
 from sgr_d2.modeling.mask2former.pixel_decoder import MSDeformAttnPixelDecoder
 from sgr_d2.modeling.mask2former.structures import PixelFeatures
-from sgr_d2.modeling.mask2former.targets import MaskTargets
 from sgr_d2.modeling.mask2former.transformer_decoder import MultiScaleMaskedTransformerDecoder
 
 EXPECTED = Path(__file__).parent / "expected"

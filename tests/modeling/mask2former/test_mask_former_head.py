@@ -2,11 +2,11 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_sem_seg_head
+from mask_targets import MaskTargets
 from torch.nn import functional as F
 from toys import randomize_zeros, toy_cfg, toy_features, toy_shape
 
 from sgr_d2.modeling.mask2former.head import MaskFormerHead, OutputOptions
-from sgr_d2.modeling.mask2former.targets import MaskTargets
 
 
 def head_cfg(**mask_former):
@@ -68,7 +68,7 @@ def test_without_a_labelled_pixel_every_parameter_still_has_a_gradient():
     assert all(p.grad is not None for p in head.parameters())
 
 
-def test_given_masks_are_targets_too():
+def test_targets_of_another_kind():
     masks = MaskTargets(
         [torch.tensor([1, 1]), torch.tensor([0])],
         [torch.rand(2, 64, 96) > 0.5, torch.rand(1, 64, 96) > 0.5],

@@ -50,6 +50,14 @@ def test_semantic_scores_by_hand():
     torch.testing.assert_close(semantic_scores(logits, plain(masks)), expected)
 
 
+def test_masks_that_need_no_resize_stay_logits():
+    """Instances and panoptic segments are read from the same masks after the semantic scores."""
+    logits, masks = torch.randn(4, 6), torch.randn(4, 9, 7)
+    before = masks.clone()
+    semantic_scores(logits, plain(masks))
+    assert torch.equal(masks, before)
+
+
 def test_semantic_scores_hold_no_full_masks(monkeypatch):
     monkeypatch.setattr(stripes, "STRIPE_VALUES", 4 * 64 * 2)
     largest = max(logits.numel() for _, logits in ResizedMasks(torch.randn(4, 16, 16), (64, 64), (64, 64)).stripes())

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
+from mask_targets import MaskTargets
 from torch.nn import functional as F
 
 from sgr_d2.modeling.image_names import image_name, naming_images
 from sgr_d2.modeling.mask2former.matcher import HungarianMatcher, mask_costs
 from sgr_d2.modeling.mask2former.points import random_points
 from sgr_d2.modeling.mask2former.structures import QueryPrediction
-from sgr_d2.modeling.mask2former.targets import LabelMapTargets, MaskTargets, PointLabels
+from sgr_d2.modeling.mask2former.targets import LabelMapTargets, PointLabels
 
 CLASSES = 5
 
