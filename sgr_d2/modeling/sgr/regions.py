@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sgr_d2.checks import check_choice
 
 from .pointwise import PointwiseConv2d
+from .recompute import recomputed
 
 KINDS = ("sigmoid", "softmax", "fixed")
 # Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not saturated before anything is learnt.
@@ -51,6 +52,10 @@ class RegionPredictor(PointwiseConv2d):
         nn.init.constant_(self.bias, 0.0 if softmax else REGION_BIAS)
 
     def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:
+        # The layers would keep six maps each, and their losses may ask for the regions a second time.
+        return recomputed(self._logits, pixels, valid) if self.layers else self._logits(pixels, valid)
+
+    def _logits(self, pixels: Tensor, valid: Tensor) -> Tensor:
         for layer in self.layers:
             pixels = layer(pixels * valid)  # zeros beyond the image, as beyond the border of the map
         logits = super().forward(pixels).float()
