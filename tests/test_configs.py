@@ -173,8 +173,7 @@ def test_every_key_has_a_line_of_meaning():
     lines = (ROOT / "sgr_d2/config.py").read_text().splitlines()
     keys = [i for i, line in enumerate(lines) if re.match(r"    cfg\.[A-Z_.]+ = (?!CN)", line)]
     bare = [lines[i].strip() for i in keys if not _explained(lines, i)]
-    # the sizes of Swin carry the names of the paper; the meta-architecture is what this package is about
-    assert [line for line in bare if "SWIN" not in line] == ['cfg.MODEL.META_ARCHITECTURE = "SGRSegmentor"']
+    assert [line for line in bare if "SWIN" not in line] == []  # the sizes of Swin carry the names of the paper
 
 
 def _explained(lines: list[str], index: int) -> bool:
