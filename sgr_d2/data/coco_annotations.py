@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from sgr_d2.messages import first_few
 
@@ -25,7 +26,7 @@ def check_coco_annotations(dataset_name: str, *, masks: bool) -> None:
     path = MetadataCatalog.get(dataset_name).get("json_file")
     if path is None:
         return
-    with open(path, encoding="utf-8") as file:
+    with PathManager.open(path, "rb") as file:
         annotations = json.load(file).get("annotations", [])
     wrong: dict[str, list[Any]] = {}
     for annotation in annotations:

@@ -52,7 +52,7 @@ class RegionPredictor(PointwiseConv2d):
         nn.init.constant_(self.bias, 0.0 if softmax else REGION_BIAS)
 
     def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:
-        # The layers would keep six maps each, and their losses may ask for the regions a second time.
+        # A layer would keep four maps of D channels, twice if the losses have a pass of their own (loss_gradient < 1).
         return recomputed(self._logits, pixels, valid) if self.layers else self._logits(pixels, valid)
 
     def _logits(self, pixels: Tensor, valid: Tensor) -> Tensor:
