@@ -1,11 +1,9 @@
 """A white sheet for images and short texts. All positions and sizes are in pixels, (left, top)."""
 
-from functools import lru_cache
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .fonts import font
 
 TEXT_COLOR = (28, 28, 30)
 MUTED_COLOR = (110, 110, 115)
@@ -35,7 +33,7 @@ class Canvas:
         if max_width:
             text = shortened(text, size, max_width, bold=bold)
         color = MUTED_COLOR if muted else TEXT_COLOR
-        self._draw.text((left, top), text, font=font(size, bold), fill=color, anchor="la")
+        self._draw.text((left, top), text, font=font(size, bold, text), fill=color, anchor="la")
 
     def swatch(self, color: np.ndarray, left: int, top: int, side: int) -> None:
         """Draw a small outlined square of a colour."""
@@ -47,17 +45,9 @@ class Canvas:
         return np.array(self._image)
 
 
-@lru_cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return the font that comes with matplotlib, so that pictures look the same everywhere."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
-    return ImageFont.truetype(str(path), size)  # as a string for Pillow before 11
-
-
 def text_width(text: str, size: int, *, bold: bool = False) -> int:
     """Return the width of one line of text."""
-    return round(font(size, bold).getlength(text))
+    return round(font(size, bold, text).getlength(text))
 
 
 def shortened(text: str, size: int, max_width: int, *, bold: bool = False) -> str:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from .fonts import fonts_for
 from .plain_text import plain
 
 # Bars per column; further classes go into the next one.
@@ -39,13 +40,14 @@ def plot_class_frequencies(
     columns = -(-len(classes) // _ROWS)
     rows = -(-len(classes) // columns)
     height = max(3.2, 1.0 + 0.19 * rows)
-    figure = Figure(figsize=(4.4 * columns + 4.6, height), dpi=110, layout="constrained")
-    figure.suptitle(plain(title), fontsize=12, fontweight="bold")
-    axes = figure.subplots(1, columns + 1, squeeze=False, width_ratios=[1.0] * columns + [1.1])[0]
-    _draw_classes(axes[:-1], classes, np.asarray(pixels), rows)
-    _draw_components(axes[-1], np.asarray(components).reshape(-1, 3), min_area, max_components)
-    Path(out_png).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out_png)
+    with fonts_for(title, *classes):
+        figure = Figure(figsize=(4.4 * columns + 4.6, height), dpi=110, layout="constrained")
+        figure.suptitle(plain(title), fontsize=12, fontweight="bold")
+        axes = figure.subplots(1, columns + 1, squeeze=False, width_ratios=[1.0] * columns + [1.1])[0]
+        _draw_classes(axes[:-1], classes, np.asarray(pixels), rows)
+        _draw_components(axes[-1], np.asarray(components).reshape(-1, 3), min_area, max_components)
+        Path(out_png).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out_png)
 
 
 def _draw_classes(axes: Sequence[Axes], classes: Sequence[str], pixels: np.ndarray, rows: int) -> None:

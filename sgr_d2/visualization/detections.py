@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sgr_d2.structures import ComponentMap, ImageTokens
-from sgr_d2.visualization.canvas import font
+from sgr_d2.visualization.fonts import font
 from sgr_d2.visualization.layout import Cell, column_width, columns_of, inner_width, lay_out
 from sgr_d2.visualization.palette import token_colors
 from sgr_d2.visualization.panels import panel_size, resize_image, token_panel

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from .fonts import fonts_for
 from .plain_text import plain
 
 # Correct pixels, then the kinds of errors; Okabe and Ito's colours, which colour-blind readers can distinguish.
@@ -28,6 +29,13 @@ def draw_error_kinds(
     """
     shown = [name for name in classes if not math.isnan(figures[f"{kinds[0]}-{name}"])]
     rows = [[figures[f"{kind}-{name}"] for kind in kinds] for name in shown] + [[figures[kind] for kind in kinds]]
+    with fonts_for(title, *shown):
+        figure = _figure(rows, kinds, shown, title)
+        Path(out_png).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out_png)
+
+
+def _figure(rows: list[list[float]], kinds: Sequence[str], shown: Sequence[str], title: str) -> Figure:
     lost = np.array(rows)  # (classes + 1, kinds); NaN draws nothing
     figure = Figure(figsize=(8, 1.3 + 0.26 * len(lost)), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -44,5 +52,4 @@ def draw_error_kinds(
     axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(plain(title), fontsize=11, fontweight="bold")
     figure.legend(loc="outside lower center", ncols=1 + len(kinds), fontsize=9, frameon=False)
-    Path(out_png).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out_png)
+    return figure

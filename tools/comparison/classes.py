@@ -7,6 +7,7 @@ from experiments.statistics import Estimate, estimate, paired_difference
 from experiments.summary import MISSING, Collected, grid, interval, spread
 from matplotlib.figure import Figure
 
+from sgr_d2.visualization.fonts import fonts_for
 from sgr_d2.visualization.plain_text import plain
 
 from .grouping import data_sets
@@ -54,7 +55,14 @@ def draw_classes(collected: Collected, data_set: str, path: Path) -> bool:
     figures = class_differences(collected, metrics)
     if not figures:
         return False
-    height = 1.2 + len(metrics) * (0.14 + 0.14 * len(figures))
+    base = collected.plan.variants[0].name
+    with fonts_for(*metrics, *figures, base):
+        _figure(list(metrics), figures, base).savefig(path)
+    return True
+
+
+def _figure(classes: list[str], figures: dict[str, list[Estimate]], base: str) -> Figure:
+    height = 1.2 + len(classes) * (0.14 + 0.14 * len(figures))
     figure = Figure(figsize=(8, min(height, 60)), dpi=110, layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=LIGHT, linewidth=1, zorder=0)
@@ -63,18 +71,16 @@ def draw_classes(collected: Collected, data_set: str, path: Path) -> bool:
         color = COLORS[place % len(COLORS)]
         _draw_differences(axes, each, offset, color)
         axes.plot([], [], "o", color=color, markersize=5, label=plain(name))
-    axes.set_yticks(range(len(metrics)), [*map(plain, metrics)], fontsize=9)
-    axes.set_ylim(len(metrics) - 0.4, -0.6)
+    axes.set_yticks(range(len(classes)), [*map(plain, classes)], fontsize=9)
+    axes.set_ylim(len(classes) - 0.4, -0.6)
     edge = max(abs(f.mean) for each in figures.values() for f in each if f.n) * 1.8 or 1.0
     axes.set_xlim(-edge, edge)
-    base = collected.plan.variants[0].name
     axes.set_xlabel(
         f"IoU minus that of {plain(base)}, paired by seed; line: 95 % interval, cut at the edge", fontsize=9
     )
     axes.legend(frameon=False, fontsize=8, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-    return True
+    return figure
 
 
 def class_differences(collected: Collected, metrics: dict[str, str]) -> dict[str, list[Estimate]]:
