@@ -62,8 +62,8 @@ class Sizes(NamedTuple):
 def choose_sizes(wrapper: ClassScores, size: Size | None = None, *, fixed: bool = False) -> Sizes:
     """Choose the sizes that a graph accepts.
 
-    Heads of the DeepLab family pool over a window of the size of the training crops; smaller images would need another
-    graph and are excluded.
+    Heads of the DeepLab family pool over a window of the size of the training crops. Images that are not larger than it
+    would need another graph and are excluded.
 
     Args:
         size: of the image for tracing; also the only size of a fixed graph.
@@ -91,7 +91,7 @@ def _smallest(wrapper: ClassScores) -> Size:
     def look(pool: WindowPool, inputs: tuple[Tensor]) -> None:
         for axis in (0, 1):
             stride = images.shape[2 + axis] // inputs[0].shape[2 + axis]
-            smallest[axis] = max(smallest[axis], -(-pool.size[axis] * stride // d) * d)
+            smallest[axis] = max(smallest[axis], -(-(pool.size[axis] + MIN_CELLS - 1) * stride // d) * d)
 
     hooks = [m.register_forward_pre_hook(look) for m in wrapper.modules() if isinstance(m, WindowPool)]
     if hooks:

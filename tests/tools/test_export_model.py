@@ -100,6 +100,8 @@ def test_a_pooling_window_bounds_the_size():
     model = toy_model(sgr=False)
     model.sem_seg_head = Pooling()
     assert choose_sizes(ClassScores(model)).smallest == (96, 160)
+    model.sem_seg_head.pool = WindowPool((4, 6))  # 64 x 96 pixels, of which one cell would be left
+    assert choose_sizes(ClassScores(model)).smallest == (96, 128)
 
 
 def test_what_cannot_be_exported_says_so():
@@ -164,3 +166,17 @@ def test_onnx_of_any_size(tmp_path, sgr, capsys):
 def test_any_size_in_torch_export(checkpoint, tmp_path, capsys):
     assert run(checkpoint, tmp_path / "model.pt2") == 0
     assert "multiples of 32 from (64, 64) on" in capsys.readouterr().out
+
+
+def test_deeplab_of_any_size_in_torch_export(tmp_path):
+    cfg = toy_cfg(sgr=False)
+    cfg.MODEL.SEM_SEG_HEAD.merge_from_list(
+        ["NAME", "AnySizeDeepLabV3Head", "IN_FEATURES", ["res4"], "COMMON_STRIDE", 16]
+    )
+    cfg.MODEL.SEM_SEG_HEAD.merge_from_list(["ASPP_CHANNELS", 8, "ASPP_DILATIONS", [1, 2, 3], "CONVS_DIM", 8])
+    cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", "absolute", "SIZE", (64, 96)])
+    model = build_model(cfg).eval()
+    wrapper = ClassScores(model)
+    sizes = choose_sizes(wrapper)
+    export.save(export.to_program(wrapper, sizes), tmp_path / "model.pt2", {})
+    assert export.largest_difference(model, wrapper, tmp_path / "model.pt2", sizes) < 1e-3
