@@ -85,6 +85,15 @@ def test_a_model_for_one_size_alone_is_refused_on_others(name):
     backbone(torch.zeros(1, 3, 224, 224))
 
 
+@torch.no_grad()
+def test_a_model_with_too_few_position_codes_is_refused_on_larger_images():
+    backbone = TimmBackbone("mvitv2_tiny", out_features=["res4"]).eval()
+    assert backbone(torch.zeros(1, 3, 64, 96))["res4"].shape[-2:] == (4, 6)
+    with pytest.raises(ValueError, match=r"images of 64x320 .* for 224x224\. Choose another model\.$") as refusal:
+        backbone(torch.zeros(1, 3, 64, 320))
+    assert isinstance(refusal.value.__cause__, IndexError)
+
+
 def test_errors_of_another_kind_stay_as_they_are():
     with pytest.raises(RuntimeError, match="to have 3 channels, but got 4"):
         TimmBackbone("levit_128s")(torch.zeros(1, 4, 64, 64))

@@ -104,7 +104,7 @@ class TimmBackbone(Backbone):
         """(B, 3, H, W) -> {name: (B, C, H / stride, W / stride)}; ValueError for a size that the model cannot read."""
         try:
             maps = self.model(images)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, IndexError, RuntimeError) as error:
             self._refuse_size(tuple(images.shape[-2:]), error)
         if self._channels_last:
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
@@ -113,12 +113,13 @@ class TimmBackbone(Backbone):
     def _refuse_size(self, size: tuple[int, int], error: Exception) -> NoReturn:
         """Explain what timm says of an image of the wrong size (height, width); raise any other error as it is."""
         built = self.model.pretrained_cfg
-        of_size = built.get("fixed_input_size") and any(text in str(error) for text in SIZE_ERRORS)
+        too_large = isinstance(error, IndexError)  # there is no position code for it
+        of_size = built.get("fixed_input_size") and (too_large or any(text in str(error) for text in SIZE_ERRORS))
         if not (of_size or isinstance(error, AssertionError)):
             raise error
         height, width = built["input_size"][1:]
         advice = "Choose another model"
-        if size[0] % height or size[1] % width:  # else that was not enough
+        if not too_large and (size[0] % height or size[1] % width):  # else that was not enough
             advice += ", or set MODEL.TIMM.SIZE_DIVISIBILITY, for fixed windows as in MaxViT, to stride times window "
             advice += f"({math.lcm(height, width)} works)"
         raise ValueError(
