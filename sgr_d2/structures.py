@@ -1,8 +1,9 @@
 """The named structures that are passed between the parts of the package.
 
-Shapes, throughout the package: B batch, K tokens, L components of an image, D token channels, C classes, H x W token
-grid. A *component* is a connected piece of the ground truth, a *region* a soft map P_k on the token grid, a *token* its
-vector T_k, and a *union* the joined regions of one component.
+Shapes, also elsewhere in the package unless a module names its own (those of Mask2Former do): B batch, K tokens, L
+components of an image, D token channels, C classes, H x W token grid. A *component* is a connected piece of the ground
+truth, a *region* a soft map P_k on the token grid, a *token* its vector T_k, and a *union* the joined regions of one
+component.
 """
 
 from typing import NamedTuple

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from sgr_d2.checks import check_choice, check_features
 
-from .segmentor import SGRSegmentor, features_of_head
+from .head_keys import features_of_head
+from .segmentor import SGRSegmentor
 from .sgr.grid import enlarge_valid, shrink_valid, valid_cells
 from .sgr.pointwise import PointwiseConv2d
 

@@ -4,20 +4,18 @@ import math
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import (
     META_ARCH_REGISTRY,
-    SEM_SEG_HEADS_REGISTRY,
     Backbone,
     build_backbone,
     build_sem_seg_head,
 )
-from detectron2.projects.point_rend.semantic_seg import PointRendSemSegHead
 from torch import Tensor, nn
 
-from sgr_d2.checks import check_common_stride, check_features, check_num_classes, check_point_classes
+from sgr_d2.checks import check_num_classes
 from sgr_d2.structures import TOKENS, ImageTokens, SGROutput
 
+from .head_keys import check_head, features_of_head
 from .image_names import naming_images
 from .monitor import log_regions
 from .padding import copy_to, pad_to_batch
@@ -83,7 +81,7 @@ class SGRSegmentor(nn.Module):
         check_num_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
-        _check_head(cfg, shape)
+        check_head(cfg, shape)
         enabled = cfg.MODEL.SGR.ENABLED
         with own_random_numbers():
             sgr = SGR(cfg, shape, refined=features_of_head(cfg)) if enabled else None
@@ -227,27 +225,6 @@ def image_tokens(output: SGROutput, index: int, size: tuple[int, int]) -> ImageT
     rows, columns = size[0] / output.stride, size[1] / output.stride
     regions = output.region_logits[index, :, : math.ceil(rows), : math.ceil(columns)].sigmoid()
     return ImageTokens(regions, output.tokens[index], (rows, columns))
-
-
-def features_of_head(cfg: CfgNode) -> list[str]:
-    """The features that the head selected by ``cfg`` reads."""
-    points = cfg.MODEL.POINT_HEAD.IN_FEATURES if _has_points(cfg) else ()
-    return [*cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, *points]
-
-
-def _has_points(cfg: CfgNode) -> bool:
-    kind = SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.SEM_SEG_HEAD.NAME)  # a class, or a function that builds one
-    return isinstance(kind, type) and issubclass(kind, PointRendSemSegHead)
-
-
-def _check_head(cfg: CfgNode, shape: dict[str, ShapeSpec]) -> None:
-    if _has_points(cfg):
-        check_point_classes(cfg)
-    for part in ("SEM_SEG_HEAD", "POINT_HEAD") if _has_points(cfg) else ("SEM_SEG_HEAD",):
-        check_features(f"MODEL.{part}.IN_FEATURES", cfg.MODEL[part].IN_FEATURES, shape, cfg.MODEL.BACKBONE.NAME)
-    per_pixel = cfg.MODEL.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME if _has_points(cfg) else cfg.MODEL.SEM_SEG_HEAD.NAME
-    if per_pixel == "SemSegFPNHead":
-        check_common_stride(cfg, shape)
 
 
 def _strides(backbone: Backbone, read: list[str] | None) -> dict[str, int]:

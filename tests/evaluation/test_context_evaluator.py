@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from toy_processes import run_two
 
-from sgr_d2.evaluation import context_evaluator, evaluators_of
+from sgr_d2.evaluation import evaluators_of
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
 
 
@@ -61,15 +62,37 @@ def test_images_add_up_and_reset_forgets():
     assert math.isnan(evaluator.evaluate()["context"]["objects"])
 
 
-def test_processes_are_summed(monkeypatch):
+OF_TWO_PROCESSES = """
+import sys
+import numpy as np
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+from sgr_d2.engine import run_process
+from sgr_d2.evaluation.context_evaluator import ContextEvaluator
+
+
+def main(folder):
+    rank = comm.get_rank()
     evaluator = ContextEvaluator(context_labels=[2, 3])
-    right = np.full((6, 10), 3)
-    evaluator.process([image((3, (0, 0, 6, 10), 1.0))], [scores(right)])
-    other = np.zeros_like(evaluator.sums)
-    other[0, 0], other[0, 1] = 3, 1  # three objects nearby in the other process, one of them right
-    monkeypatch.setattr(context_evaluator.comm, "all_gather", lambda sums: [sums, other])
-    figures = evaluator.evaluate()["context"]
-    assert figures["count"] == 4 and figures["objects"] == pytest.approx(100 * 2 / 4)
+    truths = [[3], [3, 2, 2]][rank]  # three objects in the second process, one of them right
+    for label in truths:
+        objects = [{"label": label, "box": (0, 0, 6, 10), "distance": 3.0}]
+        record = {"file_name": "a.png", "height": 6, "width": 10, "context_objects": objects}
+        evaluator.process([record], [{"sem_seg": torch.eye(4)[torch.full((6, 10), 3)].permute(2, 0, 1)}])
+    torch.save(evaluator.evaluate(), f"{folder}/{rank}.pth")
+
+
+if __name__ == "__main__":
+    launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
+"""
+
+
+def test_processes_are_summed(tmp_path):
+    first, second = run_two(OF_TWO_PROCESSES, tmp_path)
+    assert first["context"]["count"] == 4 and first["context"]["objects"] == pytest.approx(100 * 2 / 4)
+    assert not second  # as Detectron2's evaluators
 
 
 def test_an_object_that_is_not_found_counts_half():

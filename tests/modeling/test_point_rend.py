@@ -4,7 +4,7 @@ from detectron2.modeling import build_backbone, build_model, build_sem_seg_head
 from toy_heads import with_head
 from toys import toy_cfg
 
-from sgr_d2.modeling.segmentor import features_of_head
+from sgr_d2.modeling.head_keys import features_of_head
 
 OURS = "SparsePointRendSemSegHead"
 

@@ -4,7 +4,7 @@ from detectron2.modeling import build_model
 from toy_heads import HEADS, build, with_head
 from toys import randomize_zeros, toy_cfg, toy_input
 
-from sgr_d2.modeling.segmentor import features_of_head
+from sgr_d2.modeling.head_keys import features_of_head
 
 
 @pytest.mark.parametrize("backbone", ["build_timm_fpn_backbone", "build_resnet_fpn_backbone"])

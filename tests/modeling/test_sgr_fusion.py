@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from toys import randomize_zeros
 
-from sgr_d2.modeling.sgr.fusion import Fusion, build_fusion, reproject, size_of
+from sgr_d2.modeling.sgr.fusion import Fusion, build_fusion, reproject, root_mean_square
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 
 
@@ -38,8 +38,8 @@ def test_relative_fusion_multiplies_with_the_size_of_the_features(norm, memory_f
     valid[1, :, 3:], valid[1, :, :, 2:] = False, False
     inputs = (features.to(memory_format=memory_format), tokens, regions, valid)
     sizes = torch.stack([features[0].square().mean().sqrt(), features[1, :, :3, :2].square().mean().sqrt()]).detach()
-    torch.testing.assert_close(size_of(features, valid).flatten(), sizes)
-    torch.testing.assert_close(size_of(features).flatten(), features.square().mean((1, 2, 3)).sqrt())
+    torch.testing.assert_close(root_mean_square(features, valid).flatten(), sizes)
+    torch.testing.assert_close(root_mean_square(features).flatten(), features.square().mean((1, 2, 3)).sqrt())
     expected = features + sizes[:, None, None, None] * (plain(*inputs) - inputs[0])
     actual = relative(*inputs)
     torch.testing.assert_close(actual, expected)

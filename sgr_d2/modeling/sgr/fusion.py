@@ -33,8 +33,8 @@ class Fusion(nn.Module):
             channels: C. token_dim: D.
             init: of the last convolution: "zero", or "normal", with which the block does not start as the identity.
             norm: a norm of D channels; None for a LayerNorm over them.
-            relative: multiply what is added by `size_of` the image's features, so that the relative change does not
-                depend on their magnitude, which differs between a pyramid and a bare backbone.
+            relative: multiply what is added by the `root_mean_square` of the image's features, so that the relative
+                change does not depend on their magnitude, which differs between a pyramid and a bare backbone.
 
         Raises:
             ValueError: for an unknown ``init``.
@@ -65,7 +65,9 @@ class Fusion(nn.Module):
         """F + correction, scaled by the magnitude of F if ``relative``."""
         if not self.relative:
             return features + correction
-        return torch.addcmul(features, size_of(features, valid).to(features.dtype), correction.to(features.dtype))
+        return torch.addcmul(
+            features, root_mean_square(features, valid).to(features.dtype), correction.to(features.dtype)
+        )
 
     def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
         """(B, D, H, W) features, (B, K, D) tokens, both after the first convolution -> (B, C, H, W)."""
@@ -125,7 +127,7 @@ def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: 
     return BatchNormFusion(channels, token_dim, init, norm, relative)
 
 
-def size_of(features: Tensor, valid: Tensor | None = None) -> Tensor:
+def root_mean_square(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """The root mean square of each image's features, without gradient.
 
     Args:
