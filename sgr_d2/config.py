@@ -107,9 +107,10 @@ def _add_model_keys(cfg: CN) -> None:
 
 def _add_peer_keys(cfg: CN) -> None:
     cfg.MODEL.PEER = CN()
-    # What replaces SGR with META_ARCHITECTURE PeerSegmentor: "NonLocal", "ObjectContext" or "GraphReasoning".
+    # What replaces SGR with META_ARCHITECTURE PeerSegmentor: "NonLocal", "ObjectContext" or "GraphReasoning". It takes
+    # IN_FEATURES, POSITION, NORM and FUSION_RELATIVE of MODEL.SGR.
     cfg.MODEL.PEER.NAME = "NonLocal"
-    # Its inner channels.
+    # Its inner channels, a multiple of 4.
     cfg.MODEL.PEER.DIM = 128
     # Nodes of GraphReasoning.
     cfg.MODEL.PEER.NODES = 64
@@ -238,8 +239,8 @@ def _add_solver_keys(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Factor on the learning rate of all parameters whose name starts with "backbone" (in a detector, except SGR's).
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
-    # Factor on the learning rate of SGR and of the layers of a head that attend to its tokens: a transformer wants a
-    # smaller rate than convolutions.
+    # Factor on the learning rate of SGR, of the layers of a head that attend to its tokens, and of a peer in its place:
+    # a transformer wants a smaller rate than convolutions.
     cfg.SOLVER.SGR_MULTIPLIER = 1.0
     # Weight decay of embeddings (nn.Embedding, position tables, token queries).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0

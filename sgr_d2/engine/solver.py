@@ -70,9 +70,10 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 
 
 def _multiplier(solver: CfgNode, module: str) -> float:
-    if is_part_of_sgr(module):
+    part = module.split(".")[0]
+    if is_part_of_sgr(module) or part == "peer":
         return solver.SGR_MULTIPLIER
-    return solver.BACKBONE_MULTIPLIER if module.split(".")[0] == "backbone" else 1.0
+    return solver.BACKBONE_MULTIPLIER if part == "backbone" else 1.0
 
 
 def _weight_decay(solver: CfgNode, module: nn.Module, name: str) -> float:

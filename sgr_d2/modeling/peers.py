@@ -1,4 +1,4 @@
-"""Small alternatives to SGR, with its reduction and fusion, to compare with other global reasoning modules.
+"""Small alternatives to SGR, with its reduction, position code and fusion, to compare with other global reasoning.
 
 Shapes: B batch, D channels, H x W the grid (the finest level), C classes, N nodes. Sources of the ideas: non-local
 block (Wang et al. 2018), object-contextual representations (Yuan et al. 2020), GloRe (Chen et al. 2019).
@@ -16,8 +16,10 @@ from sgr_d2.checks import check_choice, check_features
 
 from .head_keys import features_of_head
 from .segmentor import SGRSegmentor
+from .sgr.fusion import build_fusion
 from .sgr.grid import enlarge_valid, shrink_valid, valid_cells
 from .sgr.pointwise import PointwiseConv2d
+from .sgr.position import add_sine_position
 
 EPS = 1e-6
 
@@ -81,7 +83,7 @@ KINDS = {kind.__name__: kind for kind in (NonLocal, ObjectContext, GraphReasonin
 
 
 class Peer(nn.Module):
-    """Reduction to one grid, one of ``KINDS``, and F + conv(ReLU(norm(conv([F, Y])))) on every level, F initially."""
+    """Reduction to one grid, one of ``KINDS``, and the fusion of SGR with its result on every level, F initially."""
 
     @configurable
     def __init__(
@@ -93,30 +95,40 @@ class Peer(nn.Module):
         nodes: int,
         num_classes: int,
         refined: list[str],
+        position: bool = True,
+        norm: str = "SyncBN",
+        fusion_relative: bool = True,
     ):
         """
         Args:
             input_shape: {name: ShapeSpec} of the levels to read. refined: names of those to refine.
             kind: a name of ``KINDS``.
-            dim: D. nodes: N. num_classes: C.
+            dim: D, divisible by 4. nodes: N. num_classes: C.
+            position, norm, fusion_relative: see `SGR`.
 
         Raises:
-            ValueError: for an unknown ``kind``, or if no level is both read and refined.
+            ValueError: for an unknown ``kind``, a ``dim`` that 4 does not divide, or if no level is both read and
+                refined.
         """
         check_choice("MODEL.PEER.NAME", kind, KINDS)
+        if dim < 4 or dim % 4:
+            raise ValueError(f"MODEL.PEER.DIM = {dim} must be a positive multiple of 4 (position code).")
         super().__init__()
         self.levels = sorted(((name, spec.stride) for name, spec in input_shape.items()), key=lambda level: level[1])
         self.ratios = {name: stride / self.levels[0][1] for name, stride in self.levels}
         self.reduce = nn.ModuleDict(
             {n: nn.Sequential(PointwiseConv2d(s.channels, dim), LayerNorm2d(dim)) for n, s in input_shape.items()}
         )
+        self.position = position
         self.mix = KINDS[kind](dim, nodes, num_classes)
         if not {name for name, _ in self.levels} & set(refined):
             raise ValueError(
                 f"The peer reads {list(input_shape)} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
         channels = {name: input_shape[name].channels for name, _ in self.levels if name in refined}
-        self.fuse = nn.ModuleDict({name: _fusion(width, dim) for name, width in channels.items()})
+        self.fuse = nn.ModuleDict(
+            {name: build_fusion(width, dim, "zero", norm, fusion_relative) for name, width in channels.items()}
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, shape: dict[str, ShapeSpec]) -> dict:
@@ -128,6 +140,9 @@ class Peer(nn.Module):
             "nodes": cfg.MODEL.PEER.NODES,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "refined": features_of_head(cfg),
+            "position": cfg.MODEL.SGR.POSITION,
+            "norm": cfg.MODEL.SGR.NORM,
+            "fusion_relative": cfg.MODEL.SGR.FUSION_RELATIVE,
         }
 
     def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -136,19 +151,21 @@ class Peer(nn.Module):
         finest = self.levels[0][0]
         size = features[finest].shape[-2:]
         pixels = sum(enlarge_valid(self.reduce[n](features[n]), valid[n], size, self.ratios[n]) for n, _ in self.levels)
+        if self.position:
+            pixels = add_sine_position(pixels, image_sizes / self.levels[0][1])
         context, scores = self.mix(pixels, valid[finest])
         context = context * valid[finest]
         refined = {}
         for name, fuse in self.fuse.items():
             level = features[name]
             resized = shrink_valid(context, valid[finest], level.shape[-2:], self.ratios[name])
-            refined[name] = level + fuse(torch.cat([level, resized.to(level.dtype)], dim=1))
+            refined[name] = fuse(level, _rows(resized), None, valid[name])
         return features | refined, scores
 
 
 @META_ARCH_REGISTRY.register()
 class PeerSegmentor(SGRSegmentor):
-    """`SGRSegmentor` with a peer in place of SGR; reads ``MODEL.PEER`` and ``MODEL.SGR.IN_FEATURES``."""
+    """`SGRSegmentor` with a peer in place of SGR; reads ``MODEL.PEER``, and four keys of ``MODEL.SGR`` (see `Peer`)."""
 
     @configurable
     def __init__(self, *, peer: Peer, aux_weight: float = 0.4, **options):
@@ -198,10 +215,3 @@ def _rows(maps: Tensor) -> Tensor:
 
 def _maps(rows: Tensor, like: Tensor) -> Tensor:
     return rows.transpose(1, 2).unflatten(2, like.shape[-2:])
-
-
-def _fusion(channels: int, dim: int) -> nn.Sequential:
-    out = PointwiseConv2d(dim, channels)
-    nn.init.zeros_(out.weight)
-    nn.init.zeros_(out.bias)
-    return nn.Sequential(PointwiseConv2d(channels + dim, dim), LayerNorm2d(dim), nn.ReLU(), out)

@@ -59,9 +59,9 @@ def test_sgr_and_what_attends_to_its_tokens_have_a_rate_of_their_own(cfg):
     for name, p in model.sem_seg_head.named_parameters():
         assert rates[p] == (0.025 if "token_attention" in name else 0.1)
     assert {rates[p] for p in model.backbone.parameters()} == {0.05}
-    # in a detector SGR lies in the backbone
-    inside = nn.ModuleDict({"backbone": nn.ModuleDict({"sgr": nn.Linear(1, 1)})})
-    assert [group["lr"] for group in parameter_groups(cfg, inside)] == [0.025]
+    # in a detector SGR lies in the backbone, and a peer takes the place of SGR
+    for model in ({"backbone": nn.ModuleDict({"sgr": nn.Linear(1, 1)})}, {"peer": nn.Linear(1, 1)}):
+        assert [group["lr"] for group in parameter_groups(cfg, nn.ModuleDict(model))] == [0.025]
 
 
 def test_level_embeddings_decay_as_in_mask2former(cfg):

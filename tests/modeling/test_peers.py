@@ -4,6 +4,7 @@ from detectron2.modeling import build_model
 from toys import randomize_zeros, toy_cfg, toy_features, toy_input, toy_shape
 
 from sgr_d2.modeling.peers import KINDS, Peer
+from sgr_d2.modeling.sgr.fusion import BatchNormFusion, Fusion
 
 LEVELS = ("res2", "res3", "res5")
 
@@ -69,6 +70,31 @@ def test_attention_of_one_pixel_by_hand():
     pixels = torch.randn(1, 4, 1, 2)
     context, _ = mix(pixels, torch.tensor([[[[True, False]]]]))
     torch.testing.assert_close(context[..., 0], mix.value(pixels)[..., 0])  # the only pixel that it may see
+
+
+@pytest.mark.parametrize("norm", ["LN", "BN", "SyncBN"])
+def test_position_norm_and_scale_are_those_of_sgr(norm):
+    """F + |F| * conv(...), where the context depends on the place although all pixels are the same."""
+    torch.manual_seed(0)
+    shape = toy_shape("res2")
+    peer = Peer(shape, kind="GraphReasoning", dim=16, nodes=6, num_classes=0, refined=["res2"], norm=norm).eval()
+    assert isinstance(peer.fuse["res2"], Fusion if norm == "LN" else BatchNormFusion)
+    randomize_zeros(peer)
+    features = {"res2": torch.randn(1, shape["res2"].channels, 1, 1).expand(-1, -1, 8, 8).contiguous()}
+    sizes = torch.tensor([[32, 32]])
+    change = peer(features, sizes)[0]["res2"] - features["res2"]
+    assert (change[..., 0, 0] - change[..., 7, 7]).abs().max() > 1e-3
+    peer.position = False
+    uniform = peer(features, sizes)[0]["res2"] - features["res2"]
+    torch.testing.assert_close(uniform, uniform[..., :1, :1].expand_as(uniform))
+    peer.fuse["res2"].relative = False
+    unscaled = peer(features, sizes)[0]["res2"] - features["res2"]
+    torch.testing.assert_close(uniform, unscaled * features["res2"].square().mean().sqrt())
+
+
+def test_channels_that_the_position_code_cannot_use():
+    with pytest.raises(ValueError, match=r"MODEL.PEER.DIM = 18 must be a positive multiple of 4"):
+        Peer(toy_shape("res2"), kind="NonLocal", dim=18, nodes=0, num_classes=0, refined=["res2"])
 
 
 def test_unknown_peer():

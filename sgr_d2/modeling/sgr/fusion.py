@@ -53,8 +53,11 @@ class Fusion(nn.Module):
             nn.init.kaiming_normal_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W)."""
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor | None, valid: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W).
+
+        Without regions, ``tokens`` are (B, H*W, D), one for each cell.
+        """
         mixed = self.from_tokens(tokens)
         pixels = self.from_features(features)  # (B, D, H, W)
         # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
@@ -69,11 +72,11 @@ class Fusion(nn.Module):
             features, root_mean_square(features, valid).to(features.dtype), correction.to(features.dtype)
         )
 
-    def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor) -> Tensor:
+    def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor | None) -> Tensor:
         """(B, D, H, W) features, (B, K, D) tokens, both after the first convolution -> (B, C, H, W)."""
         with torch.autocast(pixels.device.type, enabled=False):
-            reprojected = reproject(mixed.float(), regions.float())
-        hidden = self.norm(pixels + reprojected)
+            spread = _spread(mixed, regions, pixels.shape[-2:])
+        hidden = self.norm(pixels + spread)
         return self.out(F.relu(hidden))
 
 
@@ -93,8 +96,8 @@ class BatchNormFusion(Fusion):
         super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"), relative)
         self.features_norm = LayerNorm2d(channels)
 
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W)."""
+    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor | None, valid: Tensor | None = None) -> Tensor:
+        """As `Fusion.forward`."""
         # Only the map that is normalised is kept for the backward pass; the others are recomputed.
         hidden = recomputed(self._hidden, features, self.from_tokens(tokens), regions, valid)
         if isinstance(self.norm, BatchNorm):
@@ -112,11 +115,11 @@ class BatchNormFusion(Fusion):
         cells = self.norm(row)[0, ..., 0].T
         return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
 
-    def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor, valid: Tensor | None) -> Tensor:
+    def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor | None, valid: Tensor | None) -> Tensor:
         """(B, C, H, W) features, (B, K, D) tokens after the first convolution -> (B, D, H, W), 0 on the padding."""
         pixels = self.from_features(self.features_norm(features))
         with torch.autocast(pixels.device.type, enabled=False):
-            hidden = F.relu(pixels + reproject(mixed.float(), regions.float()))
+            hidden = F.relu(pixels + _spread(mixed, regions, pixels.shape[-2:]))
             return hidden if valid is None else hidden.masked_fill(~valid, 0)
 
 
@@ -156,3 +159,10 @@ def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
     weights = weights / (weights.sum(1, keepdim=True) + EPS)  # dividing K maps rather than D
     pixels = torch.bmm(weights.transpose(1, 2), tokens)  # (B, H*W, D), the memory order of channels-last features
     return pixels.transpose(1, 2).unflatten(2, regions.shape[-2:])
+
+
+def _spread(tokens: Tensor, regions: Tensor | None, size: torch.Size) -> Tensor:
+    """`reproject` in float32, or, without regions, the tokens (B, H*W, D) as a map (B, D, H, W)."""
+    if regions is None:
+        return tokens.float().transpose(1, 2).unflatten(2, size)
+    return reproject(tokens.float(), regions.float())
