@@ -227,7 +227,7 @@ def _add_data_keys(cfg: CN) -> None:
     # The component loss, S_I and D_I leave out connected components with fewer pixels. 128 is two cells of a token grid
     # of stride 8: smaller components cannot be a region, yet each would claim a token, and such tokens fade.
     cfg.INPUT.COMPONENTS.MIN_AREA = 128
-    # Largest number of components per image; the largest ones are kept.
+    # Largest number of components per image; the largest ones are kept. The losses keep at most NUM_TOKENS.
     cfg.INPUT.COMPONENTS.MAX_COMPONENTS = 256
     # What the pixels of left-out components are: "ignored" (regions may cover them), or "outside" (regions are to avoid
     # them).
@@ -242,7 +242,7 @@ def _add_solver_keys(cfg: CN) -> None:
     # Factor on the learning rate of SGR, of the layers of a head that attend to its tokens, and of a peer in its place:
     # a transformer wants a smaller rate than convolutions.
     cfg.SOLVER.SGR_MULTIPLIER = 1.0
-    # Weight decay of embeddings (nn.Embedding, position tables, token queries).
+    # Weight decay of embeddings (nn.Embedding, position tables).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # "float16" or "bfloat16", with SOLVER.AMP.ENABLED.
     cfg.SOLVER.AMP.DTYPE = "float16"

@@ -59,7 +59,8 @@ def diagnose(args: argparse.Namespace) -> dict:
     if args.batches < 1:
         raise ValueError(f"--batches {args.batches}: give 1 or more.")
     require_checkpoint(args.weights)
-    opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
+    # the checkpoints of Detectron2's Swin, which recompute activations, allow no gradient of one loss alone
+    opts = [*args.opts, "MODEL.WEIGHTS", args.weights, "MODEL.SWIN.USE_CHECKPOINT", "False"]
     cfg = fit_to_machine(load_config(args.config_file, opts), args.config_file, opts, world_size=1)
     seed_all_rng(cfg.SEED)
     model = Trainer.build_model(without_initial_weights(cfg))

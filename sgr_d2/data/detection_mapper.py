@@ -96,7 +96,7 @@ class DetectionMapper:
             "mask_format": cfg.INPUT.MASK_FORMAT,
             "components": components and cfg.MODEL.SGR.ENABLED,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
-            "max_components": cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+            "max_components": min(cfg.INPUT.COMPONENTS.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class SemanticMapper:
             "long_labels": cfg.MODEL.META_ARCHITECTURE not in ("SGRSegmentor", "PeerSegmentor"),
             "components": cfg.MODEL.SGR.ENABLED,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
-            "max_components": cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+            "max_components": min(cfg.INPUT.COMPONENTS.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS),
             "left_out": cfg.INPUT.COMPONENTS.LEFT_OUT,
         }
 

@@ -66,7 +66,7 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
     model.train()
     for batch in batches:
         gradients = {
-            name: _split(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True), parts)
+            name: _split(_gradients(loss, parameters), parts)
             for name, loss in _by_source(_losses(model, batch)).items()
         }
         for name, of_parts in gradients.items():
@@ -82,6 +82,12 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
 def _losses(model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:
     with EventStorage():  # Detectron2's heads write into it during training
         return model(batch)
+
+
+def _gradients(loss: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    if not loss.requires_grad:  # a loss of SGR with MODEL.SGR.FREEZE
+        return (None,) * len(parameters)
+    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
 
 
 def _by_source(losses: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PreciseBN
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
@@ -37,6 +38,21 @@ class SeedEachStep(HookBase):
     def before_step(self) -> None:
         step = self.trainer.iter * comm.get_world_size() + comm.get_rank()
         torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
+
+
+class RepeatablePreciseBN(PreciseBN):
+    """Detectron2's, with the same images at every update: those of a resumed run would otherwise be others."""
+
+    def update_stats(self) -> None:
+        self._data_iter = None
+        super().update_stats()
+
+
+def repeatable(hook: HookBase) -> HookBase:
+    """A `PreciseBN` that is not disabled as a `RepeatablePreciseBN`; any other hook as it is."""
+    if type(hook) is not PreciseBN or hook._disabled:
+        return hook
+    return RepeatablePreciseBN(hook._period, hook._model, hook._data_loader, hook._num_iter)
 
 
 def best_metric(cfg: CfgNode) -> str:

@@ -25,7 +25,7 @@ _FREE_TO_CHANGE = re.compile(
     r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
 )
 # Keys that decide which images a step sees; the number of processes may change.
-_IMAGES = ("SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
+_IMAGES = ("SEED", "SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
 _ADVICE = (
     "--resume needs the model and optimizer of the run; to fine-tune give MODEL.WEIGHTS without --resume, and another "
     "OUTPUT_DIR."
@@ -123,8 +123,11 @@ def require_same_model(cfg: CfgNode, checkpointer: Checkpointer) -> None:
 def require_same_images(cfg: CfgNode, checkpointer: Checkpointer) -> None:
     """Raise ValueError if the run used other images, or more or fewer of them per step, than ``cfg``."""
     for key in _IMAGES:
-        section, name = key.split(".")
-        then, now = checkpointer.settings.get(section, {}).get(name), cfg[section][name]
+        *section, name = key.split(".")
+        then, now = checkpointer.settings, cfg
+        for part in section:
+            then, now = then.get(part, {}), now[part]
+        then, now = then.get(name), now[name]
         if then is None or then == (list(now) if isinstance(now, tuple) else now):
             continue
         raise ValueError(

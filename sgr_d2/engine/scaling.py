@@ -81,5 +81,10 @@ def _scale(cfg: CfgNode, scale: float, given: Collection[str]) -> None:
         value = cfg[section][name]
         if key not in given and scale:
             cfg[section][name] = (
-                round(value / scale) if isinstance(value, int) else type(value)(round(v / scale) for v in value)
+                _scaled(value, scale) if isinstance(value, int) else type(value)(_scaled(v, scale) for v in value)
             )
+
+
+def _scaled(iterations: int, scale: float) -> int:
+    """At least one if there was one: a period of 0 means never."""
+    return max(1, round(iterations / scale)) if iterations > 0 else iterations

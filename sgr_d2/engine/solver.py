@@ -48,7 +48,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 
     Learning rates: the backbone without any SGR inside it gets BASE_LR * BACKBONE_MULTIPLIER, SGR (and layers that
     attend to its tokens) BASE_LR * SGR_MULTIPLIER, all others BASE_LR; biases get that times BIAS_LR_FACTOR. Weight
-    decays: norms get WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED, other biases WEIGHT_DECAY_BIAS if it is set.
+    decays: biases get WEIGHT_DECAY_BIAS if it is set, norms WEIGHT_DECAY_NORM, embeddings WEIGHT_DECAY_EMBED.
     """
     solver = cfg.SOLVER
     groups, seen = [], set()
@@ -77,12 +77,12 @@ def _multiplier(solver: CfgNode, module: str) -> float:
 
 
 def _weight_decay(solver: CfgNode, module: nn.Module, name: str) -> float:
+    if name == "bias" and solver.WEIGHT_DECAY_BIAS is not None:
+        return solver.WEIGHT_DECAY_BIAS
     if isinstance(module, NORMS):
         return solver.WEIGHT_DECAY_NORM
     if isinstance(module, nn.Embedding) or name in EMBEDDINGS:
         return solver.WEIGHT_DECAY_EMBED
-    if name == "bias" and solver.WEIGHT_DECAY_BIAS is not None:
-        return solver.WEIGHT_DECAY_BIAS
     return solver.WEIGHT_DECAY
 
 

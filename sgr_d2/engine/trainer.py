@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .build import build_model
 from .checkpoint import Checkpointer
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
-from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric, misspelt_metric
+from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric, misspelt_metric, repeatable
 from .loop import TrainLoop
 from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
@@ -118,7 +118,7 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list:
         best = BestCheckpoint(self.checkpointer, self.cfg.TEST.EVAL_PERIOD, best_metric(self.cfg))
         curves = PlotCurves(self.cfg.OUTPUT_DIR, self.cfg.TEST.BEST_METRIC)
-        *hooks, last = super().build_hooks()
+        *hooks, last = map(repeatable, super().build_hooks())
         if not comm.is_main_process():
             return [SeedEachStep(self.cfg.SEED), *hooks, last]
         if not self.cfg.DATASETS.TEST:

@@ -88,6 +88,8 @@ def test_from_config(folder_cfg, write_pair, scene):
     mapper = SemanticMapper(folder_cfg, is_train=True)
     assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 3)
     assert mapper.left_out == "outside"
+    folder_cfg.MODEL.SGR.NUM_TOKENS = 2  # the losses have no use for more components than tokens
+    assert SemanticMapper(folder_cfg, is_train=True).max_components == 2
     record = write_pair("a", scene)
     for seed in range(6):
         with seeded_randomness(seed):

@@ -46,6 +46,14 @@ def test_every_part_of_a_real_model():
     assert found["sgr"]["head"].norm > 0 and found["head"]["loss_component"].norm == 0
 
 
+def test_losses_of_a_frozen_sgr_have_no_gradient():
+    cfg = toy_cfg()
+    cfg.MODEL.SGR.FREEZE = True
+    found = pulls(build_model(cfg), [[toy_input(64, 64)]])
+    assert set(found) == {"backbone", "head"}
+    assert found["backbone"]["loss_component"].norm == 0 and found["backbone"]["head"].norm > 0
+
+
 @pytest.mark.parametrize("features", [("p3", "p4"), ("res3", "res4")])
 def test_every_part_of_a_detector(features):
     model = build_model(detector_cfg(features=features))

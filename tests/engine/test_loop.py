@@ -5,6 +5,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 from fake_gpu import fake_gpu
+from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
 
 from sgr_d2.engine.loop import TrainLoop, on_host
@@ -81,6 +82,18 @@ def test_a_step_that_is_not_finite_leaves_the_statistics_of_norms(parts):
     steps(untroubled, 2)
     assert loop.skipped_steps == 1 and loop.model.norm.num_batches_tracked == 2 * parts
     torch.testing.assert_close(loop.model.state_dict(), untroubled.model.state_dict())
+
+
+def test_statistics_that_precise_bn_put_in_their_place_are_kept_too():
+    loop = make([1.0, 2.0, float("inf"), 3.0], model=Normed(), batch=2)
+    steps(loop, 1)
+    update_bn_stats(loop.model, [[{"value": 5.0}, {"value": 7.0}]], num_iters=1)  # replaces the buffers
+    before = {name: value.clone() for name, value in loop.model.state_dict().items()}
+    assert before["norm.running_mean"].item() == pytest.approx(6.0)
+    with EventStorage():
+        loop.run_step()
+    assert loop.skipped_steps == 1
+    torch.testing.assert_close(loop.model.state_dict(), before, rtol=0, atol=0)
 
 
 def test_too_many_in_a_row_stop_the_run_naming_images_and_key():

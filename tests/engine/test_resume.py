@@ -31,13 +31,17 @@ def interrupted(cfg, *, after: int, checkpoint_period: int) -> None:
         trainer.train()
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path):
+@pytest.mark.parametrize("precise_bn", [False, True])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path, precise_bn):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(config_file, "OUTPUT_DIR", whole, "SOLVER.MAX_ITER", 8)
+    opts = ["SOLVER.MAX_ITER", 8]
+    if precise_bn:  # before each evaluation; the statistics are then those of an uninterrupted run, too
+        opts += ["TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2, "TEST.EVAL_PERIOD", 3]
+    run(config_file, "OUTPUT_DIR", whole, *opts)
     # an interruption: a run of the same schedule that dies after the checkpoint at iteration 4
-    cfg = load_config(str(config_file), ["OUTPUT_DIR", str(parts), "SOLVER.MAX_ITER", "8"])
+    cfg = load_config(str(config_file), ["OUTPUT_DIR", str(parts), *map(str, opts)])
     interrupted(cfg, after=5, checkpoint_period=4)
-    run(config_file, "OUTPUT_DIR", parts, "SOLVER.MAX_ITER", 8, resume=True)
+    run(config_file, "OUTPUT_DIR", parts, *opts, resume=True)
     expected, actual = weights(whole), weights(parts)
     assert expected.keys() == actual.keys()
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
@@ -124,6 +128,7 @@ def test_a_resumed_run_has_the_decays_and_the_momentum_of_its_config(config_file
         (("SOLVER.OPTIMIZER", "SGD"), r"SOLVER.OPTIMIZER differs: this one has .*momentum.*, the file's .*betas"),
         (("MODEL.SGR.ENABLED", False), r"the optimizer has groups of \[.+\] parameters, the file's \["),
         (("SOLVER.IMS_PER_BATCH", 2), r"with SOLVER.IMS_PER_BATCH = 4, but this one has 2: .*_BATCH 4, with"),
+        (("SEED", 11), r"is from a run with SEED = \d+, but this one has 11: .* Give SEED \d+, with"),
         (("DATASETS.TRAIN_FRACTION", 0.5), r"DATASETS.TRAIN_FRACTION = 1.0, but this one has 0.5"),
         (("DATASETS.TRAIN", "('scenes_val',)"), r"TRAIN = \['scenes_train'\], but this one has \('scenes_val',\)"),
     ],

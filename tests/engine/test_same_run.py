@@ -42,12 +42,13 @@ def test_the_same_optimizer_whatever_its_version(sizes, more, less, message):
         ({}, None),  # the file has no config
         ({"SOLVER": {"IMS_PER_BATCH": 16}, "DATASETS": {"TRAIN": ["a", "b"]}}, None),
         ({"DATASETS": {"TRAIN": ["b", "a"]}}, r"DATASETS.TRAIN = \['b', 'a'\], but this one has \('a', 'b'\)"),
+        ({"SEED": 3}, r"SEED = 3, but this one has 0"),
         ({"SOLVER": {"IMS_PER_BATCH": 8}}, r"SOLVER.IMS_PER_BATCH = 8, but this one has 16"),
     ],
 )
 def test_the_same_images(settings, message):
     cfg = get_sgr_cfg()
-    cfg.DATASETS.TRAIN, cfg.SOLVER.IMS_PER_BATCH = ("a", "b"), 16
+    cfg.DATASETS.TRAIN, cfg.SOLVER.IMS_PER_BATCH, cfg.SEED = ("a", "b"), 16, 0
     checkpointer = SimpleNamespace(path="a.pth", settings=settings)
     if message is None:
         require_same_images(cfg, checkpointer)

@@ -46,6 +46,7 @@ def numbers(cfg):
         (1, (2, 0.1, 8000, (4800, 7200), 80)),
         (2, (4, 0.2, 4000, (2400, 3600), 40)),
         (16, (32, 1.6, 500, (300, 450), 5)),
+        (40, (80, 4.0, 200, (120, 180), 2)),
     ],
 )
 def test_the_same_recipe_on_other_machines(world_size, expected):
@@ -54,6 +55,11 @@ def test_the_same_recipe_on_other_machines(world_size, expected):
     assert numbers(cfg)[2:] == expected[2:]
     periods = cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD
     assert periods == (expected[2] // 10, expected[2] // 20)
+    # what happens at all happens at least once; a period of 0 means never
+    short = recipe(CHECKPOINT_PERIOD=1, WARMUP_ITERS=0)
+    short.TEST.EVAL_PERIOD = 1
+    short = scale_solver(short, world_size)
+    assert short.TEST.EVAL_PERIOD >= 1 and short.SOLVER.CHECKPOINT_PERIOD >= 1 and short.SOLVER.WARMUP_ITERS == 0
     # a second scaling, as the trainer's, changes nothing
     assert numbers(scale_solver(cfg, world_size)) == numbers(cfg)
 

@@ -88,7 +88,7 @@ def test_biases_have_a_decay_of_their_own_where_one_is_given(cfg, decay, expecte
     model = Model()
     decays = {p: group["weight_decay"] for group in parameter_groups(cfg, model) for p in group["params"]}
     assert decays[model.head[0].bias] == expected
-    assert decays[model.head[1].bias] == 0.0  # of a norm
+    assert decays[model.head[1].bias] == (decay or 0.0)  # of a norm: as in Detectron2
     assert decays[model.head[0].weight] == decays[model.attention.in_proj_bias] == 0.01
 
 

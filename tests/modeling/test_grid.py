@@ -54,6 +54,16 @@ def test_maps_that_cover_the_same_pixels_are_shrunk_as_torch_does_it():
     assert torch.equal(shrink_valid(maps, valid, (2, 3), 4), F.adaptive_avg_pool2d(maps, (2, 3)))
 
 
+def test_gradients_where_no_valid_cell_reaches_stay_finite_in_float16():
+    valid = torch.tensor([[True, False, False, False]])[None, None]
+    for resize, size, ratio in ((enlarge_valid, (2, 8), 2), (shrink_valid, (1, 2), 2)):
+        maps = torch.ones(1, 1, 1, 4, dtype=torch.float16) * valid
+        maps.requires_grad_()
+        resized = resize(maps, valid, size, ratio)
+        (resized * 30).sum().backward()
+        assert torch.isfinite(maps.grad).all() and resized[0, 0, 0, -1] == 0
+
+
 def test_a_map_of_the_size_wanted_is_left_alone():
     maps, valid = torch.rand(1, 2, 3, 4), torch.ones(1, 1, 3, 4, dtype=torch.bool)
     assert enlarge_valid(maps, valid, (3, 4), 1) is maps

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-EPS = 1e-6
-
 
 def valid_cells(image_sizes: Tensor, stride: int, height: int, width: int) -> Tensor:
     """Mark the cells that touch the image.
@@ -53,7 +51,7 @@ def enlarge_valid(maps: Tensor, valid: Tensor, size: tuple[int, int], ratio: flo
         F.interpolate(m, size=covered, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
         for m in (maps * weight, weight)
     )
-    return resized / share.clamp(min=EPS)
+    return resized / _divisor(share)
 
 
 def shrink_valid(maps: Tensor, valid: Tensor, size: tuple[int, int], ratio: float) -> Tensor:
@@ -74,7 +72,12 @@ def shrink_valid(maps: Tensor, valid: Tensor, size: tuple[int, int], ratio: floa
         pool = partial(F.avg_pool2d, kernel_size=int(ratio), ceil_mode=True)  # of a cell in part outside: of the rest
     else:
         pool = partial(F.adaptive_avg_pool2d, output_size=size)
-    return pool(maps) / pool(valid.to(maps.dtype)).clamp(min=EPS)
+    return pool(maps) / _divisor(pool(valid.to(maps.dtype)))
+
+
+def _divisor(share: Tensor) -> Tensor:
+    """``share``, and 1 where it is 0: by a tiny number instead, gradients in float16 would overflow there."""
+    return torch.where(share > 0, share, 1)
 
 
 def _is_partition(coarse: Sequence[int], fine: Sequence[int], ratio: float) -> bool:
