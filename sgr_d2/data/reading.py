@@ -182,7 +182,10 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
         return f"{text}, 8-bit, 16-bit or palette."
     red, green, blue = image.convert("RGB").split()
     if red.tobytes() == green.tobytes() == blue.tobytes():
-        return f"{text}. Its three channels are equal: keep one of them (Pillow: convert('L')) and save as PNG."
+        return (
+            f"{text}. Its three channels are equal: keep one of them (Pillow: convert('L')) and save as PNG. If other "
+            "labels are coloured, map this one's colours with theirs instead (LABEL_MAP)."
+        )
     found = np.unique(pack_colors(np.asarray(image.convert("RGB"))))
     if len(found) > _MAX_COLORS:
         return f"{text}, and it holds {len(found)} colours, like photographs and JPEG files. Is it the label?"

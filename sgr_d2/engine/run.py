@@ -45,7 +45,7 @@ def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
         logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
     run = trainer(cfg)
     run.resume_or_load(resume=resume)
-    if resume and comm.is_main_process():  # only now is it certain that the run continues
+    if resume and run.start_iter < run.max_iter and comm.is_main_process():  # only now it is certain that it continues
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         Path(cfg.OUTPUT_DIR, "config.yaml").write_text(given.dump(), encoding="utf-8")
     return run.train()

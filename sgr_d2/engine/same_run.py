@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _FREE_TO_CHANGE = re.compile(
     r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
 )
+# Keys of MODEL and INPUT that make no difference to training.
+_NOT_OF_TRAINING = re.compile(r"WEIGHTS|DEVICE|CHANNELS_LAST|TEST|.*_TEST")
 # Keys that decide which images a step sees; the number of processes may change.
 _IMAGES = ("SEED", "SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
 _ADVICE = (
@@ -63,6 +65,21 @@ def warn_of_another_model(cfg: CfgNode, checkpointer: Checkpointer) -> None:
         logger.warning("MODEL.WEIGHTS = %s %s", checkpointer.path, changed)
 
 
+def warn_of_other_settings(cfg: CfgNode, checkpointer: Checkpointer) -> None:
+    """Warn of settings of model and input that differ from those of the run that is resumed."""
+    then = checkpointer.settings
+    changed = [
+        change
+        for section in ("MODEL", "INPUT")
+        for change in _changed(section, then.get(section, {}), cfg[section], free=_NOT_OF_TRAINING)
+    ]
+    if changed:
+        logger.warning(
+            "--resume: %s is from a run with other settings: %s. Unless this is on purpose, give those of the run.",
+            *(checkpointer.path, first_few(changed)),
+        )
+
+
 def _changed_settings(cfg: CfgNode, checkpointer: Checkpointer) -> str:
     """The settings of the model and its input that differ from the checkpoint's, as the end of a sentence, or ""."""
     then = checkpointer.settings
@@ -73,11 +90,11 @@ def _changed_settings(cfg: CfgNode, checkpointer: Checkpointer) -> str:
     return f"was trained with other settings: {first_few(changed)}." if changed else ""
 
 
-def _changed(key: str, then: Any, now: Any) -> list[str]:
-    """["KEY then -> now"] for the keys that both parts of a config have and that make a difference in a test."""
+def _changed(key: str, then: Any, now: Any, *, free: re.Pattern = _FREE_TO_CHANGE) -> list[str]:
+    """["KEY then -> now"] for the keys that both parts of a config have, but for those whose last part is ``free``."""
     if isinstance(now, CfgNode):
-        both = [name for name in now if name in then and not _FREE_TO_CHANGE.fullmatch(name)]
-        return [change for name in both for change in _changed(f"{key}.{name}", then[name], now[name])]
+        both = [name for name in now if name in then and not free.fullmatch(name)]
+        return [change for name in both for change in _changed(f"{key}.{name}", then[name], now[name], free=free)]
     return [] if _comparable(then) == _comparable(now) else [f"{key} {then} -> {now}"]
 
 

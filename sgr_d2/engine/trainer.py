@@ -28,6 +28,7 @@ from .same_run import (
     require_same_start,
     warn_of_another_model,
     warn_of_other_classes,
+    warn_of_other_settings,
 )
 from .scaling import scale_solver
 from .schedule import restore_schedule, restore_settings, schedule_of, settings_of
@@ -94,6 +95,7 @@ class Trainer(DefaultTrainer):
         require_same_model(self.cfg, self.checkpointer)
         groups = state_dict["_trainer"]["optimizer"]["param_groups"]
         require_same_optimizer(self.optimizer, groups, self.checkpointer.path)
+        warn_of_other_settings(self.cfg, self.checkpointer)
         super().load_state_dict(state_dict)
 
     def train(self):

@@ -5,6 +5,7 @@ Shape legend: C classes, h x w the head's scores, H x W the result.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
@@ -35,8 +36,19 @@ def class_scores(head: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, 
     # in float32: under autocast on a GPU, PointRend's head writes points of one dtype into scores of another
     device = next(iter(features.values())).device
     with torch.autocast(device.type, enabled=False):
-        scores, _ = head({name: feature.float() for name, feature in features.items()})
+        scores, _ = both(head, head({name: feature.float() for name, feature in features.items()}))
     return scores, 1
+
+
+def both(head: nn.Module, returned: Any) -> tuple[Any, dict]:
+    """What a head has returned; ValueError unless it is a prediction and a dict of losses."""
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
+        return returned
+    kinds = ", ".join(type(part).__name__ for part in returned) if isinstance(returned, tuple) else ""
+    raise ValueError(
+        f"{type(head).__name__} returned {f'({kinds})' if kinds else type(returned).__name__}: a head returns "
+        "(None, losses) in training and (scores, {}) in inference, with losses as a dict."
+    )
 
 
 def resize_scores(scores: Tensor, size: tuple[int, int], height: int, width: int, *, factor: int = 1) -> Tensor:
@@ -65,20 +77,32 @@ def resize_scores(scores: Tensor, size: tuple[int, int], height: int, width: int
     return result
 
 
-def predict(head: nn.Module, features: dict[str, Tensor]) -> Callable[..., dict]:
+def predict(head: nn.Module, features: dict[str, Tensor], padded: tuple[int, int]) -> Callable[..., dict]:
     """Run a head in inference.
 
     A head may define its own ``postprocess(prediction, index, size, height, width)`` that returns the dict of results
     of one image, as `MaskFormerHead` does. Other heads give {"sem_seg": (C, height, width)}.
+
+    Args:
+        padded: (height, width) of the batch, which the scores of other heads must have.
+
+    Raises:
+        ValueError: if the head returns something else.
 
     Returns:
         ``(index, size, height, width) -> dict`` with the results of image ``index``, whose size without padding is
         ``size``.
     """
     if hasattr(head, "postprocess"):
-        prediction, _ = head(features)
+        prediction, _ = both(head, head(features))
         return partial(head.postprocess, prediction)
     scores, factor = class_scores(head, features)
+    size_of_scores = tuple(cells * factor for cells in scores.shape[-2:])
+    if size_of_scores != padded:
+        raise ValueError(
+            f"{type(head).__name__} gives scores of {size_of_scores[0]}x{size_of_scores[1]} for a batch of "
+            f"{padded[0]}x{padded[1]} pixels (with padding): enlarge them to that size in inference, too."
+        )
 
     def postprocess(index: int, size: tuple[int, int], height: int, width: int) -> dict:
         return {"sem_seg": resize_scores(scores[index], size, height, width, factor=factor)}

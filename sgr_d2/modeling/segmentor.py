@@ -19,7 +19,7 @@ from .head_keys import check_head, features_of_head
 from .image_names import naming_images
 from .monitor import log_regions
 from .padding import copy_to, pad_to_batch
-from .postprocessing import predict
+from .postprocessing import both, predict
 from .randomness import own_random_numbers
 from .sgr import SGR, SGRCriterion
 
@@ -201,15 +201,17 @@ class SGRSegmentor(nn.Module):
     def _head_losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The head's losses; zero, not NaN, if no pixel of the batch is labelled and the head cannot handle that."""
         if getattr(self.sem_seg_head, "takes_empty_targets", False):
-            return self.sem_seg_head(features, targets)[1]
+            return both(self.sem_seg_head, self.sem_seg_head(features, targets))[1]
         labelled = (targets != self.ignore_value).any()
         targets = torch.where(labelled, targets, int(self.ignore_value == 0))  # any class, so that nothing is 0 / 0
-        _, losses = self.sem_seg_head(features, targets)
+        _, losses = both(self.sem_seg_head, self.sem_seg_head(features, targets))
         return {name: loss * labelled for name, loss in losses.items()}
 
     def _infer(self, batched_inputs: list[dict]) -> list[dict]:
         features, output = self.features(batched_inputs)
-        postprocess = predict(self.sem_seg_head, features)
+        name, stride = next(iter(self.strides.items()))
+        padded = tuple(cells * stride for cells in features[name].shape[-2:])
+        postprocess = predict(self.sem_seg_head, features, padded)
         results = []
         for index, x in enumerate(batched_inputs):
             size = tuple(x["image"].shape[-2:])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pytest
 import timm
@@ -152,7 +153,12 @@ def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
     settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (settings["SOLVER"]["MAX_ITER"], settings["MODEL"]["TIMM"]["WEIGHTS"]) == (2, str(start))
     # of a run that is at its end there is only the evaluation left
-    assert run(config_file, *opts, "SOLVER.MAX_ITER", 2, resume=True) == first
+    before = (tmp_path / "config.yaml").read_text()
+    assert run(config_file, *opts, "SOLVER.MAX_ITER", 2, "INPUT.CROP.SIZE", "(16, 16)", resume=True) == first
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert re.search(
+        r"--resume: .*other settings: INPUT.CROP.SIZE \[.+\] -> \[16, 16\]\. ", (tmp_path / "log.txt").read_text()
+    )
     assert tmp_path.resolve() not in _locks
 
 

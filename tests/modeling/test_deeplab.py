@@ -70,7 +70,8 @@ def test_its_classes_are_enlarged_in_chunks(name):
     x = features(3, 5)
     _, factor = class_scores(head, x)
     assert factor == head.common_stride
-    result = predict(head, x)(0, (45, 70), 45, 70)["sem_seg"]
+    padded = tuple(head(x)[0].shape[-2:])
+    result = predict(head, x, padded)(0, (45, 70), 45, 70)["sem_seg"]
     assert torch.allclose(result, head(x)[0][0, :, :45, :70])
 
 

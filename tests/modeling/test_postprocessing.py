@@ -61,7 +61,7 @@ def test_heads_of_detectron2_give_the_numbers_of_their_own_forward(name):
     with torch.no_grad():
         expected, _ = head(features)
         scores, factor = class_scores(head, features)
-        result = predict(head, features)(1, (30, 45), 33, 51)["sem_seg"]
+        result = predict(head, features, (32, 48))(1, (30, 45), 33, 51)["sem_seg"]
     assert factor > 1
     assert scores.shape[-2] * factor == 32
     assert torch.equal(result, sem_seg_postprocess(expected[1], (30, 45), 33, 51))
@@ -88,7 +88,7 @@ def test_a_head_may_bring_its_own_postprocessing():
         def postprocess(self, prediction, index, size, height, width):
             return {"sum": prediction[index].sum(), "size": (size, height, width)}
 
-    result = predict(Head(), {"a": torch.zeros(2, 3)})(1, (4, 5), 6, 7)
+    result = predict(Head(), {"a": torch.zeros(2, 3)}, (8, 8))(1, (4, 5), 6, 7)
     assert result == {"sum": torch.tensor(3.0), "size": ((4, 5), 6, 7)}
 
 

@@ -161,6 +161,19 @@ def test_other_photographs_of_the_same_name_are_not_taken_for_done(checkpoint, p
     assert "of a model with other weights" in capsys.readouterr().err
 
 
+def test_results_of_another_model_are_not_taken_for_done(checkpoint, photos, clip, tmp_path, capsys):
+    """--overwrite of one input names the new model in classes.json; results of the others are still the old one's."""
+    output, other = tmp_path / "out", write_checkpoint(tmp_path / "other.pth", sgr=False)
+    assert run(checkpoint, output, photos / "one.png", photos / "sub", clip) == 0
+    assert run(other, output, photos / "one.png", "--overwrite") == 0
+    capsys.readouterr()
+    assert run(other, output, photos / "one.png", photos / "sub", clip) == 0
+    assert "2 predicted, 1 kept" in capsys.readouterr().out
+    assert len({json.loads(path.read_text())["model"] for path in (output / "areas").rglob("*.json")}) == 1
+    assert run(other, output, photos / "one.png", photos / "sub", clip) == 0
+    assert "0 predicted, 3 kept" in capsys.readouterr().out
+
+
 def test_folders_in_folders_lose_nothing(checkpoint, tmp_path):
     """The folder of the regions of a.png, and of the frames of a.avi, is also that of a folder a."""
     (tmp_path / "set/a").mkdir(parents=True)

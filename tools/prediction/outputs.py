@@ -19,7 +19,7 @@ class OutputFolder:
     labels/<name>.png      the class of each pixel, 8 bits (16 for more than 256 classes)
     overlays/<name>.jpg    the classes' colours over the image
     regions/<name>/        with ``num_regions``, the largest regions: token_017.jpg
-    areas/<name>.json      fraction and number of pixels of each class
+    areas/<name>.json      fraction and number of pixels of each class; the model, as a digest of classes.json
     classes.json           names and colours by label
     """
 
@@ -28,12 +28,14 @@ class OutputFolder:
         self.num_regions = num_regions
         self.overlays = overlays
         self.opacity = opacity
+        self.model = ""  # digest of classes, weights and options
 
     def path(self, kind: str, name: str, suffix: str) -> Path:
         return self.folder / kind / f"{name}{suffix}"
 
     def exists(self, name: str, source: Path | None = None) -> bool:
-        """Whether ``name`` is done, with all pictures wanted now; areas are written last, and say if a video broke off.
+        """Whether ``name`` is done by this model, with all pictures wanted now; areas are written last, and say if a
+        video broke off.
 
         Raises:
             FileExistsError: if existing results are of another file than ``source``.
@@ -47,6 +49,8 @@ class OutputFolder:
                 f"{path}: these results are of {found['file']}, not of {source}. Choose another --output, or "
                 "--overwrite."
             )
+        if found.get("model", self.model) != self.model:  # since --overwrite with another model
+            return False
         video = "frames" in found
         lacks_overlay = self.overlays and not self.path("overlays", name, ".mp4" if video else ".jpg").is_file()
         lacks_regions = self.num_regions > 0 and not video and not (self.folder / "regions" / name).is_dir()
@@ -73,6 +77,7 @@ class OutputFolder:
         content, path = {"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json"
         content["opts"] = list(opts)
         content["weights"] = {"file": Path(weights).name, "sha256": digest(weights)}
+        self.model = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         if not overwrite and path.is_file() and any((self.folder / "areas").rglob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
@@ -93,7 +98,7 @@ class OutputFolder:
         if self.num_regions:
             self._write_regions(name, image, prediction)
         height, width = prediction.labels.shape
-        head = {"file": str(source), "height": height, "width": width}
+        head = {"file": str(source), "model": self.model, "height": height, "width": width}
         write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"))
 
     def write_labels(self, name: str, prediction: Prediction) -> None:

@@ -127,7 +127,8 @@ def predict_frames(
         if show:
             cv2.destroyAllWindows()
     video.finish()
-    head = {"file": source, "frames_per_second": frames.rate, "num_frames": len(found), "broken_off": frames.broken_off}
+    head = {"file": source, "model": output.model, "frames_per_second": frames.rate, "num_frames": len(found)}
+    head["broken_off"] = frames.broken_off
     write_json(head | {"frames": found}, output.path("areas", name, ".json"))
     if frames.broken_off:
         raise ValueError(

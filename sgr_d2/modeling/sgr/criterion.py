@@ -114,12 +114,13 @@ class SGRCriterion(nn.Module):
             omitted. Without a labelled pixel they are zero but still give every parameter a gradient.
 
         Raises:
-            ValueError: if the size of ``components`` is not that of the token grid times its stride.
+            ValueError: if ``components`` are no integers, or not of the token grid's size times its stride, or if there
+                are not classes for each image.
         """
         losses = {}
         if not self.has_losses:
             return losses
-        _check_size(components, output)
+        _check_targets(components, component_classes, output)
         with torch.autocast(components.device.type, enabled=False):
             logits = output.region_logits.float()
             counts = [len(classes) for classes in component_classes]
@@ -139,7 +140,13 @@ class SGRCriterion(nn.Module):
         return {name: factor * loss for name, loss in losses.items()} if self.decay else losses
 
 
-def _check_size(components: Tensor, output: SGROutput) -> None:
+def _check_targets(components: Tensor, component_classes: list[Tensor], output: SGROutput) -> None:
+    if components.is_floating_point() or not len(components) == len(component_classes) == len(output.tokens):
+        raise ValueError(
+            f"components are {tuple(components.shape)} of {components.dtype} with the classes of "
+            f"{len(component_classes)} images, for {len(output.tokens)} images: give integer ids (B, H, W) and the "
+            "classes of the components of each image, as sgr_d2.data.components.label_components makes them."
+        )
     size = tuple(components.shape[-2:])
     expected = tuple(output.stride * cells for cells in output.region_logits.shape[-2:])
     if size != expected:

@@ -4,6 +4,8 @@ Shapes: B batch, K tokens, D token channels, C_l and H_l x W_l channels and size
 (the finest level). Source: arXiv 2212.03338 for the data flow; where it gives no formulas, they are ours.
 """
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -16,6 +18,7 @@ from sgr_d2.structures import SGROutput
 from .encoder import build_encoder
 from .fusion import build_fusion
 from .grid import enlarge_valid, shrink_valid, valid_cells
+from .inputs import checked_sizes
 from .pointwise import PointwiseConv2d
 from .position import add_sine_position
 from .recompute import recomputed
@@ -134,16 +137,20 @@ class SGR(nn.Module):
         """The shapes of the refined levels: those of the input."""
         return dict(self._output_shape)
 
-    def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> SGROutput:
+    def forward(self, features: dict[str, Tensor], image_sizes: Tensor | Sequence[tuple[int, int]]) -> SGROutput:
         """
         Args:
             features: {name: (B, C_l, H_l, W_l)}, at least the levels of ``in_features``; others pass through.
-            image_sizes: (B, 2) heights and widths in pixels before padding, on the features' device. The padding is
-                ignored.
+            image_sizes: (B, 2) heights and widths in pixels before padding, on the features' device, or a list of
+                them. The padding is ignored.
 
         Returns:
             SGROutput.
+
+        Raises:
+            ValueError: if a level is missing, or levels and sizes do not fit each other.
         """
+        image_sizes = checked_sizes(image_sizes, features, self.strides)
         valid = {
             name: valid_cells(image_sizes, stride, *features[name].shape[-2:]) for name, stride in self.strides.items()
         }
