@@ -140,3 +140,4 @@ def keeping_config(folder: str) -> Iterator[None]:
         if kept is not None:
             with appearing_whole(path) as temporary:
                 temporary.write_bytes(kept)
+            logger.info("%s keeps the settings of the training.", path)  # Detectron2 has just said that it was written
