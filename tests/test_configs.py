@@ -194,7 +194,7 @@ def assigned(node: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
         return []
     target, value = node.targets[0], node.value
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        return list(zip(target.elts, value.elts, strict=True))
+        return list(zip(target.elts, value.elts, strict=False))  # a starred value may stand for several targets
     return [(target, value)]
 
 

@@ -123,7 +123,7 @@ def test_output_has_the_size_of_the_file():
 def test_one_window_is_the_model(head):
     cfg = toy_cfg()
     cfg.MODEL.SEM_SEG_HEAD.NAME = head
-    cfg.MODEL.POINT_HEAD.IN_FEATURES = ["res2"]
+    cfg.MODEL.POINT_HEAD.IN_FEATURES, cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = ["res2"], 2  # from stride 4 to pixels
     model = build_model(cfg).eval()
     randomize_zeros(model)
     x = {"image": torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8), "height": 35, "width": 44}
