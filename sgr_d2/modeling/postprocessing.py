@@ -101,8 +101,8 @@ def predict(head: nn.Module, features: dict[str, Tensor], padded: tuple[int, int
     if size_of_scores != padded:
         raise ValueError(
             f"{type(head).__name__} gives scores of {size_of_scores[0]}x{size_of_scores[1]} for a batch of "
-            f"{padded[0]}x{padded[1]} pixels (with padding): enlarge them to that size in inference, too. (PointRend does so "
-            "by 2 ** MODEL.POINT_HEAD.SUBDIVISION_STEPS, which must be its COMMON_STRIDE.)"
+            f"{padded[0]}x{padded[1]} pixels (with padding): enlarge them to that size in inference, too. "
+            "(PointRend does so by 2 ** MODEL.POINT_HEAD.SUBDIVISION_STEPS, which must be its COMMON_STRIDE.)"
         )
 
     def postprocess(index: int, size: tuple[int, int], height: int, width: int) -> dict:
