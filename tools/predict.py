@@ -15,7 +15,7 @@ import time
 
 from command_line import directory, failed, positive, whole
 from prediction.inputs import Input, find_inputs
-from prediction.outputs import OutputFolder
+from prediction.outputs import OutputFolder, describe
 from prediction.report import report
 from prediction.video import Frames, predict_frames
 from tqdm import tqdm
@@ -44,11 +44,11 @@ def predict(args: argparse.Namespace) -> int:
     )
     if args.regions and not predictor.has_sgr:
         raise ValueError("--regions: this model has no SGR (MODEL.SGR.ENABLED: False), hence no regions.")
-    output = OutputFolder(args.output, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity)
-    info = predictor.metadata
-    output.write_classes(
-        info.classes, info.colors, info.ignore_label, args.weights, opts=args.opts, overwrite=args.overwrite
+    model = describe(predictor.metadata, args.weights, args.opts)
+    output = OutputFolder(
+        args.output, model, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity
     )
+    output.write_classes(overwrite=args.overwrite)
     if args.webcam is not None:
         return film(predictor, output, args)
     return predict_files(predictor, inputs, output, args)

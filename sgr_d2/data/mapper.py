@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.modeling import META_ARCH_REGISTRY
 from fvcore.transforms.transform import Transform
 
 from sgr_d2.data.augmentation import build_augmentations
@@ -78,11 +79,12 @@ class SemanticMapper:
         if not is_train:
             return options | {"augmentations": build_augmentations(cfg, False)}
         metadata = metadata_of([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
         return options | {
             "augmentations": build_augmentations(cfg, True, ignore_label=metadata.ignore_label),
             "num_classes": len(metadata.classes),
             "ignore_label": metadata.ignore_label,
-            "long_labels": cfg.MODEL.META_ARCHITECTURE not in ("SGRSegmentor", "PeerSegmentor"),
+            "long_labels": not getattr(architecture, "takes_small_labels", False),
             "components": cfg.MODEL.SGR.ENABLED,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
             "max_components": min(cfg.INPUT.COMPONENTS.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS),

@@ -34,6 +34,8 @@ class SGRSegmentor(nn.Module):
     TOKENS.
     """
 
+    takes_small_labels = True  # "sem_seg" may have 8 or 32 bits; the mapper asks
+
     @configurable
     def __init__(
         self,

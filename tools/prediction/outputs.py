@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.engine import Prediction
 from sgr_d2.files import appearing_whole
 from sgr_d2.visualization.palette import token_colors
@@ -23,12 +24,14 @@ class OutputFolder:
     classes.json           names and colours by label
     """
 
-    def __init__(self, folder: Path, *, num_regions: int = 0, overlays: bool = True, opacity: float = 0.5):
+    def __init__(self, folder: Path, model: dict, *, num_regions: int = 0, overlays: bool = True, opacity: float = 0.5):
+        """``model`` is that of `describe`."""
         self.folder = folder
+        self.described = model
+        self.model = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
         self.num_regions = num_regions
         self.overlays = overlays
         self.opacity = opacity
-        self.model = ""  # digest of classes, weights and options
 
     def path(self, kind: str, name: str, suffix: str) -> Path:
         return self.folder / kind / f"{name}{suffix}"
@@ -56,28 +59,13 @@ class OutputFolder:
         lacks_regions = self.num_regions > 0 and not video and not (self.folder / "regions" / name).is_dir()
         return not (found.get("broken_off", False) or lacks_overlay or lacks_regions)
 
-    def write_classes(
-        self,
-        classes: list[str],
-        colors: list,
-        ignore_label: int,
-        weights: str | Path,
-        *,
-        opts: Sequence[str] = (),
-        overwrite: bool = False,
-    ) -> None:
+    def write_classes(self, *, overwrite: bool = False) -> None:
         """
         Raises:
-            FileExistsError: if the folder holds results of other classes, weights or ``opts`` (KEY VALUE), and
-                ``overwrite`` is False.
+            FileExistsError: if the folder holds results of other classes, weights or options, and ``overwrite`` is
+                False.
         """
-        entries = [
-            {"label": i, "name": n, "color": list(c)} for i, (n, c) in enumerate(zip(classes, colors, strict=True))
-        ]
-        content, path = {"classes": entries, "ignore_label": ignore_label}, self.folder / "classes.json"
-        content["opts"] = list(opts)
-        content["weights"] = {"file": Path(weights).name, "sha256": digest(weights)}
-        self.model = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        content, path = self.described, self.folder / "classes.json"
         if not overwrite and path.is_file() and any((self.folder / "areas").rglob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
@@ -115,6 +103,16 @@ class OutputFolder:
             target = self.path("regions", f"{name}/token_{summary.token:03d}", ".jpg")
             with appearing_whole(target) as temporary:
                 panel.save(temporary, "JPEG", quality=90)
+
+
+def describe(info: SemanticMetadata, weights: str | Path, opts: Sequence[str] = ()) -> dict:
+    """What classes.json holds: names and colours by label, the checkpoint, the options (KEY VALUE)."""
+    classes = [
+        {"label": label, "name": name, "color": list(color)}
+        for label, (name, color) in enumerate(zip(info.classes, info.colors, strict=True))
+    ]
+    checkpoint = {"file": Path(weights).name, "sha256": digest(weights)}
+    return {"classes": classes, "ignore_label": info.ignore_label, "opts": list(opts), "weights": checkpoint}
 
 
 def digest(path: str | Path) -> str:
