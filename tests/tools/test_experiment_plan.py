@@ -188,6 +188,14 @@ def test_keys_of_sgr_do_not_count_between_models_without_it(write):
     assert len(differences(wanted, wanted | {"MODEL.SGR.NUM_TOKENS": 5})) == 1
 
 
+def test_keys_of_sgr_that_peers_read_count_between_peers(write):
+    made = resolve(read_plan(write()).runs()[0]) | {"MODEL.META_ARCHITECTURE": "PeerSegmentor"}
+    changed = {"MODEL.SGR.IN_FEATURES": ["p4"], "MODEL.SGR.POSITION": False, "MODEL.SGR.NORM": "LN"}
+    changed["MODEL.SGR.FUSION_RELATIVE"] = False
+    assert [line.partition(":")[0] for line in differences(made, made | changed)] == sorted(changed)
+    assert differences(made, made | {"MODEL.SGR.NUM_TOKENS": 5, "INPUT.COMPONENTS.MIN_AREA": 1}) == []
+
+
 def test_a_config_that_cannot_be_read_is_named_with_its_run(write, tmp_path):
     (tmp_path / "broken.yaml").write_bytes(b"MODEL: \xff")
     plan = read_plan(write(config=str(tmp_path / "broken.yaml"), variants=[{"name": "base"}]))

@@ -31,6 +31,9 @@ BEFORE_THE_KEY = {
     "MODEL.SGR.FUSION_RELATIVE": False,
 }
 
+# The keys of SGR that its peers read, too (`sgr_d2.modeling.peers`).
+KEYS_OF_PEERS = {f"MODEL.SGR.{key}" for key in ("IN_FEATURES", "POSITION", "NORM", "FUSION_RELATIVE")}
+
 
 def flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
     """{"A.B.C": value} of a config; tuples become lists, as in JSON."""
@@ -93,16 +96,23 @@ def differences(made: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Differences between the settings that a run was made with and those wanted, one "KEY: old -> new" per key.
 
     A key that did not exist when the run was made only counts if its wanted value differs from the behaviour before:
-    `BEFORE_THE_KEY`, or its default. Keys of SGR and of its components do not count between two models without SGR.
+    `BEFORE_THE_KEY`, or its default. Keys of SGR and of its components do not count between two models that do not read
+    them.
     """
     usual, ours = detectron2_defaults(), flat(get_sgr_cfg()) | BEFORE_THE_KEY
-    without = not made.get("MODEL.SGR.ENABLED") and not wanted.get("MODEL.SGR.ENABLED")
     found = []
     for key in sorted(made.keys() | wanted.keys()):
-        if without and key.startswith(("MODEL.SGR.", "INPUT.COMPONENTS.")):
+        if not (_is_read(key, made) or _is_read(key, wanted)):
             continue
         old = made.get(key, usual.get(key, ours.get(key)))
         new = wanted.get(key, usual.get(key, "(no such key)"))
         if json.dumps(old) != json.dumps(new):
             found.append(f"{key}: {old} -> {new}")
     return found
+
+
+def _is_read(key: str, settings: dict[str, Any]) -> bool:
+    """Whether the model of these settings reads a key; keys outside of SGR always count."""
+    if not key.startswith(("MODEL.SGR.", "INPUT.COMPONENTS.")) or settings.get("MODEL.SGR.ENABLED"):
+        return True
+    return settings.get("MODEL.META_ARCHITECTURE") == "PeerSegmentor" and key in KEYS_OF_PEERS
