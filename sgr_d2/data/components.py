@@ -3,9 +3,12 @@
 Pure functions of arrays; one pass labels all classes.
 """
 
+from typing import Any
+
 import cc3d
 import cv2
 import numpy as np
+import torch
 
 from sgr_d2.checks import check_choice
 from sgr_d2.structures import ComponentMap
@@ -63,7 +66,23 @@ def label_components(
     )
 
 
-def check_component_options(min_area: int, max_components: int, left_out: str = "ignored") -> None:
+def component_targets(found: ComponentMap) -> dict[str, Any]:
+    """What a mapper adds to the input of the model.
+
+    * ``components``: (H, W), int16, or int32 if there are too many: they are sent between processes and to the GPU;
+    * ``component_classes``: (L,) int64;
+    * ``components_small``, ``components_cut``: int, how many were dropped because of their area and of the limit.
+    """
+    ids = found.ids.astype(np.int16) if len(found.classes) < np.iinfo(np.int16).max else found.ids
+    return {
+        "components": torch.from_numpy(ids),
+        "component_classes": torch.from_numpy(found.classes),
+        "components_small": found.num_small,
+        "components_cut": found.num_cut,
+    }
+
+
+def check_component_options(min_area: int, max_components: int, left_out: str) -> None:
     """Raise ValueError, naming the key of INPUT.COMPONENTS, if an option of `label_components` is invalid."""
     if min_area < 0 or max_components < 0:
         raise ValueError(

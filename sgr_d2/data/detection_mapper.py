@@ -1,6 +1,6 @@
 """From a record with instance annotations to the input of a detector, with the instances as SGR's components.
 
-Shape legend: H x W the image after augmentation, L its components.
+Shape legend: H x W the image after augmentation.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 from fvcore.transforms.transform import CropTransform
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.components import check_component_options, label_components
+from sgr_d2.data.components import check_component_options, component_targets, label_components
 from sgr_d2.data.datasets.things import thing_metadata_of
 from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask, paint_instances, polygons_of, to_rle
 from sgr_d2.data.reading import read_image
@@ -41,9 +41,8 @@ class DetectionMapper:
 
     * ``instances``: Detectron2's Instances with gt_boxes, gt_classes and, with ``masks``, gt_masks. Crowds, boxes
       without area and, with ``masks``, instances without a mask are left out;
-    * with ``components``, the instances as components, whether or not the detector itself has masks: ``components``
-      (H, W) int32, 0 (none, or crowd) or the number; ``component_classes`` (L,) int64; ``components_small`` and
-      ``components_cut``, int, how many were dropped because of their area and of the limit.
+    * with ``components``, the instances as components, whether or not the detector itself has masks: those of
+      `component_targets`, where pixels of no instance or of a crowd are 0.
     """
 
     @configurable
@@ -59,13 +58,15 @@ class DetectionMapper:
         components: bool = True,
         min_area: int = 128,
         max_components: int = 256,
+        left_out: str = "ignored",
     ) -> None:
         """``classes`` and all arguments after it are only used in training.
 
         Raises:
-            ValueError: if ``mask_format`` is neither "polygon" nor "bitmask", or a limit of components is negative.
+            ValueError: if ``mask_format`` is neither "polygon" nor "bitmask", or an option of `label_components` is
+                invalid.
         """
-        check_component_options(min_area, max_components)
+        check_component_options(min_area, max_components, left_out)
         if mask_format not in ("polygon", "bitmask"):
             raise ValueError(f"INPUT.MASK_FORMAT must be polygon or bitmask; got {mask_format!r}.")
         self.is_train = is_train
@@ -77,6 +78,7 @@ class DetectionMapper:
         self.components = components
         self.min_area = min_area
         self.max_components = max_components
+        self.left_out = left_out
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, components: bool = True) -> dict[str, Any]:
@@ -97,6 +99,7 @@ class DetectionMapper:
             "components": components and cfg.MODEL.SGR.ENABLED,
             "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
             "max_components": min(cfg.INPUT.COMPONENTS.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS),
+            "left_out": cfg.INPUT.COMPONENTS.LEFT_OUT,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -171,13 +174,9 @@ class DetectionMapper:
             min_area=self.min_area,
             max_components=self.max_components,
             instances=maps.ids,
+            left_out=self.left_out,
         )
-        return {
-            "components": torch.from_numpy(found.ids),
-            "component_classes": torch.from_numpy(found.classes),
-            "components_small": found.num_small,
-            "components_cut": found.num_cut,
-        }
+        return component_targets(found)
 
 
 def _check_size(record: dict[str, Any], image: np.ndarray) -> None:

@@ -1,6 +1,6 @@
 """From a record of a data set to the input of the model: read, augment, label the components.
 
-Shape legend: H x W the image after augmentation, L its components.
+Shape legend: H x W the image after augmentation.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from fvcore.transforms.transform import Transform
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.components import check_component_options, label_components
+from sgr_d2.data.components import check_component_options, component_targets, label_components
 from sgr_d2.data.datasets import metadata_of
 from sgr_d2.data.reading import read_image, read_label
 
@@ -32,12 +32,7 @@ class SemanticMapper:
     * ``sem_seg``: (H, W) classes and the ignore label, uint8, or int32 if that is too small; int64 with
       ``long_labels``, as Detectron2's own meta-architectures need;
 
-    and with ``components``, the supervision of SGR, computed after the augmentation,
-
-    * ``components``: (H, W) int16 or int32, the number of the component or 0 (L + 1 for dropped components, if
-      ``left_out`` is "outside");
-    * ``component_classes``: (L,) int64;
-    * ``components_small``, ``components_cut``: int, how many were dropped because of their area and of the limit.
+    and with ``components``, the supervision of SGR, computed after the augmentation, those of `component_targets`.
     """
 
     @configurable
@@ -134,14 +129,7 @@ class SemanticMapper:
             max_components=self.max_components,
             left_out=self.left_out,
         )
-        # the smallest dtype, since they are sent between processes and to the GPU
-        ids = found.ids.astype(np.int16) if len(found.classes) < np.iinfo(np.int16).max else found.ids
-        return {
-            "components": torch.from_numpy(ids),
-            "component_classes": torch.from_numpy(found.classes),
-            "components_small": found.num_small,
-            "components_cut": found.num_cut,
-        }
+        return component_targets(found)
 
 
 class _LabelledInput(T.AugInput):

@@ -10,6 +10,8 @@ from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.datasets import register_all
 from sgr_d2.data.detection_mapper import DetectionMapper
 from sgr_d2.data.loader import seeded_randomness
 
@@ -148,6 +150,27 @@ def test_small_and_too_many(record):
     assert (output["components"][10:15, 20:24] == 0).all()
     output = make(max_components=1)(record)
     assert (output["component_classes"].tolist(), output["components_cut"]) == ([0], 1)
+
+
+def test_pixels_of_what_is_too_small_can_be_outside(record):
+    output = make(min_area=21, left_out="outside")(record)
+    assert (output["components"][10:15, 20:24] == 2).all() and output["component_classes"].tolist() == [0]
+
+
+def test_from_config():
+    register_all()
+    cfg = get_sgr_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("tiny_coco_train",), ()
+    cfg.MODEL.MASK_ON, cfg.INPUT.MASK_FORMAT, cfg.INPUT.FORMAT = False, "bitmask", "RGB"
+    cfg.INPUT.COMPONENTS.MIN_AREA, cfg.INPUT.COMPONENTS.LEFT_OUT = 7, "outside"
+    cfg.MODEL.SGR.ENABLED, cfg.MODEL.SGR.NUM_TOKENS = True, 9
+    mapper = DetectionMapper(cfg, is_train=True)
+    assert (mapper.masks, mapper.mask_format, mapper.image_format, len(mapper.classes)) == (False, "bitmask", "RGB", 80)
+    assert (mapper.components, mapper.min_area, mapper.max_components, mapper.left_out) == (True, 7, 9, "outside")
+    assert not DetectionMapper(cfg, is_train=True, components=False).components
+    cfg.INPUT.COMPONENTS.LEFT_OUT = "nowhere"
+    with pytest.raises(ValueError, match=r"INPUT.COMPONENTS.LEFT_OUT.*nowhere"):
+        DetectionMapper(cfg, is_train=True)
 
 
 def test_run_length_masks(record):

@@ -89,6 +89,15 @@ def test_padding_takes_no_part():
     assert not torch.allclose(a.tokens, holder.sgr(changed, torch.tensor([[128, 160]] * 2)).tokens)
 
 
+def test_the_padding_of_components_is_in_no_component():
+    model, seen = build(), []
+    model.criterion.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    model([detector_input(64, 64), detector_input(128, 160, seed=1)])
+    (components,) = seen
+    assert components.shape == (2, 128, 160) and components[0, :64, :64].max() == 2
+    assert components[0, 64:].sum() == 0 and components[0, :, 64:].sum() == 0
+
+
 def test_padding_takes_no_part_where_cells_are_larger_than_what_images_are_padded_to():
     """A cell of p6 is 64 pixels, images are padded to multiples of 32: of 96 pixels, p6 covers 128."""
     model = build(features=("p2", "p6")).eval()

@@ -34,14 +34,18 @@ def test_a_peer_reaches_the_whole_image_and_no_padding(kind):
     peer = make(kind)
     randomize_zeros(peer)
     features = toy_features(1, 64, 64, *LEVELS)
-    sizes = torch.tensor([[32, 32]])
-    before = peer(features, sizes)[0]["res2"][..., :8, :8]
-    for f in features.values():
-        f[..., f.shape[-2] // 2 :, :] = -1e3
-        f[..., :, f.shape[-1] // 2 :] = 1e3
-    torch.testing.assert_close(peer(features, sizes)[0]["res2"][..., :8, :8], before)
+    sizes = torch.tensor([[40, 40]])  # the image ends inside the second cell of res5
+    before = peer(features, sizes)[0]
+    cells = {name: -(-40 * f.shape[-1] // 64) for name, f in features.items()}
+    assert cells == {"res2": 10, "res3": 5, "res5": 2}
+    for name, f in features.items():
+        f[..., cells[name] :, :] = -1e3
+        f[..., :, cells[name] :] = 1e3
+    after = peer(features, sizes)[0]
+    for name, end in cells.items():
+        torch.testing.assert_close(after[name][..., :end, :end], before[name][..., :end, :end])
     features["res2"][..., 0, 0] += 5
-    assert (peer(features, sizes)[0]["res2"][..., 7, 7] != before[..., 7, 7]).any()
+    assert (peer(features, sizes)[0]["res2"][..., 9, 9] != before["res2"][..., 9, 9]).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -52,6 +52,16 @@ def test_the_mean_is_over_components_not_images():
     assert both == pytest.approx((one + 3 * three) / 4, rel=1e-5)
 
 
+def test_components_beyond_the_tokens_are_labelled_but_not_matched():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 2, 8, 8)
+    ids = torch.zeros(1, 8, 8, dtype=torch.int32)
+    ids[0, :4], ids[0, 4:6], ids[0, 6:7] = 1, 2, 3
+    criterion = SGRCriterion()
+    all_three, two = criterion(output_of(logits), ids, classes_of(3)), criterion(output_of(logits), ids, classes_of(2))
+    assert {name: loss.item() for name, loss in all_three.items()} == {name: loss.item() for name, loss in two.items()}
+
+
 def test_diversity_against_pairs():
     regions, labelled = torch.rand(2, 4, 3, 5), torch.rand(2, 1, 3, 5)
     rows = (regions * labelled).flatten(2)
