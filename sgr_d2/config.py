@@ -97,7 +97,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Scale what SGR adds by the root mean square of the image's features: a backbone's can be eight times a pyramid's.
     cfg.MODEL.SGR.FUSION_RELATIVE = True
     # Norm at the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device;
-    # "BN" over those of each process; or "LN", for training on single images. See docs/method.md.
+    # "BN" over those of each process; or "LN", for training on single images, which also takes the fusion back to its
+    # first form, without a norm of the features and with the other norm before the ReLU. See docs/method.md.
     cfg.MODEL.SGR.NORM = "SyncBN"
     # Let the queries of Mask2Former attend to the tokens (on in configs/_base_/heads); other heads have no queries.
     cfg.MODEL.SGR.QUERY_ATTENTION = False

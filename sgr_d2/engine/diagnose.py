@@ -10,9 +10,11 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from sgr_d2.modeling.backbone import name_in_state_dict
 from sgr_d2.modeling.mask2former.transformer_layers import TokenAttentionLayer
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 from sgr_d2.modeling.sgr.fusion import Fusion
+from sgr_d2.modeling.sgr.parts import is_part_of_sgr
 
 HEAD = "head"
 
@@ -98,12 +100,12 @@ def _by_source(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 def _parts(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     parts: dict[str, list[nn.Parameter]] = defaultdict(list)
     # in a detector, SGR and the backbone that it wraps are inside the backbone
-    named = [(name.replace(".wrapped.", "."), parameter) for name, parameter in model.named_parameters()]
+    named = [(name_in_state_dict(name), parameter) for name, parameter in model.named_parameters()]
     has_neck = any(name.startswith("backbone.bottom_up.") for name, _ in named)
     for name, parameter in named:
         if not parameter.requires_grad or name.startswith("criterion."):
             continue
-        if name.startswith(("sgr.", "backbone.sgr.", "backbone.bottom_up.sgr.")):
+        if is_part_of_sgr(name):
             part = "sgr"
         elif name.startswith("backbone."):
             neck = "bottom_up" if name.startswith("backbone.bottom_up.") else "neck"

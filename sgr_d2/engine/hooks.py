@@ -14,6 +14,7 @@ from detectron2.engine.hooks import PreciseBN
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from sgr_d2.evaluation import TOKEN_FIGURES
 from sgr_d2.visualization import plot_curves
 
 # Metrics of single classes, left out of lists of metrics.
@@ -23,7 +24,7 @@ _OF_CLASSES = ("IoU-", "ACC-", "AP-")
 _USUAL = (
     *(f"sem_seg/{name}" for name in ("mIoU", "fwIoU", "mACC", "pACC")),
     *(f"{task}/AP{size}" for task in ("bbox", "segm") for size in ("", "50", "75", "s", "m", "l")),
-    *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")),
+    *(f"token_semantics/{name}" for name in TOKEN_FIGURES),
 )
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,19 @@ from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_meter import TokenSemanticsMeter
-from sgr_d2.evaluation.token_semantics import LabelMasses, TokenSemantics, label_masses, token_semantics
+from sgr_d2.evaluation.token_semantics import (
+    TOKEN_FIGURES,
+    LabelMasses,
+    TokenSemantics,
+    label_masses,
+    token_semantics,
+)
 from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
 
 __all__ = [
     "EVALUATORS",
     "KINDS",
+    "TOKEN_FIGURES",
     "CityscapesEvaluator",
     "ErrorKindsEvaluator",
     "ExactSum",

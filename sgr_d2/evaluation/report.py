@@ -11,11 +11,11 @@ from typing import Any
 from tabulate import tabulate
 
 from sgr_d2.evaluation.error_kinds import KINDS
+from sgr_d2.evaluation.token_semantics import TOKEN_FIGURES
 from sgr_d2.files import appearing_whole
 
 _SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
 _CITYSCAPES = ("IoU", "iIoU", "IoU_sup", "iIoU_sup")
-_TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
 _WITH_TABLE = ("sem_seg", "cityscapes", "token_semantics", "error_kinds")
 _CLASSES_PER_ROW = 3
 
@@ -72,7 +72,7 @@ _STYLE: dict[str, Any] = {"tablefmt": "pipe", "stralign": "right", "disable_nump
 
 def _token_table(tokens: Mapping[str, float]) -> str:
     rows = [
-        [name, number_text(tokens, name, 4), number_text(tokens, f"{name}_normalized", 4)] for name in _TOKEN_FIGURES
+        [name, number_text(tokens, name, 4), number_text(tokens, f"{name}_normalized", 4)] for name in TOKEN_FIGURES
     ]
     rows += [[name, number_text(tokens, name, 4), ""] for name in ("active_rate", "overlap")]
     return tabulate(rows, headers=["tokens", "nats", "normalized"], **_STYLE)

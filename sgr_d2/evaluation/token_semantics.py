@@ -14,6 +14,9 @@ from torch import Tensor
 from sgr_d2.evaluation.label_cells import LabelCells, cell_of_pixels, count_label_cells, index_labels
 from sgr_d2.messages import first_few
 
+# The figures of `TokenSemanticsEvaluator`: S, D and I over classes (C) and over components or instances (I).
+TOKEN_FIGURES = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")
+
 # Elements of the (tokens, pairs) table in memory at a time: few enough for the cache.
 _CHUNK_ELEMENTS = 2**16
 

@@ -10,7 +10,7 @@ from toy_detectors import detector_cfg, detector_input
 from toy_heads import with_head
 from toys import randomize_zeros, toy_cfg, toy_input
 
-from sgr_d2.engine.diagnose import pulls, without_tokens
+from sgr_d2.engine.diagnose import _parts, pulls, without_tokens
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import diagnose
@@ -44,6 +44,13 @@ def test_every_part_of_a_real_model():
     assert set(found) == {"backbone", "sgr", "head"}
     assert set(found["sgr"]) == {"head", "loss_component", "loss_diversity"}
     assert found["sgr"]["head"].norm > 0 and found["head"]["loss_component"].norm == 0
+
+
+def test_the_attention_of_queries_to_tokens_is_part_of_sgr():
+    model = build_model(with_head(toy_cfg(), "MaskFormerHead"))
+    layers = model.sem_seg_head.predictor.transformer_token_attention_layers
+    of_sgr = {id(parameter) for parameter in _parts(model)["sgr"]}
+    assert of_sgr == {id(p) for module in (model.sgr, layers) for p in module.parameters()}
 
 
 def test_losses_of_a_frozen_sgr_have_no_gradient():

@@ -9,13 +9,14 @@ from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, detectron2_defaul
 from experiments.summary import Collected
 
 from sgr_d2.config import get_sgr_cfg
+from sgr_d2.evaluation import TOKEN_FIGURES
 
 from .reading import FoundRun
 
 # The metrics to show, in this order; those of single classes have their own tables.
 METRICS = (
     *("sem_seg/mIoU", "sem_seg/fwIoU", "sem_seg/mACC", "sem_seg/pACC", "cityscapes/IoU", "bbox/AP", "segm/AP"),
-    *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "active_rate", "overlap")),
+    *(f"token_semantics/{name}" for name in (*TOKEN_FIGURES, "active_rate", "overlap")),
 )
 MAX_DIFFERENCES = 12
 
