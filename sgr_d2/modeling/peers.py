@@ -8,7 +8,6 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,9 +16,11 @@ from sgr_d2.checks import check_choice, check_features
 from .head_keys import features_of_head
 from .segmentor import SGRSegmentor
 from .sgr.fusion import build_fusion
-from .sgr.grid import enlarge_valid, shrink_valid, valid_cells
+from .sgr.grid import shrink_valid
+from .sgr.inputs import checked_sizes
 from .sgr.pointwise import PointwiseConv2d
 from .sgr.position import add_sine_position
+from .sgr.reduction import Reduction
 
 EPS = 1e-6
 
@@ -114,18 +115,14 @@ class Peer(nn.Module):
         if dim < 4 or dim % 4:
             raise ValueError(f"MODEL.PEER.DIM = {dim} must be a positive multiple of 4 (position code).")
         super().__init__()
-        self.levels = sorted(((name, spec.stride) for name, spec in input_shape.items()), key=lambda level: level[1])
-        self.ratios = {name: stride / self.levels[0][1] for name, stride in self.levels}
-        self.reduce = nn.ModuleDict(
-            {n: nn.Sequential(PointwiseConv2d(s.channels, dim), LayerNorm2d(dim)) for n, s in input_shape.items()}
-        )
+        self.reduce = Reduction(input_shape, dim)
         self.position = position
         self.mix = KINDS[kind](dim, nodes, num_classes)
-        if not {name for name, _ in self.levels} & set(refined):
+        channels = {name: input_shape[name].channels for name in self.reduce if name in refined}
+        if not channels:
             raise ValueError(
                 f"The peer reads {list(input_shape)} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
-        channels = {name: input_shape[name].channels for name, _ in self.levels if name in refined}
         self.fuse = nn.ModuleDict(
             {name: build_fusion(width, dim, "zero", norm, fusion_relative) for name, width in channels.items()}
         )
@@ -147,18 +144,18 @@ class Peer(nn.Module):
 
     def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Features and (B, 2) image sizes in pixels -> features of the same shapes, and class scores or None."""
-        valid = {n: valid_cells(image_sizes, stride, *features[n].shape[-2:]) for n, stride in self.levels}
-        finest = self.levels[0][0]
-        size = features[finest].shape[-2:]
-        pixels = sum(enlarge_valid(self.reduce[n](features[n]), valid[n], size, self.ratios[n]) for n, _ in self.levels)
+        strides, finest = self.reduce.strides, self.reduce.finest
+        image_sizes = checked_sizes(image_sizes, features, strides)
+        valid = self.reduce.valid(features, image_sizes)
+        pixels = self.reduce(features, valid)
         if self.position:
-            pixels = add_sine_position(pixels, image_sizes / self.levels[0][1])
+            pixels = add_sine_position(pixels, image_sizes / strides[finest])
         context, scores = self.mix(pixels, valid[finest])
         context = context * valid[finest]
         refined = {}
         for name, fuse in self.fuse.items():
             level = features[name]
-            resized = shrink_valid(context, valid[finest], level.shape[-2:], self.ratios[name])
+            resized = shrink_valid(context, valid[finest], level.shape[-2:], self.reduce.ratios[name])
             refined[name] = fuse(level, _rows(resized), None, valid[name])
         return features | refined, scores
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from sgr_d2.checks import check_choice, check_features
@@ -17,11 +16,10 @@ from sgr_d2.structures import SGROutput
 
 from .encoder import build_encoder
 from .fusion import build_fusion
-from .grid import enlarge_valid, shrink_valid, valid_cells
+from .grid import shrink_valid
 from .inputs import checked_sizes
-from .pointwise import PointwiseConv2d
 from .position import add_sine_position
-from .recompute import recomputed
+from .reduction import Reduction
 from .regions import build_region_predictor
 
 EPS = 1e-6
@@ -78,22 +76,14 @@ class SGR(nn.Module):
         """
         super().__init__()
         _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, norm, loss_gradient)
-        levels = dict(sorted(input_shape.items(), key=lambda item: item[1].stride))  # finest first
-        self.in_features = list(levels)
-        self.strides = {name: level.stride for name, level in levels.items()}
-        self.ratios = {name: stride / self.strides[self.in_features[0]] for name, stride in self.strides.items()}
-        self._output_shape = levels
-        self.reduce = nn.ModuleDict(
-            {
-                name: nn.Sequential(PointwiseConv2d(level.channels, token_dim), LayerNorm2d(token_dim))
-                for name, level in levels.items()
-            }
-        )
+        self.reduce = Reduction(input_shape, token_dim)
+        self.in_features = list(self.reduce)  # finest first
+        self._output_shape = {name: input_shape[name] for name in self.in_features}
         self.position = position
         self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads, norm)
-        changed = {name: level for name, level in levels.items() if refined is None or name in refined}
+        changed = {n: level for n, level in self._output_shape.items() if refined is None or n in refined}
         if not changed:
             raise ValueError(
                 f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
@@ -150,13 +140,11 @@ class SGR(nn.Module):
         Raises:
             ValueError: if a level is missing, or levels and sizes do not fit each other.
         """
-        image_sizes = checked_sizes(image_sizes, features, self.strides)
-        valid = {
-            name: valid_cells(image_sizes, stride, *features[name].shape[-2:]) for name, stride in self.strides.items()
-        }
-        finest = self.in_features[0]
-        extents = image_sizes / self.strides[finest]
-        pixels = self._reduce(features, valid)
+        strides, finest = self.reduce.strides, self.reduce.finest
+        image_sizes = checked_sizes(image_sizes, features, strides)
+        valid = self.reduce.valid(features, image_sizes)
+        extents = image_sizes / strides[finest]
+        pixels = self.reduce(features, valid)
         if self.position:
             pixels = add_sine_position(pixels, extents)
         region_logits = self.region_predictor(pixels, valid[finest], extents)  # (B, K, H, W)
@@ -167,23 +155,14 @@ class SGR(nn.Module):
         refined = {}
         for name, fuse in self.fusion.items():
             level = features[name]
-            own = shrink_valid(regions, valid[finest], level.shape[-2:], self.ratios[name])
+            own = shrink_valid(regions, valid[finest], level.shape[-2:], self.reduce.ratios[name])
             refined[name] = fuse(level, tokens, own, valid[name])
         if self.loss_gradient < 1 and torch.is_grad_enabled():
             region_logits = self.region_predictor(share_gradient(pixels, self.loss_gradient), valid[finest], extents)
-        return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], self.strides[finest])
+        return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], strides[finest])
 
     def train(self, mode: bool = True) -> "SGR":
         return super().train(mode and not self.frozen)
-
-    def _reduce(self, features: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
-        """Reduce all levels to D channels, resize them to the token grid and add them: (B, D, H, W)."""
-        size = features[self.in_features[0]].shape[-2:]
-        levels = (
-            enlarge_valid(recomputed(self.reduce[name], features[name]), valid[name], size, self.ratios[name])
-            for name in self.in_features
-        )
-        return sum(levels, start=next(levels))  # starting from the finest level rather than 0 saves a pass
 
 
 def project(pixels: Tensor, regions: Tensor) -> Tensor:
