@@ -260,9 +260,10 @@ def _add_test_keys(cfg: CN) -> None:
     cfg.TEST.SLIDING_WINDOW = CN()
     # Predict large images window by window, averaging the scores (and regions) of overlapping windows.
     cfg.TEST.SLIDING_WINDOW.ENABLED = False
-    # Height and width of a window, in pixels of the model's input.
+    # Height and width of a window, in pixels of the model's input; the last window of a row or column may be longer by
+    # less than the model's coarsest stride.
     cfg.TEST.SLIDING_WINDOW.SIZE = [512, 1024]
-    # Rows and columns between the starts of neighbouring windows.
+    # Rows and columns between the starts of neighbouring windows, which are rounded down to multiples of that stride.
     cfg.TEST.SLIDING_WINDOW.STRIDE = [384, 768]
     # Windows predicted at a time.
     cfg.TEST.SLIDING_WINDOW.BATCH_SIZE = 1

@@ -18,6 +18,16 @@ def read_text(path: Path, key: str) -> str:
         raise ValueError(f"{key}: {path} is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
 
+def walk_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield all files below a folder that are not hidden, sorted; follows links to folders, but not in circles."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent).resolve()
+        above = {here, *here.parents}
+        visible = (name for name in sorted(folders) if not name.startswith("."))
+        folders[:] = [name for name in visible if Path(parent, name).resolve() not in above]
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path that is renamed to ``path`` at the end, or removed after an error; creates the folder."""

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sgr_d2.files import appearing_whole
+from sgr_d2.files import appearing_whole, walk_files
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -22,3 +22,13 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_files_below_links_that_lead_in_circles(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("a/b/2", "a/1", ".hidden", "3"):
+        (tmp_path / name).touch()
+    (tmp_path / "a/b/up").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "c").symlink_to(tmp_path / "a/b", target_is_directory=True)
+    found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
+    assert found == ["3", "a/1", "a/b/2", "c/2"]

@@ -14,7 +14,7 @@ import sys
 import time
 
 from command_line import directory, failed, positive, whole
-from prediction.inputs import Input, find_inputs
+from prediction.inputs import Input, find_inputs, other_types
 from prediction.outputs import OutputFolder, describe
 from prediction.report import report
 from prediction.video import Frames, predict_frames
@@ -94,6 +94,9 @@ def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFo
     kept_text = f", {kept} kept (--overwrite predicts them again)" if kept else ""
     failed_text = f", {len(failed)} failed" if failed else ""
     print(f"{len(waiting) - len(failed)} predicted{kept_text}{failed_text}: {args.output}")
+    if left_out := other_types(args.inputs):
+        types = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
+        print(f"{left_out.total()} files of other types are left out: {types}.")
     return 1 if failed else 0
 
 

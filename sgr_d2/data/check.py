@@ -14,7 +14,7 @@ import numpy as np
 from sgr_d2.data.components import label_components
 from sgr_d2.data.file_map import map_files
 from sgr_d2.data.label_values import Color, LabelMap, check_values, holds_colors, map_values
-from sgr_d2.data.reading import read_image, read_instances, read_values, read_values_and_palette
+from sgr_d2.data.reading import is_turned, read_image, read_instances, read_values, read_values_and_palette
 
 Result = TypeVar("Result")
 _NO_VALUES = np.zeros(0, np.int64)
@@ -55,6 +55,7 @@ class PairCheck(NamedTuple):
         path: of the label file.
         palette: {value that occurs: its colour}, if the file has a palette and is read by its values.
         brightest: the largest value of the image, 0 to 255; 0 if it cannot be read.
+        turned: the image file, if its EXIF orientation turns it and the label has none; else "".
     """
 
     errors: list[tuple[str, str]]
@@ -65,6 +66,7 @@ class PairCheck(NamedTuple):
     path: str = ""
     palette: Mapping[int, Color] | None = None
     brightest: int = 0
+    turned: str = ""
 
 
 @dataclass
@@ -83,6 +85,7 @@ class DatasetCheck:
         shorter_edges: of all label maps that could be read, in pixels.
         palette: {value: {colour in a palette: the first file}}.
         brightest: the largest value of all images, 0 to 255.
+        turned: image files that EXIF turns, but not their labels.
     """
 
     rules: CheckRules
@@ -98,6 +101,7 @@ class DatasetCheck:
     shorter_edges: list[int] = field(default_factory=list)
     palette: dict[int, dict[Color, str]] = field(default_factory=dict)
     brightest: int = 0
+    turned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pixels, self.images = np.zeros((2, self.rules.num_classes), np.int64)
@@ -121,6 +125,8 @@ class DatasetCheck:
         if pair.components is not None:
             self.components.append(pair.components)
         self.brightest = max(self.brightest, pair.brightest)
+        if pair.turned:
+            self.turned.append(pair.turned)
         if pair.shorter_edge:
             self.shorter_edges.append(pair.shorter_edge)
 
@@ -170,7 +176,9 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     _try(errors, "label out of range", lambda path: check(mapped, path), path)
     components = None if len(errors) > broken else _count_components(mapped, instances, rules)
     brightest = 0 if image is None else int(image.max())
-    return PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape), path, palette, brightest)
+    turned = record["file_name"] if image is not None and is_turned(record["file_name"]) and not is_turned(path) else ""
+    counts = values.astype(np.int64), pixels
+    return PairCheck(errors, *counts, components, min(labels.shape), path, palette, brightest, turned)
 
 
 def _read_label(path: str, label_map: LabelMap | None) -> tuple[np.ndarray, dict[int, Color]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sgr_d2.data.check import DatasetCheck
 from sgr_d2.data.label_values import OF_A_MASK, one_wrong_value
+from sgr_d2.messages import first_few
 
 # Above this fraction of all pixels, a value is suspected not to be a class, or not to mean "not labelled".
 LARGE_SHARE = 0.5
@@ -137,4 +138,13 @@ def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
     )
 
 
-_RULES = (_offset, _ignore_value, _background, _one_class, _palette, _mostly_ignored, _dark, _scale)
+def _turned(check: DatasetCheck, classes: Sequence[str]) -> str:
+    if not check.turned:
+        return ""
+    return (
+        f"{len(check.turned)} images are turned upright by their EXIF orientation, and their labels have none: "
+        f"{first_few(check.turned, 3)}. Make sure that these labels are those of the upright images."
+    )
+
+
+_RULES = (_offset, _ignore_value, _background, _one_class, _palette, _mostly_ignored, _dark, _scale, _turned)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sgr_d2.checks import check_choice
 from sgr_d2.data.label_values import (
@@ -23,6 +23,8 @@ from sgr_d2.messages import first_few
 IMAGE_FORMATS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _INDEX_MODES = ("1", "L", "P", *_SIXTEEN_BIT_MODES)
+# Pillow stretches grey of 2 and 4 bits to 0..255, by these factors.
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 _MAX_COLORS = 256  # more than classes have
 
 
@@ -131,6 +133,12 @@ def _values_of(image: Image.Image, path: str | os.PathLike) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
+def is_turned(path: str | os.PathLike) -> bool:
+    """Whether a file that can be read has an EXIF orientation, by which `read_image` and `read_label` turn it."""
+    with Image.open(path) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:
     """Read a map of instance ids; those below ``first_id`` mean "no instance".
 
@@ -157,8 +165,11 @@ def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
     """Yield the decoded, upright image of a file."""
     try:
         with Image.open(path) as image:
+            step = _GREY_STEPS.get(_raw_mode(image), 1)
             image.load()
             upright = _apply_exif_orientation(image)
+            if kind != "image" and step > 1:
+                upright = upright.point([value // step for value in range(256)])
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No {kind} file {path}. Check the path, or create the {kind} again.") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others for bad files
@@ -167,6 +178,12 @@ def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
             "replace it, or remove it from the data set."
         ) from error
     yield upright
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores its values, "L;4" for grey of 4 bits; known before the image is loaded."""
+    arguments = image.tile[0][3] if image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _to_eight_bits(image: Image.Image, path: str | os.PathLike) -> Image.Image:

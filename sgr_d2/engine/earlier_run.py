@@ -115,8 +115,8 @@ def _has_trained(folder: Path) -> bool:
     return written or (folder / "last_checkpoint").is_file()
 
 
-def check_resume(folder: Path) -> None:
-    """Log a warning if there is no run to resume; raise ValueError if one was moved aside, which may be meant."""
+def check_resume(folder: Path) -> str:
+    """A warning if there is no run to resume, or ""; raise ValueError if one was moved aside, which may be meant."""
     numbers = {path.parent.name.removeprefix("earlier_") for path in folder.glob("earlier_*/last_checkpoint")}
     earlier = [int(number) for number in numbers if number.isdecimal()]
     if earlier and not (folder / "last_checkpoint").is_file():
@@ -125,8 +125,10 @@ def check_resume(folder: Path) -> None:
             f"--resume: OUTPUT_DIR = {folder} holds no checkpoint, but {last} does: move its files back "
             "to continue that run, or leave out --resume to start a new one."
         )
-    if not (folder / "last_checkpoint").is_file():  # jobs that a cluster restarts always use --resume
-        logger.warning("--resume: OUTPUT_DIR = %s holds no checkpoint to resume from: starting a new run.", folder)
+    if (folder / "last_checkpoint").is_file():
+        return ""
+    # no error: jobs that a cluster restarts always use --resume
+    return f"--resume: OUTPUT_DIR = {folder} holds no checkpoint to resume from: starting a new run."
 
 
 @contextmanager

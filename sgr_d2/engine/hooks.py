@@ -64,15 +64,20 @@ def best_metric(cfg: CfgNode) -> str:
     return f"{names[0]}/{metric}"
 
 
-def misspelt_metric(metric: str, data_sets: Sequence[str]) -> str:
+def misspelt_metric(metric: str, data_sets: Sequence[str], classes: Sequence[str]) -> str:
     """The known metric that ``metric`` seems to misspell, or "" if it is known or may be from your own evaluator.
 
     TEST.BEST_METRIC itself is only looked up after an evaluation.
     """
     prefix = next((f"{name}/" for name in data_sets if metric.startswith(f"{name}/")), "")
     name = metric.removeprefix(prefix)
-    if name in _USUAL or any(kind in name for kind in _OF_CLASSES):
+    if name in _USUAL:
         return ""
+    if kind := next((kind for kind in _OF_CLASSES if kind in name), ""):
+        start, _, of = name.partition(kind)
+        if of in classes:
+            return ""
+        return prefix + start + kind + get_close_matches(of, classes, n=1, cutoff=0)[0]
     meant = [usual for usual in _USUAL if name.lower() in (usual.lower(), usual.lower().split("/")[1])]
     return next((prefix + usual for usual in [*meant, *get_close_matches(name, _USUAL, n=1, cutoff=0.9)]), "")
 

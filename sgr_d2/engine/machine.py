@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import torch
 from detectron2.config import CfgNode
 
-from .own_modules import config_with, imports_of
+from .own_modules import config_with, imports_of, keys_of
 from .scaling import scale_solver
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def fit_to_machine(
 
 
 def _batch_of_file(config_file: str, opts: Sequence[str]) -> int:
-    cfg = config_with(imports_of(config_file, opts))
+    cfg = config_with(imports_of(keys_of(config_file), opts))
     cfg.merge_from_file(config_file)
     return cfg.SOLVER.IMS_PER_BATCH
 

@@ -8,6 +8,23 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+# yacs' message about a value that is not of the type of the default
+_WRONG_TYPE = re.compile(
+    r"Type mismatch \(<class '(?P<type>.+?)'> vs\. <class '.+?'>\) with values \(.* vs\. (?P<given>.*)\) for .*"
+    r"key: (?P<key>\S+)",
+    re.DOTALL,
+)
+_LIST = """give a list; on a command line: KEY "('value',)", of numbers: KEY "(480, 640)\""""
+_WANTED = {
+    "bool": "write True or False",
+    "int": "give a whole number",
+    "float": "give a number",
+    "str": "give text",
+    "list": _LIST,
+    "tuple": _LIST,
+    "detectron2.config.config.CfgNode": "it holds keys of its own, KEY.NAME; give values to those",
+}
+
 
 def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
     """A frozen copy of a config with other values of some keys, {"MODEL.DEVICE": "cpu"}."""
@@ -48,17 +65,31 @@ def _with_floats(cfg: CfgNode, opts: Sequence[str]) -> list:
     return opts
 
 
+def check_sections(cfg: CfgNode, content: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise ValueError if a key of a config file that holds keys of its own is given a value, or nothing."""
+    for key, value in content.items():
+        node = cfg.get(key)
+        if not isinstance(node, CfgNode):
+            continue
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"{prefix}{key} = {value}: it holds keys of its own. Write them below it, indented, or leave it out."
+            )
+        check_sections(node, value, f"{prefix}{key}.")
+
+
 def explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueError:
-    """The error with its source and, for an unknown key, similar keys; a KeyError stays a KeyError."""
+    """The error with its source and, for an unknown key, similar keys, or for a value of a wrong type, what to write;
+    a KeyError stays a KeyError.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    match = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
-    if not match:
-        if re.search(r"Type mismatch \(<class '(?:tuple|list)'> vs. <class '(?:str|int|float)'>\)", text):
-            text += """. Give a list; on a command line: KEY "('value',)"."""
-        return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
-    near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")
+    if match := re.search(r"Non-existent (?:config )?key: ([\w.]+)", text):
+        near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")
+    if match := _WRONG_TYPE.match(text):
+        text = f"{match['key']} = {match['given']}: {_WANTED.get(match['type'], 'it is of another type')}."
+    return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

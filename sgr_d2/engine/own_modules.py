@@ -3,12 +3,25 @@
 import importlib
 import sys
 from ast import literal_eval
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import IO, Any
 
 from detectron2.config import CfgNode
 
 from sgr_d2.config import get_sgr_cfg
+from sgr_d2.repeated_keys import check_repeated_keys
+
+
+class _ConfigFile(CfgNode):
+    """Opens a config file, and each of its bases, only if no key is there twice."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            text = file.read()
+        check_repeated_keys(text, filename)
+        return StringIO(text)
 
 
 def config_with(names: Sequence[str]) -> CfgNode:
@@ -30,23 +43,30 @@ def config_with(names: Sequence[str]) -> CfgNode:
     return cfg
 
 
-def imports_of(config_file: str, opts: Sequence[str] = ()) -> list[str]:
-    """The value of IMPORTS in KEY VALUE options, which take precedence, or in a config file with its bases.
+def keys_of(config_file: str) -> dict[str, Any]:
+    """The keys and values of a config file with its bases, nested.
 
     Raises:
-        ValueError: if it is not a list of names, or the file is empty or has no keys.
+        ValueError: if the file is empty or has no keys, or it or a base has a key twice.
+    """
+    advice = "the file, or one of _BASE_, holds no config: write keys and values, as in configs/."
+    try:
+        content = _ConfigFile.load_yaml_with_base(config_file, allow_unsafe=True)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(advice) from error
+    if not isinstance(content, dict):
+        raise ValueError(advice)
+    return content
+
+
+def imports_of(content: Mapping[str, Any], opts: Sequence[str] = ()) -> list[str]:
+    """The value of IMPORTS in KEY VALUE options, which take precedence, or in the keys of a config file.
+
+    Raises:
+        ValueError: if it is not a list of names.
     """
     given = imports_in(opts)
-    if given is not None:
-        return given
-    try:
-        content = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
-        names = content.get("IMPORTS", [])
-    except (AttributeError, TypeError) as error:
-        raise ValueError(
-            "the file, or one of _BASE_, holds no config: write keys and values, as in configs/."
-        ) from error
-    return _checked(names)
+    return _checked(content.get("IMPORTS", [])) if given is None else given
 
 
 def imports_in(opts: Sequence[str]) -> list[str] | None:

@@ -21,8 +21,8 @@ from .checkpoint_file import check_weights
 from .earlier_run import check_resume, claim, keeping_config, put_back, set_aside
 from .loop import DTYPES
 from .machine import fit_to_machine
-from .options import explained, merge_options
-from .own_modules import config_with, imports_of
+from .options import check_sections, explained, merge_options
+from .own_modules import config_with, imports_of, keys_of
 from .seed import with_seed, with_seed_of_run
 from .tasks import check_model, task_of
 
@@ -39,10 +39,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ValueError, KeyError, FileNotFoundError: for a config that cannot work; the message names file, key and value.
     """
     cfg = read_command_line(args)
-    earlier = None if args.eval_only else _make_room(cfg, resume=args.resume)
+    warning = "" if args.eval_only else _make_room(cfg, resume=args.resume)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="sgr_d2")
-    if earlier:
-        logger.warning("OUTPUT_DIR held an earlier run, which is now in %s; --resume would have continued it.", earlier)
+    if warning:
+        logger.warning("%s", warning)
     try:
         return _begin(cfg, args)
     except BaseException:
@@ -101,22 +101,22 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
         )
 
 
-def _make_room(cfg: CfgNode, *, resume: bool) -> Path | None:
-    """Move an earlier run in OUTPUT_DIR aside, unless it is to be resumed, and return its new place.
+def _make_room(cfg: CfgNode, *, resume: bool) -> str:
+    """Move an earlier run in OUTPUT_DIR aside, unless it is to be resumed; returns what the log should say of it.
 
     Raises:
         ValueError: if another training is running there, the initial weights are part of that run, or the only runs to
             resume were moved aside.
     """
-    folder, earlier = Path(cfg.OUTPUT_DIR), None
+    folder, warning = Path(cfg.OUTPUT_DIR), ""
     if comm.is_main_process():
         claim(folder)
     if resume:
-        check_resume(folder)
-    elif comm.is_main_process():
-        earlier = set_aside(folder, needed=cfg.MODEL.WEIGHTS)
+        warning = check_resume(folder)
+    elif comm.is_main_process() and (earlier := set_aside(folder, needed=cfg.MODEL.WEIGHTS)):
+        warning = f"OUTPUT_DIR held an earlier run, which is now in {earlier}; --resume would have continued it."
     comm.synchronize()
-    return earlier
+    return warning
 
 
 def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
@@ -130,7 +130,9 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     if not Path(config_file).is_file():
         raise FileNotFoundError(f"--config-file {config_file}: no such file.")
     try:
-        cfg = config_with(imports_of(config_file, opts or []))
+        content = keys_of(config_file)
+        cfg = config_with(imports_of(content, opts or []))
+        check_sections(cfg, content)
         cfg.merge_from_file(config_file)
     except FileNotFoundError as error:
         raise FileNotFoundError(

@@ -12,8 +12,12 @@ from detectron2.solver.build import (
 )
 from torch import nn
 
+from sgr_d2.checks import check_choice
 from sgr_d2.modeling.sgr.parts import is_part_of_sgr
 
+# Of the whole model (as published recipes clip), or as Detectron2 clips each parameter.
+CLIP_TYPES = ("full_model", "norm", "value")
+SCHEDULERS = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 NORMS = (
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
@@ -30,15 +34,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW with the learning rates and decays of ``SOLVER``, and gradient clipping.
 
     Raises:
-        ValueError: for an unknown ``SOLVER.OPTIMIZER``.
+        ValueError: for an unknown ``SOLVER.OPTIMIZER`` or ``CLIP_GRADIENTS.CLIP_TYPE``.
     """
     solver = cfg.SOLVER
     options = {
         "SGD": (torch.optim.SGD, {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),
         "ADAMW": (torch.optim.AdamW, {}),
     }
-    if solver.OPTIMIZER not in options:
-        raise ValueError(f"SOLVER.OPTIMIZER = {solver.OPTIMIZER!r}: choose from {sorted(options)}.")
+    check_choice("SOLVER.OPTIMIZER", solver.OPTIMIZER, sorted(options))
     optimizer, extra = options[solver.OPTIMIZER]
     return _with_clipping(cfg, optimizer)(parameter_groups(cfg, model), lr=solver.BASE_LR, **extra)
 
@@ -88,6 +91,8 @@ def _weight_decay(solver: CfgNode, module: nn.Module, name: str) -> float:
 
 def _with_clipping(cfg: CfgNode, optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     clip = cfg.SOLVER.CLIP_GRADIENTS
+    if clip.ENABLED:
+        check_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, CLIP_TYPES)
     if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
         return maybe_add_gradient_clipping(cfg, optimizer)
     clipper = partial(nn.utils.clip_grad_norm_, max_norm=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE)

@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sgr_d2.checks import check_choice
+
 from .build import build_model
 from .checkpoint import Checkpointer
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
@@ -33,7 +35,7 @@ from .same_run import (
 from .scaling import scale_solver
 from .schedule import restore_schedule, restore_settings, schedule_of, settings_of
 from .seed import with_seed
-from .solver import build_optimizer
+from .solver import SCHEDULERS, build_optimizer
 from .tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -125,7 +127,8 @@ class Trainer(DefaultTrainer):
             return [SeedEachStep(self.cfg.SEED), *hooks, last]
         if not self.cfg.DATASETS.TEST:
             return [SeedEachStep(self.cfg.SEED), *hooks, last, curves]
-        if meant := misspelt_metric(best.metric, self.cfg.DATASETS.TEST):
+        classes = task_of(self.cfg.DATASETS.TEST).metadata_of(self.cfg.DATASETS.TEST).classes
+        if meant := misspelt_metric(best.metric, self.cfg.DATASETS.TEST, classes):
             logger.warning(
                 "TEST.BEST_METRIC = %s is not measured, so there will be no model_best.pth. Did you mean %s?",
                 *(self.cfg.TEST.BEST_METRIC, meant),
@@ -146,6 +149,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
         solver = cfg.SOLVER
+        check_choice("SOLVER.LR_SCHEDULER_NAME", solver.LR_SCHEDULER_NAME, SCHEDULERS)
         if solver.WARMUP_ITERS > solver.MAX_ITER:
             logger.warning(
                 "SOLVER.WARMUP_ITERS = %d is longer than the run, SOLVER.MAX_ITER = %d: the learning rate never gets "

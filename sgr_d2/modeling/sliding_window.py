@@ -29,9 +29,15 @@ class SlidingWindow(nn.Module):
             batch_size: windows per forward pass.
 
         Raises:
-            ValueError: if the windows would leave gaps, or ``stride`` is smaller than the model's coarsest stride.
+            ValueError: if there are not two numbers each, the windows would leave gaps, or ``stride`` is smaller than
+                the model's coarsest stride.
         """
         super().__init__()
+        if len(size) != 2 or len(stride) != 2:
+            raise ValueError(
+                f"TEST.SLIDING_WINDOW.SIZE = {list(size)}, STRIDE = {list(stride)}: give two numbers each, height and "
+                "width, rows and columns."
+            )
         self.divisor = getattr(model, "size_divisibility", 1)
         if min(stride) < self.divisor:
             raise ValueError(

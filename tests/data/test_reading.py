@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read_image
@@ -96,6 +99,21 @@ def test_label_modes(tmp_path):
     binary = save(tmp_path / "1.png", Image.fromarray(GRAY > 100))
     assert read_label(binary, num_classes=2, ignore_label=255).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert read_label(files[0], num_classes=3, ignore_label=255, dtype=np.int64).dtype == np.int64
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_keeps_its_values(tmp_path, bits):
+    """Pillow stretches 2 and 4 bits to 0..255; it cannot write them, so the file is written by hand."""
+    values = np.arange(8, dtype=np.uint8)[None] % 2**bits
+    packed = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., 8 - bits :].reshape(1, -1), axis=-1)
+    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    path = tmp_path / "few.png"
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + packed.tobytes())), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    assert read_label(path, num_classes=16, ignore_label=255).tolist() == values.tolist()
+    assert read_image(path)[..., 0].tolist() == (values * (255 // (2**bits - 1))).tolist()  # a photograph is stretched
 
 
 def test_many_classes_need_sixteen_bits(tmp_path):

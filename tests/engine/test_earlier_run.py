@@ -23,7 +23,7 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
     with pytest.raises(ValueError, match=r"holds no checkpoint, but .*earlier_10 does"):
         check_resume(tmp_path)
     (tmp_path / "last_checkpoint").touch()
-    check_resume(tmp_path)
+    assert check_resume(tmp_path) == ""
 
 
 def test_a_run_without_a_line_of_figures_is_none_and_another_one_goes_aside_and_comes_back(tmp_path):
@@ -62,13 +62,11 @@ def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
     assert (folder / "last_checkpoint").is_file() and not (folder / "earlier_1").exists()
 
 
-def test_resume_without_a_run_is_said(tmp_path, caplog):
-    check_resume(tmp_path)
-    assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to resume from: starting a new run" in caplog.text
-    caplog.clear()
+def test_resume_without_a_run_is_said(tmp_path):
+    said = check_resume(tmp_path)
+    assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to resume from: starting a new run" in said
     (tmp_path / "last_checkpoint").touch()
-    check_resume(tmp_path)
-    assert not caplog.records
+    assert check_resume(tmp_path) == ""
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -125,6 +125,8 @@ def test_the_first_of_several_data_sets_decides(names, metric, expected):
         ("sem_seg/mIoU", ""),
         ("a_val/sem_seg/mIoU", ""),
         ("sem_seg/IoU-Sky", ""),
+        ("sem_seg/IoU-sky", "sem_seg/IoU-Sky"),
+        ("a_val/sem_seg/ACC-tre", "a_val/sem_seg/ACC-tree"),
         ("bbox/APs", ""),
         ("accuracy/top1", ""),
         ("sem_seg/miou", "sem_seg/mIoU"),
@@ -134,7 +136,7 @@ def test_the_first_of_several_data_sets_decides(names, metric, expected):
     ],
 )
 def test_a_metric_whose_name_is_nearly_right(metric, meant):
-    assert misspelt_metric(metric, ("a_val",)) == meant
+    assert misspelt_metric(metric, ("a_val",), ("Sky", "tree")) == meant
 
 
 def test_a_metric_that_there_is_not_is_told_with_those_that_there_are(tmp_path, caplog):

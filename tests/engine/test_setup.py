@@ -92,7 +92,7 @@ def test_an_option_of_the_wrong_type_is_named(config_file):
 
 
 def test_a_list_is_asked_for_where_one_is_wanted(config_file):
-    with pytest.raises(ValueError, match=r"DATASETS.TRAIN.*Give a list; on a command line: KEY \"\('value',\)\""):
+    with pytest.raises(ValueError, match=r"DATASETS.TRAIN.*give a list; on a command line: KEY \"\('value',\)\""):
         load(config_file, "DATASETS.TRAIN", "scenes_train")
 
 
@@ -144,6 +144,9 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
         ("TEST.TOKEN_SEMANTICS.MIN_MASS", "1.0", "0 or more and less than 1"),
         ("SOLVER.SGR_MULTIPLIER", "-0.5", "0 or more"),
         ("SOLVER.BASE_LR", "-0.1", "0 or more"),
+        ("SOLVER.WARMUP_ITERS", "-1", "0 or more"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "-1.0", "0 or more"),
+        ("INPUT.MAX_SIZE_TRAIN", "0", "1 or more"),
         ("SOLVER.IMS_PER_BATCH", "0", "1 or more"),
         ("MODEL.SGR.NUM_TOKENS", "0", "1 or more"),
         ("MODEL.TIMM.DROP_PATH_RATE", "nan", "0 or more and less than 1"),
@@ -154,6 +157,49 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
 def test_numbers_out_of_their_range_are_found_at_once(config_file, key, value, wanted):
     with pytest.raises(ValueError, match=re.escape(f"{key} = {value}: give {wanted}.")):
         load(config_file, key, float(value) if value == "nan" else value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("MODEL.SGR.ENABLED", "true", "write True or False"),
+        ("SOLVER.MAX_ITER", "1e4", "give a whole number"),
+        ("SOLVER.BASE_LR", "fast", "give a number"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "3", "give text"),
+        ("INPUT.CROP.SIZE", "64", "give a list; on a command line: KEY"),
+        ("TEST.SLIDING_WINDOW", "1", "it holds keys of its own"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_told_what_to_be(config_file, key, value, wanted):
+    given = "10000.0" if value == "1e4" else value
+    with pytest.raises(ValueError, match=re.escape(f": {key} = {given}: {wanted}")):
+        load(config_file, key, value)
+
+
+@pytest.mark.parametrize(("section", "given"), [("TEST", "None"), ("TEST: 3", "3"), ("MODEL:\n  SGR", "None")])
+def test_a_section_without_keys_is_named(tmp_path, section, given):
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"{section}{'' if section.endswith('3') else ':'}\n")
+    name = "MODEL.SGR" if "SGR" in section else "TEST"
+    with pytest.raises(ValueError, match=rf"mine.yaml: {name} = {given}: it holds keys of its own"):
+        load_config(str(config))
+
+
+def test_a_key_that_is_there_twice_is_named_with_its_lines(config_file, tmp_path):
+    """YAML itself keeps the last and drops the first."""
+    config = tmp_path / "mine.yaml"
+    config.write_text("SOLVER: {MAX_ITER: 7}\nSEED: 1\nSOLVER:\n  BASE_LR: 0.1\n")
+    with pytest.raises(ValueError, match=r"mine.yaml: SOLVER is there twice, in lines 1 and 3, "):
+        load_config(str(config))
+    base = tmp_path / "base.yaml"
+    config.rename(base)
+    config.write_text("_BASE_: base.yaml\n")
+    for opts in ([], ["IMPORTS", "[]"]):
+        with pytest.raises(ValueError, match=r"base.yaml: SOLVER is there twice"):
+            load_config(str(config), opts)
+    base.write_text("DATASETS:\n  FOLDERS:\n    a: &a {CLASSES: [x]}\n    b: {<<: *a, SPLIT: s}\n    a: {}\n")
+    with pytest.raises(ValueError, match=r"DATASETS.FOLDERS.a is there twice, in lines 3 and 5"):
+        load_config(str(config))
 
 
 def test_an_unknown_precision_is_found_at_once(config_file):
@@ -186,7 +232,7 @@ def test_whole_numbers_are_floats_where_the_key_is_one(config_file):
     cfg = load(config_file, "MODEL.SGR.COMPONENT_WEIGHT", "3", "SOLVER.BASE_LR", 1, "SOLVER.MAX_ITER", "7")
     assert [cfg.MODEL.SGR.COMPONENT_WEIGHT, cfg.SOLVER.BASE_LR] == [3.0, 1.0]
     assert type(cfg.SOLVER.MAX_ITER) is int
-    with pytest.raises(ValueError, match=r"Type mismatch.*SOLVER.MAX_ITER"):
+    with pytest.raises(ValueError, match=r"SOLVER.MAX_ITER = 7.5: give a whole number\."):
         load(config_file, "SOLVER.MAX_ITER", "7.5")
 
 

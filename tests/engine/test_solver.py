@@ -4,6 +4,7 @@ from torch import nn
 from toy_heads import build, with_head
 from toys import toy_cfg, toy_shape
 
+from sgr_d2.engine import Trainer
 from sgr_d2.engine.solver import build_optimizer, parameter_groups
 from sgr_d2.modeling.mask2former.head import MaskFormerHead
 
@@ -165,6 +166,19 @@ def test_clipping_by_kind_and_norm(cfg, kind, power, expected):
     optimizer.step()
     for p, value in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, torch.full_like(p, value), rtol=1e-4, atol=0)
+
+
+def test_unknown_kinds_list_the_choices(cfg):
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    clip.ENABLED, clip.CLIP_TYPE = True, "whole"
+    with pytest.raises(ValueError, match=r"CLIP_TYPE = 'whole': choose from \['full_model', 'norm', 'value'\]"):
+        build_optimizer(cfg, Model())
+    clip.ENABLED, cfg.SOLVER.OPTIMIZER = False, "ADAM"
+    with pytest.raises(ValueError, match=r"SOLVER.OPTIMIZER = 'ADAM': choose from \['ADAMW', 'SGD'\]"):
+        build_optimizer(cfg, Model())
+    cfg.SOLVER.LR_SCHEDULER_NAME = "Poly"
+    with pytest.raises(ValueError, match=r"SOLVER.LR_SCHEDULER_NAME = 'Poly': choose from \['WarmupPolyLR'"):
+        Trainer.build_lr_scheduler(cfg, None)
 
 
 def test_sgr_in_a_backbone_learns_as_fast_as_a_head(cfg):

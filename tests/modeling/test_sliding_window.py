@@ -141,5 +141,7 @@ def test_one_window_is_the_model(head):
 def test_gaps_and_tiny_steps_are_refused():
     with pytest.raises(ValueError, match=r"STRIDE = \[20, 8\].*at most.*SIZE = \[16, 16\]"):
         SlidingWindow(PixelModel(), size=(16, 16), stride=(20, 8))
+    with pytest.raises(ValueError, match=r"SIZE = \[16\], STRIDE = \[8\]: give two numbers each"):
+        SlidingWindow(PixelModel(), size=[16], stride=[8])
     with pytest.raises(ValueError, match=r"multiples of 4 pixels"):
         SlidingWindow(PixelModel(), size=(16, 16), stride=(2, 8))

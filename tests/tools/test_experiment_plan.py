@@ -113,6 +113,9 @@ def test_missing_files_are_named(write, tmp_path):
         read_plan(tmp_path / "none.yaml")
     with pytest.raises(FileNotFoundError, match=r"toy\.yaml: config configs/none\.yaml: no such file"):
         read_plan(write(config="configs/none.yaml"))
+    (tmp_path / "twice.yaml").write_text("seeds: [1]\nseeds: [2]\n")
+    with pytest.raises(ValueError, match=r"twice\.yaml: seeds is there twice, in lines 1 and 2"):
+        read_plan(tmp_path / "twice.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ValueError, match=r"bad\.yaml: not a YAML file"):
         read_plan(tmp_path / "bad.yaml")

@@ -178,3 +178,15 @@ def test_names_of_outputs(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no image or video in this folder"):
         find_inputs([str(tmp_path / "empty")], exclude=tmp_path / "out")
+
+
+def test_links_are_inputs_of_their_own_and_other_types_are_told(checkpoint, photos, tmp_path, capsys):
+    (photos / "broken.jpg").unlink()
+    (photos / "link.png").symlink_to(photos / "one.png")
+    for name in ("x.HEIC", "y.gif", "sub/z.gif", "README"):
+        (photos / name).touch()
+    assert run(checkpoint, tmp_path / "out", photos) == 0
+    said = capsys.readouterr().out
+    assert "3 predicted" in said
+    assert "4 files of other types are left out: 2 .gif, 1 .heic, 1 no suffix." in said
+    assert (tmp_path / "out/labels/link.png").read_bytes() == (tmp_path / "out/labels/one.png").read_bytes()

@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from sgr_d2.repeated_keys import check_repeated_keys
+
 from .outcome import metric_of
 from .plots import COLORS, LIGHT, draw_mean_and_interval, save_figure
 from .records import read_json
@@ -63,7 +65,9 @@ def read_overview(path: Path) -> Overview:
             common.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_repeated_keys(text, str(path))
+        data = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file. One of ours is results/overview.yaml.") from error
     except yaml.YAMLError as error:

@@ -29,6 +29,8 @@ from typing import Any
 
 import yaml
 
+from sgr_d2.repeated_keys import check_repeated_keys
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -124,7 +126,9 @@ def read_plan(path: Path) -> Plan:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such plan. Plans are YAML files, e.g. experiments/main.yaml.")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_repeated_keys(text, str(path))
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not a YAML file ({error}).") from error
     _check_keys(path, "the plan", data, {"variants", "seeds", "metrics", "baseline"}, _PLAN_KEYS)

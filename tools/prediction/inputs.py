@@ -2,9 +2,12 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from sgr_d2.files import walk_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -40,7 +43,7 @@ def find_inputs(arguments: Sequence[str], *, exclude: Path) -> list[Input]:
     found: dict[Path, str] = {}
     for argument in arguments:
         for path, name in _expand(argument, exclude.resolve()):
-            found.setdefault(path.resolve(), name)
+            found.setdefault(Path(os.path.abspath(path)), name)  # a link to another input is an input of its own
     return _named(found)
 
 
@@ -71,11 +74,14 @@ def _expand(argument: str, exclude: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
-                yield Path(parent, name)
+    return (path for path in walk_files(folder) if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+
+
+def other_types(arguments: Sequence[str]) -> Counter:
+    """{suffix: number of files} of the files below the folders among the arguments that are not predicted."""
+    folders = [path for path in (Path(argument).expanduser() for argument in arguments) if path.is_dir()]
+    suffixes = (path.suffix.lower() for folder in folders for path in walk_files(folder))
+    return Counter(suffix or "no suffix" for suffix in suffixes if suffix not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
 
 
 def _named(found: dict[Path, str]) -> list[Input]:

@@ -2,15 +2,14 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from sgr_d2.data.label_values import LabelMap
-from sgr_d2.files import read_text
+from sgr_d2.files import read_text, walk_files
 from sgr_d2.messages import first_few
 
-IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LABEL_TYPES = (".png", ".tif", ".tiff")
 
 
@@ -65,7 +64,7 @@ def load_image_label_folder(
     """Pair images and labels by their relative path without suffix and extension, in all subfolders.
 
     Args:
-        image_dir: contains .jpg, .jpeg, .png, .bmp, .tif or .tiff files, in upper or lower case.
+        image_dir: contains .jpg, .jpeg, .png, .bmp, .tif, .tiff or .webp files, in upper or lower case.
         label_dir: contains .png, .tif or .tiff files. May be the same folder, if the suffixes separate labels from
             images.
         name: of the data set, for messages.
@@ -118,7 +117,7 @@ def _files_by_id(folder: str | os.PathLike, naming: Naming, what: str, rival: Na
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{what} folder {Path(folder).absolute()} does not exist.")
     files: dict[str, Path] = {}
-    for path in _walk(folder):
+    for path in walk_files(folder):
         relative = path.relative_to(folder).as_posix()
         key = naming.id_of(relative)
         if key is None or (rival and len(rival.suffix) > len(naming.suffix) and rival.id_of(relative) is not None):
@@ -127,13 +126,6 @@ def _files_by_id(folder: str | os.PathLike, naming: Naming, what: str, rival: Na
             raise ValueError(f"{what} files {files[key]} and {path} only differ in file type; keep one of them.")
         files[key] = path
     return files
-
-
-def _walk(folder: str | os.PathLike) -> Iterator[Path]:
-    """Yield all files that are not hidden; follows links to folders, which Path.rglob does not."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 
 def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> set[str]:
@@ -155,7 +147,7 @@ def _listed(split: Path, images: dict[str, Path], naming: Naming, name: str) -> 
 def _advice_on_type(folder: str | os.PathLike, key: str, suffix: str) -> str:
     """Further advice if a file with the name of the label exists, but as an unsupported type such as JPEG; or ""."""
     stem = f"{key}{os.path.splitext(suffix)[0]}".casefold()
-    for path in _walk(folder):
+    for path in walk_files(folder):
         same = path.relative_to(folder).with_suffix("").as_posix().casefold() == stem
         if same and path.suffix.lower() in set(IMAGE_TYPES) - set(LABEL_TYPES):
             types = ", ".join(LABEL_TYPES)
