@@ -36,7 +36,8 @@ class SGROutput(NamedTuple):
 
     Attributes:
         features: the refined levels, with the names and shapes of the input: {name: (B, C_l, H_l, W_l)}.
-        region_logits: (B, K, H, W) float32; sigmoid gives the regions. Meaningless on cells that are not ``valid``.
+        region_logits: (B, K, H, W) float32; sigmoid gives the regions. Meaningless on cells that are not ``valid``. Of
+            their gradient only ``loss_gradient`` of `SGR` reaches the features, by default nothing.
         tokens: (B, K, D) float32, after the encoder.
         valid: (B, 1, H, W) bool, False on cells that lie entirely in the padding of the batch.
         stride: image pixels per cell of the token grid, along each axis.

@@ -44,8 +44,9 @@ def label_components(
         ValueError: if ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative,
             ``left_out`` is unknown, or ``instances`` has another shape.
     """
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"A label map is a 2-D integer array; got shape {labels.shape} of {labels.dtype}.")
+    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        found = f"shape {tuple(labels.shape)} of {labels.dtype}" if hasattr(labels, "dtype") else "no array"
+        raise ValueError(f"A label map is a 2-D integer NumPy array; got {type(labels).__name__}, {found}.")
     check_component_options(min_area, max_components, left_out)
     if labels.size == 0:
         return ComponentMap(np.zeros(labels.shape, np.int32), np.zeros(0, np.int64), 0, 0)
@@ -98,7 +99,7 @@ def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:
     """
     if labels.dtype == np.uint8 and 0 <= ignore_label <= 255:
         return np.subtract(labels, np.uint8(ignore_label), order="C")
-    if labels.dtype.itemsize > 1 and labels.dtype != np.uint16:
+    if labels.dtype != np.uint16 or not 0 <= ignore_label <= 0xFFFF:
         low, high = min(int(labels.min()), ignore_label), max(int(labels.max()), ignore_label)
         if high - low > 0xFFFF:
             raise ValueError(f"Labels and ignore label span {low}..{high}; at most 16 bits are supported.")

@@ -13,7 +13,7 @@ from sgr_d2.structures import SGROutput
 
 from .backbone import find_sgr_backbone
 from .monitor import log_regions
-from .padding import copy_to, pad_to_batch
+from .padding import all_have, copy_to, pad_to_batch
 from .randomness import own_random_numbers
 from .segmentor import image_tokens
 from .sgr import SGRCriterion
@@ -73,7 +73,7 @@ class SGRDetection:
         """Empty without components, which all batches of a run have or none (`sgr_d2.data.detection_mapper`)."""
         if self.criterion is None:
             return {}
-        if "components" not in batched_inputs[0]:
+        if not all_have(batched_inputs, "components"):
             if self.criterion.class_weight:  # its layer would get no gradient, on which DistributedDataParallel fails
                 raise ValueError(
                     'The mapper gives no "components" and "component_classes", which the class loss of SGR needs: use '

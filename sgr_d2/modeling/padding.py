@@ -1,14 +1,24 @@
-"""Copying images of unequal size to the device and padding them into one tensor."""
+"""Copying images of unequal size, and their targets, to the device and padding them into one tensor."""
 
 import math
 
 from torch import Tensor, device, stack
 from torch.nn import functional as F
 
+from sgr_d2.messages import first_few
+
 
 def copy_to(tensor: Tensor, target: device) -> Tensor:
     """Copy to a device without waiting for its queued work; large tensors must be pinned (the loader's are)."""
     return tensor.to(target, non_blocking=True)
+
+
+def all_have(batched_inputs: list[dict], key: str) -> bool:
+    """Whether the images of a batch have a target; raise ValueError if only some of them do."""
+    lacking = [x.get("file_name", f"image {i} of the batch") for i, x in enumerate(batched_inputs) if key not in x]
+    if lacking and len(lacking) < len(batched_inputs):
+        raise ValueError(f'{first_few(lacking, 3)}: no "{key}", which other images of the batch have; give it to all.')
+    return not lacking
 
 
 def pad_to_batch(maps: list[Tensor], *, divisor: int, value: float, min_size: tuple[int, int] = (0, 0)) -> Tensor:

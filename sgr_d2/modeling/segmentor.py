@@ -18,7 +18,7 @@ from sgr_d2.structures import TOKENS, ImageTokens, SGROutput
 from .head_keys import check_head, features_of_head
 from .image_names import naming_images
 from .monitor import log_regions
-from .padding import copy_to, pad_to_batch
+from .padding import all_have, copy_to, pad_to_batch
 from .postprocessing import both, predict
 from .randomness import own_random_numbers
 from .sgr import SGR, SGRCriterion
@@ -187,7 +187,7 @@ class SGRSegmentor(nn.Module):
     def _sgr_losses(self, output: SGROutput, batched_inputs: list[dict]) -> dict[str, Tensor]:
         if not self.criterion.has_losses:
             return {}
-        if "components" not in batched_inputs[0]:
+        if not all_have(batched_inputs, "components"):
             raise ValueError(
                 'The mapper gives no "components" and "component_classes", which the losses of SGR need: use '
                 "sgr_d2.data.mapper.SemanticMapper or sgr_d2.data.components.label_components, or set "

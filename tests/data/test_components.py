@@ -3,6 +3,7 @@ from collections import deque
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from sgr_d2.data.components import label_components
 from sgr_d2.structures import ComponentMap
@@ -177,10 +178,14 @@ def test_thousands_of_components_are_cut_and_counted():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="2-D integer array"):
+    with pytest.raises(ValueError, match=r"2-D integer NumPy array; got ndarray, shape .2, 3. of float64"):
         label_components(np.zeros((2, 3)), **EVERYTHING)
-    with pytest.raises(ValueError, match="2-D integer array"):
+    with pytest.raises(ValueError, match="2-D integer NumPy array"):
         label_components(np.zeros((2, 3, 1), np.uint8), **EVERYTHING)
+    with pytest.raises(ValueError, match=r"got Tensor, shape .2, 3. of torch.int64"):
+        label_components(torch.zeros(2, 3, dtype=torch.int64), **EVERYTHING)
+    with pytest.raises(ValueError, match=r"span -1\.\.65535; at most 16 bits"):
+        label_components(np.full((2, 3), 65535, np.uint16), **EVERYTHING | {"ignore_label": -1})
     with pytest.raises(ValueError, match=r"MIN_AREA and MAX_COMPONENTS .* got -1 and 3"):
         label_components(np.zeros((2, 3), np.uint8), ignore_label=255, min_area=-1, max_components=3)
     with pytest.raises(ValueError, match=r"LEFT_OUT = 'inside': choose from \['ignored', 'outside'\]"):

@@ -138,6 +138,14 @@ def test_without_components_there_are_no_losses_of_sgr_and_all_of_it_learns():
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_batch_of_which_some_images_have_components_is_refused(lacking):
+    batch = [detector_input(64, 96), detector_input(64, 96)]
+    del batch[lacking]["components"], batch[lacking]["file_name"]
+    with pytest.raises(ValueError, match=rf'^image {lacking} of the batch: no "components"'):
+        build()(batch)
+
+
 def test_a_class_loss_without_components_is_refused():
     cfg = detector_cfg()
     cfg.MODEL.SGR.CLASS_WEIGHT = 1.0

@@ -1,5 +1,7 @@
 """MODEL.SGR.NORM BN: at the end of the encoder and in the fusion blocks."""
 
+import copy
+
 import pytest
 import torch
 from fvcore.nn.precise_bn import update_bn_stats
@@ -10,7 +12,7 @@ from toys import randomize_zeros, toy_features, toy_shape
 
 from sgr_d2.modeling.sgr import SGR
 from sgr_d2.modeling.sgr.batch_norm import BatchNorm
-from sgr_d2.modeling.sgr.encoder import build_encoder
+from sgr_d2.modeling.sgr.encoder import TokenBatchNorm, build_encoder
 from sgr_d2.modeling.sgr.fusion import BatchNormFusion, Fusion, reproject
 
 LEVELS = ("res2", "res3", "res5")
@@ -202,6 +204,36 @@ def test_converted_norms_work():
     converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(sgr).eval()
     assert not any(isinstance(module, BatchNorm) for module in converted.modules())
     torch.testing.assert_close(converted(features, sizes()).features, expected.features, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_torch_s_own_norms_give_the_gradients_of_ours(tokens):
+    torch.manual_seed(0)
+    own = TokenBatchNorm("BN", 8) if tokens else BatchNormFusion(channels=5, token_dim=8, norm="BN")
+    randomize_zeros(own)
+    other = copy.deepcopy(own)
+    other.norm = torch.nn.BatchNorm2d(8)
+    other.norm.load_state_dict(own.norm.state_dict())
+    x, valid = torch.randn((2, 6, 8) if tokens else (2, 5, 4, 7)), torch.rand(2, 1, 4, 7) > 0.3
+    more = () if tokens else (torch.randn(2, 3, 8), torch.rand(2, 3, 4, 7) * valid, valid)
+    weights, gradients = torch.randn(x.shape), []
+    weights = weights if tokens else weights * valid
+    for module in (own, other):
+        given = x.clone().requires_grad_()
+        (module.train()(given, *more) * weights).sum().backward()
+        gradients.append(given.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_a_small_variance_beside_a_large_mean(share):
+    torch.manual_seed(0)
+    valid = torch.rand(4, 1, 16, 16) <= share
+    maps = (100 + 0.01 * torch.randn(4, 3, 16, 16)) * valid
+    norm = BatchNorm(3)
+    cells = norm(maps, valid=valid).movedim(1, -1)[valid[:, 0]]
+    expected = torch.nn.BatchNorm1d(3).double()(maps.movedim(1, -1)[valid[:, 0]].double())
+    torch.testing.assert_close(cells.double(), expected, rtol=0, atol=0.01)
 
 
 def test_norms_of_other_trainers_do_not_count_padding_either():

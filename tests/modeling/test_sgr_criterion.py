@@ -228,6 +228,18 @@ def test_unknown_choices_name_their_key(option, key):
         SGRCriterion(**{option: "x"})
 
 
+def test_a_decay_needs_to_know_the_last_step():
+    with pytest.raises(ValueError, match=r"LOSS_DECAY = 0.5 needs max_iter"):
+        SGRCriterion(decay=0.5)
+
+
+def test_classes_may_be_arrays():
+    criterion = SGRCriterion(class_weight=1.0, token_dim=4, num_classes=3)
+    output, ids = output_of(torch.zeros(1, 2, 4, 4)), torch.ones(1, 4, 4, dtype=torch.int64)
+    expected, found = (criterion(output, ids, [classes]) for classes in (torch.tensor([2]), np.array([2])))
+    assert {name: loss.item() for name, loss in expected.items()} == {name: loss.item() for name, loss in found.items()}
+
+
 def test_fixed_regions_refuse_losses():
     cfg = toy_cfg()
     cfg.MODEL.SGR.REGIONS = "fixed"

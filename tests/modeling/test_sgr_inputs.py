@@ -47,6 +47,29 @@ def test_sizes_that_do_not_fit(sgr, features, sizes, message):
         sgr(features, sizes)
 
 
+def test_parameters_of_another_precision_are_refused(sgr, features):
+    with pytest.raises(ValueError, match=r"parameters of SGR are torch.float64: keep them float32"):
+        sgr.double()({name: f.double() for name, f in features.items()}, [(64, 96), (33, 65)])
+
+
+def test_export_of_any_number_of_images(sgr, features):
+    count, sizes = torch.export.Dim("count", min=2, max=64), torch.tensor([[64, 96], [33, 65]])
+    shapes = ({name: {0: count} for name in features}, {0: count})
+    exported = torch.export.export(sgr, (features, sizes), dynamic_shapes=shapes).module()
+    more = {name: torch.cat([f, f[:1]]) for name, f in features.items()}
+    three = torch.cat([sizes, sizes[:1]])
+    torch.testing.assert_close(exported(more, three).tokens, sgr(more, three).tokens, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_that_only_some_images_have():
+    model = build_model(toy_cfg())
+    batch = [toy_input(64, 64), toy_input(64, 64)]
+    del batch[0]["components"]
+    batch[0]["file_name"] = "first.png"
+    with pytest.raises(ValueError, match=r'first.png: no "components", which other images of the batch have'):
+        model(batch)
+
+
 def test_levels_that_do_not_fit(sgr, features):
     sizes = torch.tensor([[64, 96]] * 2)
     with pytest.raises(

@@ -55,6 +55,15 @@ def test_components_of_another_size_than_the_grid_are_refused():
         SGRCriterion()(output, ids, classes_of(1))
 
 
+def test_negative_ids_are_ignored():
+    ids = torch.ones(2, 4, 4, dtype=torch.int64)
+    ids[1, :2] = 0
+    expected = components_to_grid(ids, [1, 1], 2, max_components=4)
+    ids[1, :2] = -1
+    for found, wanted in zip(components_to_grid(ids, [1, 1], 2, max_components=4), expected, strict=True):
+        assert found == wanted if isinstance(wanted, list) else torch.equal(found, wanted)
+
+
 def test_components_to_grid_of_nothing():
     targets = components_to_grid(torch.zeros(2, 4, 4, dtype=torch.int32), [0, 0], stride=2, max_components=5)
     assert targets.masks.shape == (2, 0, 2, 2)

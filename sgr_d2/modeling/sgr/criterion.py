@@ -51,8 +51,8 @@ class SGRCriterion(nn.Module):
                 Detectron2's event storage; without one they stay constant.
 
         Raises:
-            ValueError: for a negative weight, a decay or power outside [0, 1], an unknown assignment or union, or a
-                class loss without ``token_dim`` and ``num_classes``.
+            ValueError: for a negative weight, a decay or power outside [0, 1], an unknown assignment or union, a
+                decay without ``max_iter``, or a class loss without ``token_dim`` and ``num_classes``.
         """
         super().__init__()
         weights = {"COMPONENT_WEIGHT": component_weight, "DIVERSITY_WEIGHT": diversity_weight}
@@ -63,6 +63,8 @@ class SGRCriterion(nn.Module):
             raise ValueError(f"MODEL.SGR.AREA_POWER = {area_power}: give a number from 0 (all alike) to 1 (by area).")
         if not 0 <= decay <= 1:
             raise ValueError(f"MODEL.SGR.LOSS_DECAY = {decay}: give a share from 0 (constant losses) to 1 (none left).")
+        if decay and max_iter < 1:
+            raise ValueError(f"MODEL.SGR.LOSS_DECAY = {decay} needs max_iter, the last training step; got {max_iter}.")
         check_choice("MODEL.SGR.ASSIGNMENT", assignment, MODES)
         check_choice("MODEL.SGR.UNION", union, UNIONS)
         self.component_weight = component_weight
@@ -105,9 +107,9 @@ class SGRCriterion(nn.Module):
         """
         Args:
             output: the output of SGR for the batch.
-            components: (B, H*stride, W*stride) integer ids: 0 is ignored (as is padding), then the components,
+            components: (B, H*stride, W*stride) integer ids: 0 or less is ignored (as is padding), then the components,
                 largest first; ids above an image's number of components are labelled pixels that are in none.
-            component_classes: for each image, the (L,) int64 class of each component.
+            component_classes: for each image, the (L,) class of each component, a tensor or an array.
 
         Returns:
             {"loss_component", "loss_diversity", "loss_token_class"}: weighted float32 scalars; those of weight 0 are
@@ -120,6 +122,7 @@ class SGRCriterion(nn.Module):
         losses = {}
         if not self.has_losses:
             return losses
+        component_classes = [torch.as_tensor(classes) for classes in component_classes]
         _check_targets(components, component_classes, output)
         with torch.autocast(components.device.type, enabled=False):
             logits = output.region_logits.float()

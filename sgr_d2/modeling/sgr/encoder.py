@@ -51,4 +51,5 @@ class TokenBatchNorm(nn.Module):
                 "MODEL.SGR.NUM_TOKENS = 1 and one image at a time: a token that is its own mean holds nothing. "
                 "Train on more images at a time, or set MODEL.SGR.NORM LN."
             )
-        return self.norm(tokens.float().transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
+        # contiguous, as torch's own norm, put here by convert_sync_batchnorm, otherwise gives wrong gradients on a CPU
+        return self.norm(tokens.float().transpose(1, 2)[..., None].contiguous())[..., 0].transpose(1, 2)

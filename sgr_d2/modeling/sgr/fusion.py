@@ -111,7 +111,7 @@ class BatchNormFusion(Fusion):
         if valid is None:
             return self.norm(hidden)
         places, by_cell = valid.movedim(1, -1), hidden.movedim(1, -1)  # (B, H, W, 1), (B, H, W, D)
-        row = by_cell[places[..., 0]].T[None, ..., None]
+        row = by_cell[places[..., 0]].T[None, ..., None].contiguous()  # see TokenBatchNorm
         cells = self.norm(row)[0, ..., 0].T
         return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
 

@@ -30,7 +30,7 @@ def checked_sizes(
             (cells * stride, most * strides[finest])
             for cells, most in zip(level.shape[-2:], (rows, columns), strict=True)
         ]
-        if len(level) != batch or any(abs(here - there) >= stride for here, there in pixels):
+        if level.shape[0] != batch or any(abs(here - there) >= stride for here, there in pixels):
             raise ValueError(
                 f"SGR: {finest} of stride {strides[finest]} is {tuple(features[finest].shape)}, but {name} of stride "
                 f"{stride} is {tuple(level.shape)}: they must be of the same images (B, C, H, W)."

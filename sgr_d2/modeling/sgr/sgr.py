@@ -138,8 +138,13 @@ class SGR(nn.Module):
             SGROutput.
 
         Raises:
-            ValueError: if a level is missing, or levels and sizes do not fit each other.
+            ValueError: if a level is missing, levels and sizes do not fit each other, or parameters are not float32.
         """
+        if (precision := self.reduce[self.reduce.finest][0].weight.dtype) != torch.float32:
+            raise ValueError(
+                f"The parameters of SGR are {precision}: keep them float32; torch.autocast computes the rest in half "
+                "precision."
+            )
         strides, finest = self.reduce.strides, self.reduce.finest
         image_sizes = checked_sizes(image_sizes, features, strides)
         valid = self.reduce.valid(features, image_sizes)

@@ -30,7 +30,8 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
     pixels of the others, and of ids above the image's count, still count as labelled.
 
     Args:
-        ids: (B, H*stride, W*stride) integer: 0 ignored, 1.. components, largest first, then labelled pixels in none.
+        ids: (B, H*stride, W*stride) integer: 0 or less ignored, 1.. components, largest first, then labelled pixels in
+            none.
         counts: number of components of each image.
         stride: pixels per cell along each axis.
         max_components: maximum number of components per image.
@@ -44,7 +45,7 @@ def components_to_grid(ids: Tensor, counts: list[int], stride: int, max_componen
     slots = num + 2  # ignored, the components, the labelled rest
     image = torch.arange(batch, device=ids.device)[:, None, None] * slots
     last = copy_to(torch.tensor(kept), ids.device)[:, None, None]
-    slot = image + torch.where(ids > last, num + 1, ids)  # (B, H_img, W_img)
+    slot = image + torch.where(ids > last, num + 1, ids.clamp(min=0))  # (B, H_img, W_img)
     row = torch.arange(ids.shape[1], device=ids.device) // stride
     column = torch.arange(ids.shape[2], device=ids.device) // stride
     cell = row[:, None] * width + column[None]
