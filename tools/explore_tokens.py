@@ -19,7 +19,7 @@ from command_line import directory, failed
 from prediction.explorer_folder import check_room, replacing
 from prediction.inputs import find_inputs
 from prediction.report import report
-from prediction.semantic_sets import semantic_metadata
+from semantic_sets import semantic_metadata
 from tqdm import tqdm
 
 from sgr_d2 import SGRPredictor

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import quiet_in_pipes
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
@@ -143,6 +144,7 @@ def _values(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
+    quiet_in_pipes()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     sys.exit(main())

@@ -123,7 +123,7 @@ def test_limits_from_the_command_line(published, check):
 def test_what_cannot_be_checked(published, check, target, message):
     code, text, _ = check(target)
     assert code == 2
-    assert message in text and "error: " in text
+    assert message in text and "check_dataset.py: " in text
 
 
 def test_an_output_that_cannot_be_written_is_found_before_the_files_are_read(published, check, tmp_path):
@@ -131,7 +131,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_files_are_read(pub
     (tmp_path / "out" / "ade20k_sem_seg_val").write_text("in the way")
     code, text, _ = check("ade20k_sem_seg_val")
     assert code == 2 and "no errors" not in text
-    assert text.startswith("error: ") and str(tmp_path / "out" / "ade20k_sem_seg_val") in text
+    assert text.startswith("check_dataset.py: ") and str(tmp_path / "out" / "ade20k_sem_seg_val") in text
 
 
 @pytest.mark.data
@@ -146,4 +146,6 @@ def test_real_camvid(check):
 @pytest.mark.parametrize("targets", [["a.yaml", "b.yaml"], ["camvid_train", "a.yaml"]])
 def test_one_config_a_call(check, targets):
     code, text, _ = check(*targets)
-    assert code == 2 and text == f"error: {' '.join(targets)}: give either one config or names of data sets.\n"
+    assert (
+        code == 2 and text == f"check_dataset.py: {' '.join(targets)}: give either one config or names of data sets.\n"
+    )
