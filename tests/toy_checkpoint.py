@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from toys import toy_cfg
 
 import sgr_d2.modeling  # noqa: F401  registers the models
-from sgr_d2.engine.model_card import KEY
+from sgr_d2.engine.checkpoint.model_card import KEY
 
 CLASSES = ["a", "b", "c", "d", "e"]
 

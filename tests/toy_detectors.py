@@ -8,7 +8,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from toys import toy_cfg
 
 import sgr_d2.modeling  # noqa: F401  registers the models
-from sgr_d2.engine.model_card import KEY
+from sgr_d2.engine.checkpoint.model_card import KEY
 
 
 def detector_cfg(arch: str = "SGRGeneralizedRCNN", *, sgr: bool = True, features=("p3", "p4"), classes: int = 3):

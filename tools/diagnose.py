@@ -22,13 +22,13 @@ from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 
 from sgr_d2.engine import Trainer, evaluate, load_config
+from sgr_d2.engine.analysis.diagnose import Pull, pulls, without_tokens
+from sgr_d2.engine.analysis.token_use import Change, TokenParts, token_use
 from sgr_d2.engine.build import without_initial_weights
-from sgr_d2.engine.checkpoint_file import require_checkpoint
-from sgr_d2.engine.diagnose import Pull, pulls, without_tokens
+from sgr_d2.engine.checkpoint.checkpoint_file import require_checkpoint
 from sgr_d2.engine.machine import fit_to_machine
 from sgr_d2.engine.options import with_values
 from sgr_d2.engine.same_run import load_trained
-from sgr_d2.engine.token_use import Change, TokenParts, token_use
 
 
 def main(arguments: list[str] | None = None) -> int:

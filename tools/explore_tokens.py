@@ -25,7 +25,7 @@ from tqdm import tqdm
 from sgr_d2 import SGRPredictor
 from sgr_d2.data.datasets import get_dataset_records, register_all, register_folders
 from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, read_card
-from sgr_d2.engine.checkpoint_file import require_checkpoint
+from sgr_d2.engine.checkpoint.checkpoint_file import require_checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,8 +33,8 @@ from pathlib import Path
 from command_line import failed
 
 from sgr_d2.engine import SGRPredictor
-from sgr_d2.engine.class_scores import ClassScores
-from sgr_d2.engine.export import (
+from sgr_d2.engine.inference.class_scores import ClassScores
+from sgr_d2.engine.inference.export import (
     PLAIN,
     SUFFIXES,
     choose_sizes,

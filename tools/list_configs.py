@@ -27,9 +27,9 @@ from detectron2.config import CfgNode
 from tabulate import tabulate
 
 from sgr_d2.engine import load_config
+from sgr_d2.engine.analysis.model_cost import ModelCost, count_cost, count_parameters
 from sgr_d2.engine.build import build_model
 from sgr_d2.engine.machine import use_machine
-from sgr_d2.engine.model_cost import ModelCost, count_cost, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"

@@ -18,9 +18,9 @@ from command_line import failed
 
 from sgr_d2.engine import load_config, load_weights
 from sgr_d2.engine.build import build_model, without_initial_weights
-from sgr_d2.engine.checkpoint_file import read_checkpoint, require_checkpoint
-from sgr_d2.engine.detector_keys import is_detector, transfer_keys
-from sgr_d2.engine.load_report import summary
+from sgr_d2.engine.checkpoint.checkpoint_file import read_checkpoint, require_checkpoint
+from sgr_d2.engine.checkpoint.detector_keys import is_detector, transfer_keys
+from sgr_d2.engine.checkpoint.load_report import summary
 from sgr_d2.files import appearing_whole
 
 

@@ -1,13 +1,13 @@
 """Setup, training and evaluation of a run."""
 
 from .allocator import keep_freed_memory
-from .checkpoint import load_weights
+from .analysis.explore import ExploreSettings, NamedModel, explore
+from .checkpoint.checkpointer import load_weights
+from .checkpoint.model_card import read_card
 from .evaluate import evaluate
-from .explore import ExploreSettings, NamedModel, explore
-from .model_card import read_card
+from .inference.prediction import Prediction
+from .inference.predictor import SGRPredictor
 from .options import merge_options
-from .prediction import Prediction
-from .predictor import SGRPredictor
 from .processes import run_process
 from .refusals import refusals_in_a_line
 from .run import evaluate_checkpoint, limit_threads, train

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from sgr_d2.evaluation import KINDS, metrics_path, write_metrics
 from sgr_d2.visualization import draw_error_kinds
 
-from .protocol import with_protocol
+from .inference.protocol import with_protocol
 from .tasks import task_of
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from .build import without_initial_weights
-from .checkpoint import Checkpointer
+from .checkpoint.checkpointer import Checkpointer
 from .earlier_run import put_back, release
 from .same_run import load_trained
 from .trainer import Trainer

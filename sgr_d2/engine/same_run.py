@@ -14,8 +14,8 @@ from torch import nn
 
 from sgr_d2.messages import first_few
 
-from .checkpoint import Checkpointer, absent_parameters, require_all_parameters
-from .load_report import summary
+from .checkpoint.checkpointer import Checkpointer, absent_parameters, require_all_parameters
+from .checkpoint.load_report import summary
 from .tasks import task_of
 
 logger = logging.getLogger(__name__)

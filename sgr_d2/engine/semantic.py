@@ -20,7 +20,7 @@ from sgr_d2.evaluation import check_evaluator_type, evaluators_of
 from sgr_d2.messages import first_few
 from sgr_d2.visualization import PictureWriter
 
-from .protocol import loader_config
+from .inference.protocol import loader_config
 
 
 def use_semantic_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata) -> None:

@@ -17,7 +17,7 @@ from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
 from .build import check_parts
-from .checkpoint_file import check_weights
+from .checkpoint.checkpoint_file import check_weights
 from .earlier_run import check_resume, claim, keeping_config, put_back, set_aside
 from .loop import DTYPES
 from .machine import fit_to_machine

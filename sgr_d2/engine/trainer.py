@@ -17,11 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from sgr_d2.checks import check_choice
 
 from .build import build_model
-from .checkpoint import Checkpointer
+from .checkpoint.checkpointer import Checkpointer
+from .checkpoint.model_card import CardInCheckpoint, ModelCard
 from .evaluate import build_evaluator, build_test_loader, check_evaluation, evaluate, share_buffers
 from .hooks import BestCheckpoint, PlotCurves, SeedEachStep, best_metric, misspelt_metric, repeatable
 from .loop import TrainLoop
-from .model_card import CardInCheckpoint, ModelCard
 from .same_run import (
     require_same_classes,
     require_same_images,

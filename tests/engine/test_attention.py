@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgr_d2.engine.attention import record_attention
+from sgr_d2.engine.analysis.attention import record_attention
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from toys import toy_cfg, toy_input
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.engine import load_weights
-from sgr_d2.engine.checkpoint import Checkpointer
+from sgr_d2.engine.checkpoint.checkpointer import Checkpointer
 
 
 def toy_model(seed: int = 0, **options) -> nn.Module:

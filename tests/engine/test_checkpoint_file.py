@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sgr_d2.engine import checkpoint_file
-from sgr_d2.engine.checkpoint_file import check_weights, read_checkpoint
+from sgr_d2.engine.checkpoint import checkpoint_file
+from sgr_d2.engine.checkpoint.checkpoint_file import check_weights, read_checkpoint
 
 STATE = {"a.weight": torch.arange(4.0), "a.bias": torch.ones(2, dtype=torch.float16)}
 ARRAYS = {key: value.numpy() for key, value in STATE.items()}

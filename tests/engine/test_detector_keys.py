@@ -3,8 +3,8 @@ import torch
 from detectron2.modeling import build_model
 from toy_detectors import detector_cfg
 
-from sgr_d2.engine.checkpoint import load_weights
-from sgr_d2.engine.detector_keys import check_backbone, is_detector, transfer_keys
+from sgr_d2.engine.checkpoint.checkpointer import load_weights
+from sgr_d2.engine.checkpoint.detector_keys import check_backbone, is_detector, transfer_keys
 
 
 def segmentor(seed, *, fpn=True, sgr=True, timm="resnet10t"):

@@ -10,7 +10,7 @@ from toy_detectors import detector_cfg, detector_input
 from toy_heads import with_head
 from toys import randomize_zeros, toy_cfg, toy_input
 
-from sgr_d2.engine.diagnose import _parts, pulls, without_tokens
+from sgr_d2.engine.analysis.diagnose import _parts, pulls, without_tokens
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import diagnose

@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.engine.checkpoint import Checkpointer
+from sgr_d2.engine.checkpoint.checkpointer import Checkpointer
 from sgr_d2.engine.hooks import BestCheckpoint, SeedEachStep, best_metric, misspelt_metric
 
 

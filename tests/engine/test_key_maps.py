@@ -9,7 +9,7 @@ from official_keys import official_state
 
 import sgr_d2.modeling  # noqa: F401  registers backbones
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.engine.key_maps import LAYOUTS, match_keys
+from sgr_d2.engine.checkpoint.key_maps import LAYOUTS, match_keys
 
 
 def shapes(**sizes) -> dict[str, torch.Tensor]:

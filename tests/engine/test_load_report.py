@@ -1,6 +1,6 @@
 import logging
 
-from sgr_d2.engine.load_report import LoadReport, Skipped, make_report, summary
+from sgr_d2.engine.checkpoint.load_report import LoadReport, Skipped, make_report, summary
 
 
 def test_every_tensor_is_in_exactly_one_list():

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sgr_d2 import SGRPredictor
 from sgr_d2.engine import load_config
-from sgr_d2.engine.image_input import as_image
-from sgr_d2.engine.model_card import KEY, ModelCard, read_card
+from sgr_d2.engine.checkpoint.model_card import KEY, ModelCard, read_card
+from sgr_d2.engine.inference.image_input import as_image
 
 CLASSES = ["left", "right", "disc"]
 

@@ -5,7 +5,7 @@ from torch import nn
 from toys import toy_cfg
 
 from sgr_d2.engine import load_config
-from sgr_d2.engine.protocol import loader_config, with_protocol
+from sgr_d2.engine.inference.protocol import loader_config, with_protocol
 from sgr_d2.engine.run import evaluate_checkpoint, train
 from sgr_d2.modeling.sliding_window import SlidingWindow
 from sgr_d2.modeling.test_time_augmentation import TestTimeAugmentation

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgr_d2.engine.safe_unpickle import RefusedError, load_pickle, load_torch
+from sgr_d2.engine.checkpoint.safe_unpickle import RefusedError, load_pickle, load_torch
 
 
 class Calls:

@@ -12,8 +12,8 @@ from detectron2.utils.logger import setup_logger
 from toy_checkpoint import write_checkpoint
 
 from sgr_d2.engine import SGRPredictor, Trainer, load_config, setup
+from sgr_d2.engine.checkpoint.model_card import KEY, ModelCard
 from sgr_d2.engine.machine import use_machine
-from sgr_d2.engine.model_card import KEY, ModelCard
 from sgr_d2.modeling import SGRSegmentor
 
 

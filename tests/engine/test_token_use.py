@@ -5,7 +5,7 @@ from torch import nn
 from toy_detectors import detector_cfg, detector_input
 from toys import randomize_zeros, toy_cfg, toy_input
 
-from sgr_d2.engine.token_use import Change, token_parts, token_use
+from sgr_d2.engine.analysis.token_use import Change, token_parts, token_use
 from sgr_d2.modeling.sgr.fusion import Fusion
 
 

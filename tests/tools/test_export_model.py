@@ -1,4 +1,4 @@
-"""tools/export_model.py, sgr_d2/engine/export.py and class_scores.py on toy models."""
+"""tools/export_model.py, sgr_d2/engine/inference/export.py and class_scores.py on toy models."""
 
 import json
 
@@ -12,8 +12,8 @@ from toy_checkpoint import CLASSES, write_checkpoint
 from toys import randomize_zeros, toy_cfg
 
 from sgr_d2.engine import export
-from sgr_d2.engine.class_scores import ClassScores, fix_same_padding, query_scores
-from sgr_d2.engine.export import ExportError, choose_sizes
+from sgr_d2.engine.inference.class_scores import ClassScores, fix_same_padding, query_scores
+from sgr_d2.engine.inference.export import ExportError, choose_sizes
 from sgr_d2.modeling.deeplab import WindowPool
 
 

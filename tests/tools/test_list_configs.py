@@ -11,7 +11,7 @@ from torch import nn
 from toy_heads import with_head
 from toys import toy_cfg
 
-from sgr_d2.engine.model_cost import count_cost, count_parameters
+from sgr_d2.engine.analysis.model_cost import count_cost, count_parameters
 
 PUBLISHED = {  # millions of parameters, GFLOPs
     "m2f": (44, 71),

@@ -5,10 +5,9 @@ import logging
 from detectron2.config import CfgNode
 from torch import nn
 
+from sgr_d2.engine.options import with_values
 from sgr_d2.modeling.sliding_window import SlidingWindow
 from sgr_d2.modeling.test_time_augmentation import TestTimeAugmentation
-
-from .options import with_values
 
 logger = logging.getLogger(__name__)
 

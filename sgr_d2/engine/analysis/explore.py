@@ -15,13 +15,13 @@ from detectron2.data import MetadataCatalog
 from sgr_d2.data.components import label_components
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import read_image, read_instances, read_label
+from sgr_d2.engine.inference.prediction import Prediction
+from sgr_d2.engine.inference.predictor import SGRPredictor
 from sgr_d2.evaluation import TOKEN_FIGURES, StreamingSemSegEvaluator, TokenSemanticsEvaluator, label_masses
 from sgr_d2.modeling import SGR
 from sgr_d2.visualization.explorer import ExploredImage, ExploredRun, ExplorerWriter, Photograph
 
 from .attention import AttentionRecord, record_attention
-from .prediction import Prediction
-from .predictor import SGRPredictor
 
 
 class ExploreSettings(NamedTuple):

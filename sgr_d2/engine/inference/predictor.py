@@ -22,20 +22,20 @@ from torch import nn
 from sgr_d2.data.augmentation import build_augmentations
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import label_dtype
+from sgr_d2.engine.build import build_model, without_initial_weights
+from sgr_d2.engine.checkpoint.checkpoint_file import require_checkpoint
+from sgr_d2.engine.checkpoint.model_card import read_card
+from sgr_d2.engine.loop import DTYPES
+from sgr_d2.engine.machine import use_machine
+from sgr_d2.engine.same_run import load_trained
+from sgr_d2.engine.setup import load_config
+from sgr_d2.engine.tasks import task_of
 from sgr_d2.labels import labels_of
 from sgr_d2.modeling import SGR, MaskFormerHead
 
-from .build import build_model, without_initial_weights
-from .checkpoint_file import require_checkpoint
 from .image_input import ImageLike, as_image
-from .loop import DTYPES
-from .machine import use_machine
-from .model_card import read_card
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
-from .same_run import load_trained
-from .setup import load_config
-from .tasks import task_of
 
 
 class SGRPredictor:

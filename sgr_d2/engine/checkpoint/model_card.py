@@ -14,11 +14,11 @@ import yaml
 from detectron2.config import CfgNode
 
 from sgr_d2.data.datasets import SemanticMetadata
+from sgr_d2.engine.options import merge_options
+from sgr_d2.engine.own_modules import config_with, imports_in, require_imported
+from sgr_d2.engine.tasks import task_of
 
 from .checkpoint_file import read_checkpoint, require_checkpoint
-from .options import merge_options
-from .own_modules import config_with, imports_in, require_imported
-from .tasks import task_of
 
 # The entry of a checkpoint that contains the card.
 KEY = "model_card"

@@ -1,0 +1,1 @@
+"""From a checkpoint to predictions of images, and to files for other runtimes."""
