@@ -29,7 +29,7 @@ def baseline_and_difference(row: Row, digits: int) -> tuple[str, str]:
     return f"{mean:.{digits}f}", text
 
 
-@pytest.mark.parametrize(("page", "digits", "baseline"), [("README.md", 1, 3), ("docs/results.md", 2, 3)])
+@pytest.mark.parametrize(("page", "digits", "baseline"), [("README.md", 1, 1), ("docs/results.md", 2, 3)])
 def test_every_row_is_one_of_the_overview(page, digits, baseline):
     found = {
         (*baseline_and_difference(row, digits), len(row.seeds(METRIC)))
@@ -39,5 +39,5 @@ def test_every_row_is_one_of_the_overview(page, digits, baseline):
         (cells[baseline], cells[baseline + 1].replace("*", ""), int(re.match(r"\d+", cells[baseline + 2])[0]))
         for cells in table(page)
     ]
-    assert len(rows) > 9
+    assert len(rows) > 8
     assert [row for row in rows if row not in found] == []
