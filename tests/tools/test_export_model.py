@@ -11,7 +11,7 @@ from torch import nn
 from toy_checkpoint import CLASSES, write_checkpoint
 from toys import randomize_zeros, toy_cfg
 
-from sgr_d2.engine import export
+from sgr_d2.engine.inference import export
 from sgr_d2.engine.inference.class_scores import ClassScores, fix_same_padding, query_scores
 from sgr_d2.engine.inference.export import ExportError, choose_sizes
 from sgr_d2.modeling.deeplab import WindowPool
