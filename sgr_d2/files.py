@@ -20,11 +20,16 @@ def read_text(path: Path, key: str) -> str:
 
 def walk_files(folder: str | os.PathLike) -> Iterator[Path]:
     """Yield all files below a folder that are not hidden, sorted; follows links to folders, but not in circles."""
+    start = Path(folder).resolve()
+    above = {os.fspath(folder): {start, *start.parents}}  # where each folder to come is, by its path and by links
     for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent).resolve()
-        above = {here, *here.parents}
-        visible = (name for name in sorted(folders) if not name.startswith("."))
-        folders[:] = [name for name in visible if Path(parent, name).resolve() not in above]
+        behind, ahead = above.pop(parent), []
+        for name in sorted(name for name in folders if not name.startswith(".")):
+            target = Path(parent, name).resolve()
+            if target not in behind:
+                above[os.path.join(parent, name)] = behind | {target, *target.parents}
+                ahead.append(name)
+        folders[:] = ahead
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 

@@ -32,3 +32,12 @@ def test_files_below_links_that_lead_in_circles(tmp_path):
     (tmp_path / "c").symlink_to(tmp_path / "a/b", target_is_directory=True)
     found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
     assert found == ["3", "a/1", "a/b/2", "c/2"]
+
+
+def test_folders_that_link_to_each_other(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        (tmp_path / name / "other").symlink_to(tmp_path / other, target_is_directory=True)
+    found = [path.relative_to(tmp_path).as_posix() for path in walk_files(tmp_path)]
+    assert found == ["a/file", "a/other/file", "b/file", "b/other/file"]

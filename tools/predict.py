@@ -94,7 +94,7 @@ def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFo
     kept_text = f", {kept} kept (--overwrite predicts them again)" if kept else ""
     failed_text = f", {len(failed)} failed" if failed else ""
     print(f"{len(waiting) - len(failed)} predicted{kept_text}{failed_text}: {args.output}")
-    if left_out := other_types(args.inputs):
+    if left_out := other_types(args.inputs, exclude=args.output):
         types = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
         print(f"{left_out.total()} files of other types are left out: {types}.")
     return 1 if failed else 0

@@ -177,8 +177,8 @@ def check_pair(record: dict[str, Any], *, rules: CheckRules) -> PairCheck:
     components = None if len(errors) > broken else _count_components(mapped, instances, rules)
     brightest = 0 if image is None else int(image.max())
     turned = record["file_name"] if image is not None and is_turned(record["file_name"]) and not is_turned(path) else ""
-    counts = values.astype(np.int64), pixels
-    return PairCheck(errors, *counts, components, min(labels.shape), path, palette, brightest, turned)
+    found = PairCheck(errors, values.astype(np.int64), pixels, components, min(labels.shape), path, palette, brightest)
+    return found._replace(turned=turned)
 
 
 def _read_label(path: str, label_map: LabelMap | None) -> tuple[np.ndarray, dict[int, Color]]:

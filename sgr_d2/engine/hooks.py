@@ -19,6 +19,7 @@ from sgr_d2.visualization import plot_curves
 
 # Metrics of single classes, left out of lists of metrics.
 _OF_CLASSES = ("IoU-", "ACC-", "AP-")
+_OF_A_CLASS = ("sem_seg/IoU-", "sem_seg/ACC-", "bbox/AP-", "segm/AP-")
 
 # The metrics of sgr_d2's and Detectron2's evaluators, except those of single classes.
 _USUAL = (
@@ -73,11 +74,11 @@ def misspelt_metric(metric: str, data_sets: Sequence[str], classes: Sequence[str
     name = metric.removeprefix(prefix)
     if name in _USUAL:
         return ""
-    if kind := next((kind for kind in _OF_CLASSES if kind in name), ""):
-        start, _, of = name.partition(kind)
-        if of in classes:
-            return ""
-        return prefix + start + kind + get_close_matches(of, classes, n=1, cutoff=0)[0]
+    if kind := next((kind for kind in _OF_A_CLASS if name.startswith(kind)), ""):
+        of = name.removeprefix(kind)
+        return "" if of in classes else prefix + kind + get_close_matches(of, classes, n=1, cutoff=0)[0]
+    if any(kind in name for kind in _OF_CLASSES):
+        return ""
     meant = [usual for usual in _USUAL if name.lower() in (usual.lower(), usual.lower().split("/")[1])]
     return next((prefix + usual for usual in [*meant, *get_close_matches(name, _USUAL, n=1, cutoff=0.9)]), "")
 

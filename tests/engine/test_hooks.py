@@ -126,6 +126,7 @@ def test_the_first_of_several_data_sets_decides(names, metric, expected):
         ("a_val/sem_seg/mIoU", ""),
         ("sem_seg/IoU-Sky", ""),
         ("sem_seg/IoU-sky", "sem_seg/IoU-Sky"),
+        ("mine/IoU-small", ""),
         ("a_val/sem_seg/ACC-tre", "a_val/sem_seg/ACC-tree"),
         ("bbox/APs", ""),
         ("accuracy/top1", ""),

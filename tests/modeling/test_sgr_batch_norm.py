@@ -1,7 +1,5 @@
 """MODEL.SGR.NORM BN: at the end of the encoder and in the fusion blocks."""
 
-import copy
-
 import pytest
 import torch
 from fvcore.nn.precise_bn import update_bn_stats
@@ -12,7 +10,7 @@ from toys import randomize_zeros, toy_features, toy_shape
 
 from sgr_d2.modeling.sgr import SGR
 from sgr_d2.modeling.sgr.batch_norm import BatchNorm
-from sgr_d2.modeling.sgr.encoder import TokenBatchNorm, build_encoder
+from sgr_d2.modeling.sgr.encoder import build_encoder
 from sgr_d2.modeling.sgr.fusion import BatchNormFusion, Fusion, reproject
 
 LEVELS = ("res2", "res3", "res5")
@@ -195,36 +193,6 @@ def test_autocast_gives_finite_float32_tokens(dtype):
     assert all(f.isfinite().all() for f in output.features.values())
 
 
-def test_converted_norms_work():
-    """`nn.SyncBatchNorm.convert_sync_batchnorm`, as other trainers call it, puts torch's own modules in their place."""
-    sgr, features = make(), toy_features(2, 64, 64, *LEVELS)
-    randomize_zeros(sgr)
-    randomize_statistics(sgr)
-    expected = sgr.eval()(features, sizes())
-    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(sgr).eval()
-    assert not any(isinstance(module, BatchNorm) for module in converted.modules())
-    torch.testing.assert_close(converted(features, sizes()).features, expected.features, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("tokens", [True, False])
-def test_torch_s_own_norms_give_the_gradients_of_ours(tokens):
-    torch.manual_seed(0)
-    own = TokenBatchNorm("BN", 8) if tokens else BatchNormFusion(channels=5, token_dim=8, norm="BN")
-    randomize_zeros(own)
-    other = copy.deepcopy(own)
-    other.norm = torch.nn.BatchNorm2d(8)
-    other.norm.load_state_dict(own.norm.state_dict())
-    x, valid = torch.randn((2, 6, 8) if tokens else (2, 5, 4, 7)), torch.rand(2, 1, 4, 7) > 0.3
-    more = () if tokens else (torch.randn(2, 3, 8), torch.rand(2, 3, 4, 7) * valid, valid)
-    weights, gradients = torch.randn(x.shape), []
-    weights = weights if tokens else weights * valid
-    for module in (own, other):
-        given = x.clone().requires_grad_()
-        (module.train()(given, *more) * weights).sum().backward()
-        gradients.append(given.grad)
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize("share", [1.0, 0.6])
 def test_a_small_variance_beside_a_large_mean(share):
     torch.manual_seed(0)
@@ -234,26 +202,6 @@ def test_a_small_variance_beside_a_large_mean(share):
     cells = norm(maps, valid=valid).movedim(1, -1)[valid[:, 0]]
     expected = torch.nn.BatchNorm1d(3).double()(maps.movedim(1, -1)[valid[:, 0]].double())
     torch.testing.assert_close(cells.double(), expected, rtol=0, atol=0.01)
-
-
-def test_norms_of_other_trainers_do_not_count_padding_either():
-    """Such a norm, here torch's of one process, gives the cells of a padded batch what ours gives them."""
-    own, other = make().train(), make().train()
-    randomize_zeros(own)
-    other.load_state_dict(own.state_dict())
-    for fuse in other.fusion.values():
-        norm = torch.nn.BatchNorm2d(fuse.norm.num_features)
-        norm.load_state_dict(fuse.norm.state_dict())
-        fuse.norm = norm
-    features, image_sizes = toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64], [32, 24]])
-    expected, found = (sgr(features, image_sizes) for sgr in (own, other))
-    for name in expected.features:
-        assert not torch.equal(expected.features[name], features[name])
-        rows, columns = (length * features[name].shape[-1] // 64 for length in (32, 24))
-        for maps in (expected.features, found.features):
-            maps[name][1, :, rows:] = maps[name][1, :, :, columns:] = 0
-        torch.testing.assert_close(found.features[name], expected.features[name], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(other.fusion[name].norm.running_var, own.fusion[name].norm.running_var)
 
 
 TWO_PROCESSES = """

@@ -189,4 +189,6 @@ def test_links_are_inputs_of_their_own_and_other_types_are_told(checkpoint, phot
     said = capsys.readouterr().out
     assert "3 predicted" in said
     assert "4 files of other types are left out: 2 .gif, 1 .heic, 1 no suffix." in said
+    assert run(checkpoint, photos / "out", photos) == 0  # what it writes there itself is no input
+    assert "4 files of other types are left out" in capsys.readouterr().out
     assert (tmp_path / "out/labels/link.png").read_bytes() == (tmp_path / "out/labels/one.png").read_bytes()

@@ -77,10 +77,11 @@ def _files_below(folder: Path) -> Iterator[Path]:
     return (path for path in walk_files(folder) if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
 
 
-def other_types(arguments: Sequence[str]) -> Counter:
-    """{suffix: number of files} of the files below the folders among the arguments that are not predicted."""
+def other_types(arguments: Sequence[str], *, exclude: Path) -> Counter:
+    """{suffix: number} of the files below the folders among the arguments that are neither predicted nor results."""
     folders = [path for path in (Path(argument).expanduser() for argument in arguments) if path.is_dir()]
-    suffixes = (path.suffix.lower() for folder in folders for path in walk_files(folder))
+    files = (path for folder in folders for path in walk_files(folder))
+    suffixes = (path.suffix.lower() for path in files if exclude.resolve() not in path.resolve().parents)
     return Counter(suffix or "no suffix" for suffix in suffixes if suffix not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
 
 
