@@ -12,7 +12,7 @@ from toys import randomize_zeros, toy_cfg, toy_input
 
 from sgr_d2.engine.analysis.diagnose import _parts, pulls, without_tokens
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
 import diagnose
 
 
