@@ -115,14 +115,14 @@ def _draw_scores(axes: Axes, series: Series, metric: str) -> None:
     shown = metric.removeprefix("sem_seg/")
     percent = metric.split("/")[-2:][0] in _PERCENT
     drawn = False
-    # The value at iteration i is from after i + 1 steps, but that of the final evaluation is one iteration later.
-    last = max((series[name][0].max() for name in series if name == "total_loss"), default=np.inf)
+    steps = series.get("total_loss", (np.empty(0), None))[0]
     for name, color in zip(names, _COLORS * (1 + len(names) // len(_COLORS)), strict=False):
         iterations, values = _finite(*series[name])
         if not values.size:
             continue
         drawn = True
-        iterations = np.minimum(iterations, last)
+        # The value at iteration i is from after i + 1 steps, but that of a final evaluation is one iteration later.
+        iterations = iterations - (~np.isin(iterations, steps) & np.isin(iterations - 1, steps))
         best = int(values.argmax())
         value = f"{values[best]:.1f} %" if percent else f"{values[best]:.4g}"
         which = name.removesuffix(metric).rstrip("/") or shown

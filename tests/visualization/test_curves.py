@@ -112,13 +112,16 @@ def test_the_metric_is_drawn_for_every_data_set(tmp_path, metric, ylabel, labels
     assert (legend and [text.get_text() for text in legend.get_texts()]) == labels
 
 
-def test_the_evaluation_after_the_last_step_is_not_put_beyond_it(tmp_path):
+@pytest.mark.parametrize("continued", [False, True])
+def test_the_evaluation_after_the_last_step_is_not_put_beyond_it(tmp_path, continued):
     rows = [{"iteration": i, "total_loss": 1.0} for i in (9, 19)]
     rows += [{"iteration": 9, "sem_seg/mIoU": 30.0}, {"iteration": 20, "sem_seg/mIoU": 40.0}]
+    if continued:  # resumed with more iterations, which ended with another evaluation
+        rows += [{"iteration": 29, "total_loss": 1.0}, {"iteration": 30, "sem_seg/mIoU": 35.0}]
     axes = Figure().subplots()
     _draw_scores(axes, read_series(_lines(tmp_path / "metrics.json", rows)), "sem_seg/mIoU")
     curve, best = axes.lines
-    assert curve.get_xdata().tolist() == [10, 20]
+    assert curve.get_xdata().tolist() == [10, 20, 30][: 2 + continued]
     assert (list(best.get_xdata()), list(best.get_ydata())) == ([20], [40.0])
     assert axes.get_legend().get_texts()[0].get_text().endswith("at iteration 20")
 

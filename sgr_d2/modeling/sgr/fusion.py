@@ -120,7 +120,8 @@ class BatchNormFusion(Fusion):
         pixels = self.from_features(self.features_norm(features))
         with torch.autocast(pixels.device.type, enabled=False):
             hidden = F.relu(pixels + _spread(mixed, regions, pixels.shape[-2:]))
-            return hidden if valid is None else hidden.masked_fill(~valid, 0)
+            # `masked_fill` would put the channels first in memory
+            return hidden if valid is None else torch.where(valid, hidden, hidden.new_zeros(()))
 
 
 def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool) -> Fusion:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from sgr_d2.checks import check_choice
 
 from .pointwise import PointwiseConv2d
-from .recompute import recomputed
 
 KINDS = ("sigmoid", "softmax", "fixed")
 # Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not saturated before anything is learnt.
@@ -52,10 +51,6 @@ class RegionPredictor(PointwiseConv2d):
         nn.init.constant_(self.bias, 0.0 if softmax else REGION_BIAS)
 
     def forward(self, pixels: Tensor, valid: Tensor, extents: Tensor) -> Tensor:
-        # A layer would keep four maps of D channels, twice if the losses have a pass of their own (loss_gradient < 1).
-        return recomputed(self._logits, pixels, valid) if self.layers else self._logits(pixels, valid)
-
-    def _logits(self, pixels: Tensor, valid: Tensor) -> Tensor:
         for layer in self.layers:
             pixels = layer(pixels * valid)  # zeros beyond the image, as beyond the border of the map
         logits = super().forward(pixels).float()

@@ -19,6 +19,7 @@ from .fusion import build_fusion
 from .grid import shrink_valid
 from .inputs import checked_sizes
 from .position import add_sine_position
+from .recompute import forked
 from .reduction import Reduction
 from .regions import build_region_predictor
 
@@ -152,9 +153,10 @@ class SGR(nn.Module):
         pixels = self.reduce(features, valid)
         if self.position:
             pixels = add_sine_position(pixels, extents)
-        region_logits = self.region_predictor(pixels, valid[finest], extents)  # (B, K, H, W)
+        # Equal, (B, K, H, W). The second is for the losses: only a share of its gradient reaches the features.
+        logits, region_logits = forked(self.region_predictor, pixels, valid[finest], extents, share=self.loss_gradient)
         with torch.autocast(pixels.device.type, enabled=False):
-            regions = torch.where(valid[finest], region_logits, -torch.inf).sigmoid()  # zero on the padding
+            regions = torch.where(valid[finest], logits, -torch.inf).sigmoid()  # zero on the padding
             pooled = project(pixels.float(), regions)  # (B, K, D)
         tokens = self.encoder(self.value(pooled))
         refined = {}
@@ -162,8 +164,6 @@ class SGR(nn.Module):
             level = features[name]
             own = shrink_valid(regions, valid[finest], level.shape[-2:], self.reduce.ratios[name])
             refined[name] = fuse(level, tokens, own, valid[name])
-        if self.loss_gradient < 1 and torch.is_grad_enabled():
-            region_logits = self.region_predictor(share_gradient(pixels, self.loss_gradient), valid[finest], extents)
         return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], strides[finest])
 
     def train(self, mode: bool = True) -> "SGR":
@@ -181,16 +181,6 @@ def project(pixels: Tensor, regions: Tensor) -> Tensor:
     """
     weights = regions.flatten(2)  # (B, K, H*W)
     return torch.bmm(weights, pixels.flatten(2).transpose(1, 2)) / (weights.sum(-1, keepdim=True) + EPS)
-
-
-def share_gradient(pixels: Tensor, share: float) -> Tensor:
-    """Return ``pixels``, uncopied, with their gradient scaled by ``share`` in [0, 1]; 0 detaches them."""
-    if share == 0:
-        return pixels.detach()
-    shared = pixels.view_as(pixels)
-    if shared.requires_grad:
-        shared.register_hook(lambda gradient: share * gradient)
-    return shared
 
 
 def _check(
