@@ -60,6 +60,15 @@ def test_a_group_is_a_heading_for_its_row_and_those_below(write):
     assert "| FPN, short " in text and "| A: a1 " in text and "| A: a2 " in text and "| B: b1 " in text
 
 
+def test_pairs_of_folders_are_taken_together(write):
+    first = {"a/fpn": {0: (50.0, 90.0), 5: (0.0, 0.0)}, "a/sgr": {0: (52.0, 91.0), 6: (0.0, 0.0)}}
+    second = {"b/fpn": {5: (50.0, 90.0), 6: (40.0, 90.0)}, "b/sgr": {5: (51.0, 90.0), 6: (43.0, 90.0)}}
+    together = ROW | {"baseline": ["a/fpn", "b/fpn"], "model": ["a/sgr", "b/sgr"]}
+    (row,) = read_overview(write(first | second, [together])).rows
+    assert row.seeds("sem_seg/mIoU") == [0, 5, 6] and row.differences("sem_seg/mIoU") == [2.0, 1.0, 3.0]
+    assert row.estimate("sem_seg/mIoU").mean == 2.0
+
+
 def test_two_results_of_a_seed_are_refused(write, tmp_path):
     file = write({"plan/fpn": {0: (50.0, 90.0)}, "plan/sgr": {0: (51.0, 90.0), 1: (52.0, 90.0)}}, [ROW])
     (tmp_path / "plan/sgr/seed1.json").rename(tmp_path / "plan/sgr/seed0_old.json")
@@ -100,6 +109,13 @@ def test_dots_and_zero_are_in_view():
     [
         ([ROW | {"model": "plan/none"}], {}, r"plan/none: no result of .*seed0\.json"),
         ([ROW | {"model": "plan/late"}], {}, r"row 'FPN, short': plan/fpn and plan/late have no seed in common"),
+        ([ROW | {"model": ["plan/fpn", "plan/late"]}], {}, r"must be folders, or lists of as many"),
+        ([ROW | {"baseline": 3}], {}, r"row 'FPN, short': baseline 3 and .* must be folders"),
+        (
+            [ROW | {"baseline": ["plan/fpn"] * 2, "model": ["plan/fpn"] * 2}],
+            {},
+            r"row 'FPN, short': the seeds \[0\] are in several",
+        ),
         ([{"label": "x"}], {}, r"rows: .* must be a table with the keys \['baseline', 'label', 'model'\]"),
         ([], {}, r"rows: \[\] must be a list that is not empty"),
         ([ROW], {"metrics": "sem_seg/mIoU"}, r"metrics: 'sem_seg/mIoU' must be a list"),

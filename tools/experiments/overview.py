@@ -8,7 +8,8 @@
 ``group`` is optional: a heading above the row, for it and the rows below it.
 
 A folder is that of a variant in the results of `tools/run_experiment.py`, with one file such as ``seed0.json`` per run.
-The seeds that both folders have are compared.
+The seeds that both folders have are compared. ``baseline`` and ``model`` may both be lists of as many folders, in pairs
+with seeds of their own, whose differences are then taken together.
 """
 
 import math
@@ -161,14 +162,29 @@ def _limits(differences: list[list[float]]) -> tuple[float, float]:
 
 def _row(path: Path, entry: Any, metrics: list[str], group: str) -> Row:
     _check_keys(f"{path}: rows", entry, ROW_KEYS, OPTIONAL)
-    baseline, model = (_values(path.parent / str(entry[key]), metrics) for key in ("baseline", "model"))
-    row = Row(str(entry.get("group", group)), str(entry["label"]), baseline, model)
+    where = f"{path}: row {entry['label']!r}"
+    row = Row(str(entry.get("group", group)), str(entry["label"]), *({m: {} for m in metrics} for _ in range(2)))
+    for folders in _pairs(where, entry["baseline"], entry["model"]):
+        baseline, model = (_values(path.parent / folder, metrics) for folder in folders)
+        for metric in metrics:
+            common = baseline[metric].keys() & model[metric].keys()
+            if twice := sorted(common & row.baseline[metric].keys()):
+                raise ValueError(f"{where}: the seeds {twice} are in several pairs of folders; leave one out.")
+            for joined, values in ((row.baseline, baseline), (row.model, model)):
+                joined[metric].update({seed: values[metric][seed] for seed in common})
     if not row.seeds(metrics[0]):
         raise ValueError(
-            f"{path}: row {row.label!r}: {entry['baseline']} and {entry['model']} have no seed in common that has "
-            f"{metrics[0]}."
+            f"{where}: {entry['baseline']} and {entry['model']} have no seed in common that has {metrics[0]}."
         )
     return row
+
+
+def _pairs(where: str, baseline: Any, model: Any) -> list[tuple[str, str]]:
+    """The folders to compare with each other; both may be lists."""
+    lists = [value if isinstance(value, list) else [value] for value in (baseline, model)]
+    if len(lists[0]) != len(lists[1]) or not all(isinstance(folder, str) for of in lists for folder in of):
+        raise ValueError(f"{where}: baseline {baseline!r} and model {model!r} must be folders, or lists of as many.")
+    return list(zip(*lists, strict=True))
 
 
 def _values(folder: Path, metrics: list[str]) -> dict[str, dict[int, float]]:
