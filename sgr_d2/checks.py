@@ -25,6 +25,7 @@ _RANGES = {
     "SOLVER.WEIGHT_DECAY_EMBED": (0, math.inf),
     "DATALOADER.NUM_WORKERS": (0, math.inf),
     "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": (1, math.inf),
+    "MODEL.SEM_SEG_HEAD.MASK_DIM": (1, math.inf),
     "MODEL.SGR.NUM_TOKENS": (1, math.inf),
     "MODEL.SGR.ENCODER_LAYERS": (0, math.inf),
     "MODEL.SGR.NUM_HEADS": (1, math.inf),
@@ -34,6 +35,7 @@ _RANGES = {
     "TEST.NUM_PICTURES": (0, math.inf),
     "TEST.TOKEN_SEMANTICS.MIN_MASS": (0, 1),
 }
+_NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 # Values of MODEL.BACKBONE.FREEZE_AT that do not ask to freeze: none, and Detectron2's default, meant for its ResNets.
 _NOT_ASKED_TO_FREEZE = (0, 2)
 # Pyramids on Detectron2's ResNets, whose levels are named by another key than those that the pyramid reads.
@@ -72,6 +74,12 @@ def check_ranges(cfg: CfgNode) -> None:
         if not least <= value < below:
             rest = f" and less than {below}" if below < math.inf else ""
             raise ValueError(f"{key} = {value}: give {least} or more{rest}.")
+
+
+def check_norms(cfg: CfgNode) -> None:
+    """Raise ValueError unless the norms of a config are among those of Detectron2's ``get_norm``."""
+    for part in ("RESNETS", "FPN", "SEM_SEG_HEAD"):
+        check_choice(f"MODEL.{part}.NORM", cfg.MODEL[part].NORM, _NORMS)
 
 
 def check_pixel_statistics(cfg: CfgNode) -> None:

@@ -204,7 +204,8 @@ def _add_mask_former_keys(cfg: CN) -> None:
     mask.IGNORE_AS_BACKGROUND = False
 
     mask.TEST = CN()
-    # Whether inference returns "sem_seg", "instances" and "panoptic_seg".
+    # Whether inference returns "sem_seg", "instances" and "panoptic_seg". The last two come from a call of the model
+    # itself: tools, SGRPredictor, TEST.AUG and TEST.SLIDING_WINDOW use class scores alone.
     mask.TEST.SEMANTIC_ON = True
     mask.TEST.INSTANCE_ON = False
     mask.TEST.PANOPTIC_ON = False

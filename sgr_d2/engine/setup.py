@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from yaml import YAMLError
 
-from sgr_d2.checks import check_choice, check_pixel_statistics, check_ranges
+from sgr_d2.checks import check_choice, check_norms, check_pixel_statistics, check_ranges
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.datasets import register_all, register_folders, require_folders
 
@@ -143,6 +143,7 @@ def load_config(config_file: str, opts: list[str] | None = None) -> CfgNode:
     merge_options(cfg, opts or [])
     check_parts(cfg)
     check_ranges(cfg)
+    check_norms(cfg)
     check_pixel_statistics(cfg)
     check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, sorted(DTYPES))
     register_all()

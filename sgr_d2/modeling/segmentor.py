@@ -197,6 +197,14 @@ class SGRSegmentor(nn.Module):
         return self.criterion(output, components, [x["component_classes"] for x in batched_inputs])
 
     def _batch(self, batched_inputs: list[dict], key: str, value: int) -> Tensor:
+        """The maps "sem_seg" or "components" as one (B, H, W) tensor, padded with ``value``."""
+        for x in batched_inputs:
+            if key not in x or x[key].shape != x["image"].shape[-2:]:
+                found = f"has shape {tuple(x[key].shape)}" if key in x else "is missing"
+                raise ValueError(
+                    f'{x.get("file_name", "?")}: its "{key}" {found}; the mapper must give (H, W) labels of the '
+                    f'size of its "image", {tuple(x["image"].shape[-2:])}.'
+                )
         maps = [copy_to(x[key], self.device).long() for x in batched_inputs]
         return pad_to_batch(maps, divisor=self.size_divisibility, value=value, min_size=self.min_train_size)
 

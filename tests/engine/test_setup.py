@@ -109,6 +109,7 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
     [
         ("TEST.NUM_PICTURES", "-1", "0 or more"),
         ("TEST.TOKEN_SEMANTICS.MIN_MASS", "1.0", "0 or more and less than 1"),
+        ("MODEL.SEM_SEG_HEAD.MASK_DIM", "0", "1 or more"),
         ("SOLVER.SGR_MULTIPLIER", "-0.5", "0 or more"),
         ("SOLVER.BASE_LR", "-0.1", "0 or more"),
         ("SOLVER.WARMUP_ITERS", "-1", "0 or more"),
@@ -124,6 +125,12 @@ def test_unknown_parts_list_the_choices(config_file, key, value, choice):
 def test_numbers_out_of_their_range_are_found_at_once(config_file, key, value, wanted):
     with pytest.raises(ValueError, match=re.escape(f"{key} = {value}: give {wanted}.")):
         load(config_file, key, float(value) if value == "nan" else value)
+
+
+@pytest.mark.parametrize("part", ["FPN", "SEM_SEG_HEAD"])
+def test_an_unknown_norm_is_found_at_once(config_file, part):
+    with pytest.raises(ValueError, match=rf"MODEL\.{part}\.NORM = 'GroupNorm': choose from \['', 'BN', .*'GN'"):
+        load(config_file, f"MODEL.{part}.NORM", "GroupNorm")
 
 
 def test_an_unknown_precision_is_found_at_once(config_file):

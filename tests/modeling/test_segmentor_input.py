@@ -50,6 +50,16 @@ def pointwise(module):
             module.weight[..., 1, 1] = centre
 
 
+@pytest.mark.parametrize("key", ["sem_seg", "components"])
+def test_labels_that_are_missing_or_of_another_size_are_named(key):
+    model, x = build(toy_cfg()).train(), toy_input(40, 56) | {"file_name": "b.jpg"}
+    with pytest.raises(ValueError, match=rf'b\.jpg: its "{key}" has shape \(40, 60\); the mapper.*\(40, 56\)'):
+        model([x | {key: torch.zeros(40, 60, dtype=torch.long)}])
+    del x["sem_seg"]
+    with pytest.raises(ValueError, match=r'b\.jpg: its "sem_seg" is missing; the mapper'):
+        model([x])
+
+
 def test_regions_of_an_image_are_cut_to_it():
     model = build(toy_cfg()).eval()
     with torch.no_grad():
@@ -73,12 +83,15 @@ def test_an_all_ignored_batch_has_finite_losses_and_gradients():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_mask2former_learns_from_an_all_ignored_batch_that_there_is_no_object():
-    model = build(with_head(toy_cfg(), "MaskFormerHead")).train()
+@pytest.mark.parametrize("background", [False, True])
+def test_mask2former_learns_from_an_all_ignored_batch_only_if_it_is_background(background):
+    cfg = with_head(toy_cfg(), "MaskFormerHead")
+    cfg.MODEL.MASK_FORMER.IGNORE_AS_BACKGROUND = background
+    model = build(cfg).train()
     x = toy_input(64, 64)
     x["sem_seg"][:] = 255
     losses = {name: loss.item() for name, loss in model([x]).items()}
-    assert losses["loss_ce"] > 0
+    assert (losses["loss_ce"] > 0) == background
     assert losses["loss_mask"] == losses["loss_dice"] == 0
 
 

@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from timm.layers import Conv2dSame
 from torch import nn
 from toy_checkpoint import CLASSES, write_checkpoint
+from toy_heads import with_head
 from toys import randomize_zeros, toy_cfg
 
 from sgr_d2.engine.inference import export
@@ -115,6 +116,29 @@ def test_what_cannot_be_exported_says_so():
     wrapper = ClassScores(model)
     with pytest.raises(ExportError, match=r"torch.export cannot make a graph of this model.*\(--fixed\)"):
         export.to_program(wrapper, choose_sizes(wrapper))
+
+
+def test_a_graph_that_cannot_be_written_says_so(tmp_path, monkeypatch):
+    wrapper = ClassScores(toy_model(sgr=False))
+    program = export.to_program(wrapper, choose_sizes(wrapper, (64, 64), fixed=True))
+    monkeypatch.setattr(torch.export, "save", lambda *_, **__: 1 / 0)  # no graph of ours is known that it refuses
+    with pytest.raises(ExportError, match=r"torch\.export cannot .*ZeroDivisionError.*\(--fixed\)"):
+        export.save(program, tmp_path / "model.pt2", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sgr", [False, True])
+def test_mask2former_of_any_size_in_torch_export(tmp_path, sgr):
+    """With two layers of the encoder, sizes would be inputs of parts of the graph, as numbers that cannot be saved."""
+    torch.manual_seed(0)
+    cfg = with_head(toy_cfg(sgr=sgr), "MaskFormerHead")
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 2
+    model = build_model(cfg).eval()
+    wrapper = ClassScores(model)
+    sizes = choose_sizes(wrapper)
+    export.save(export.to_program(wrapper, sizes), tmp_path / "model.pt2", {})
+    assert export.largest_difference(model, wrapper, tmp_path / "model.pt2", sizes) < 1e-4
 
 
 def test_wrong_command_lines(checkpoint, tmp_path, capsys):

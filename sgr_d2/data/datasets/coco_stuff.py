@@ -65,5 +65,8 @@ def _register(name: str, image_dir: Path, label_dir: Path, script: str) -> None:
         ignore_label=IGNORE_LABEL,
         image_root=image_dir,
         sem_seg_root=label_dir,
-        extra={"stuff_dataset_id_to_contiguous_id": {entry.coco_id: label for label, entry in enumerate(classes)}},
+        extra={
+            "stuff_dataset_id_to_contiguous_id": {entry.coco_id: label for label, entry in enumerate(classes)},
+            "thing_classes": [entry.name for entry in classes if entry.isthing],
+        },
     )

@@ -125,7 +125,7 @@ def save(program: ExportedProgram, path: Path, information: dict[str, str]) -> N
     """Write ``*.pt2`` (torch.export) or ``*.onnx``, including ``information``.
 
     Raises:
-        ExportError: if the ONNX exporter fails. ModuleNotFoundError: if it is not installed.
+        ExportError: if the graph cannot be written. ModuleNotFoundError: if it is not installed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -138,7 +138,10 @@ def save(program: ExportedProgram, path: Path, information: dict[str, str]) -> N
 
 def _write(program: ExportedProgram, path: Path, information: dict[str, str]) -> None:
     if path.suffix == ".pt2":
-        torch.export.save(program, path, extra_files={"information.json": json.dumps(information)})
+        try:
+            torch.export.save(program, path, extra_files={"information.json": json.dumps(information)})
+        except Exception as error:  # graphs that torch.export makes, it may be unable to save
+            raise ExportError(_reason("torch.export", error, has_dynamic=True)) from error
         return
     try:
         program = program.run_decompositions({torch.ops.aten.sigmoid.default: exact_sigmoid})

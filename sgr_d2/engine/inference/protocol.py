@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from sgr_d2.engine.options import with_values
+from sgr_d2.modeling.mask2former.head import OutputOptions
 from sgr_d2.modeling.sliding_window import SlidingWindow
 from sgr_d2.modeling.test_time_augmentation import TestTimeAugmentation
 
@@ -18,7 +19,7 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
     The wrapper gets the mode (training or evaluation) of ``model``, which Detectron2 restores after an evaluation.
 
     Raises:
-        ValueError: if the model is not a semantic segmentor, or sizes are invalid.
+        ValueError: if the model is not a semantic segmentor or returns no class scores, or sizes are invalid.
     """
     windows, augmentation = cfg.TEST.SLIDING_WINDOW, cfg.TEST.AUG
     if not (windows.ENABLED or augmentation.ENABLED):
@@ -29,6 +30,7 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
             f"TEST.SLIDING_WINDOW and TEST.AUG need a semantic segmentor; MODEL.META_ARCHITECTURE is "
             f"{cfg.MODEL.META_ARCHITECTURE}. Set their ENABLED to False."
         )
+    _check_outputs(getattr(head, "outputs", None))
     wrapped = model
     if windows.ENABLED:
         wrapped = SlidingWindow(model, size=windows.SIZE, stride=windows.STRIDE, batch_size=windows.BATCH_SIZE)
@@ -45,6 +47,21 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
         logger.info("Test-time augmentation: shorter edges %s%s.", list(augmentation.MIN_SIZES), mirrored)
     wrapped.training = model.training  # only of the wrapper: parts of the model may be in another mode
     return wrapped
+
+
+def _check_outputs(outputs: OutputOptions | None) -> None:
+    """Windows and views are joined by their class scores; None if a head returns nothing else."""
+    if outputs is None:
+        return
+    key = "MODEL.MASK_FORMER.TEST"
+    if not outputs.semantic:
+        raise ValueError(f"TEST.SLIDING_WINDOW and TEST.AUG need class scores: set {key}.SEMANTIC_ON to True.")
+    if outputs.instance or outputs.panoptic:
+        logger.warning(
+            "TEST.SLIDING_WINDOW and TEST.AUG return class scores alone: turn %s.INSTANCE_ON and PANOPTIC_ON off to "
+            "save time, or these two off to get instances and panoptic segments.",
+            key,
+        )
 
 
 def loader_config(cfg: CfgNode) -> CfgNode:

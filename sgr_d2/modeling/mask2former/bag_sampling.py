@@ -118,6 +118,8 @@ def _sample_gradients(cells: Tensor, grad: Tensor, corners: Corners, rows: Rows)
 
 def _dots(starts: Tensor, index: Tensor, grad: Tensor, table: Tensor) -> Tensor:
     """Dot products of the gradient of a weighted sum with the rows that it read, one per entry of ``index``."""
+    if index.numel() > len(grad) * len(table):  # tiny maps: torch has no pattern with an entry more than once per cell
+        return (grad @ table.t()).gather(1, index.reshape(len(grad), -1).long()).view(index.shape)
     zeros = grad.new_zeros(index.numel())
     pattern = torch.sparse_csr_tensor(starts, index.flatten(), zeros, (len(grad), len(table)), check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, grad, table.t(), beta=0.0).values().view(index.shape)

@@ -88,7 +88,7 @@ class SetCriterion(nn.Module):
             prediction = prediction.last()
         with torch.autocast(prediction.class_logits.device.type, enabled=False):
             matching = self.matcher(prediction, targets, self.source)
-            by_class = class_losses(prediction.class_logits, targets.labels, matching, self.empty_weight)
+            by_class = class_losses(prediction.class_logits, targets, matching, self.empty_weight)
             by_mask, by_dice = self.mask_losses(prediction, targets, matching)
         losses = {}
         for name, values in zip(self.weights, (by_class, by_mask, by_dice), strict=True):
@@ -145,20 +145,22 @@ class SetCriterion(nn.Module):
         return torch.cat([points, self.source("rest", layer, rest, maps.device)], dim=1)
 
 
-def class_losses(logits: Tensor, labels: Tensor, matching: Matching, weight: Tensor) -> Tensor:
+def class_losses(logits: Tensor, targets: Targets, matching: Matching, weight: Tensor) -> Tensor:
     """Cross entropy of each layer over all queries; those without a target should predict "no object".
 
     Args:
-        logits: (layers, B, Q, K+1). labels: (B, S) class of each slot. weight: (K+1,).
+        logits: (layers, B, Q, K+1). targets: of the same images, of which those that are not ``known`` do not count.
+        weight: (K+1,).
 
     Returns:
-        (layers,): sum of weight * nll over the sum of the weights.
+        (layers,): sum of weight * nll over the sum of the weights; 0 if no image counts.
     """
     classes = torch.full(logits.shape[:3], logits.shape[3] - 1, device=logits.device)  # (layers, B, Q)
     for image, (queries, slots) in enumerate(zip(matching.queries, matching.slots, strict=True)):
-        classes[:, image].scatter_(1, queries, labels[image][slots])
-    each = F.cross_entropy(logits.float().flatten(0, 2), classes.flatten(), weight, reduction="none")
-    return each.view(len(logits), -1).sum(1) / weight[classes].flatten(1).sum(1).clamp(min=1e-6)
+        classes[:, image].scatter_(1, queries, targets.labels[image][slots])
+    each = F.cross_entropy(logits.float().flatten(0, 2), classes.flatten(), weight, reduction="none").view_as(classes)
+    counts = targets.known[:, None].float()
+    return (each * counts).flatten(1).sum(1) / (weight[classes] * counts).flatten(1).sum(1).clamp(min=1e-6)
 
 
 def matched_masks(prediction: QueryPrediction, matching: Matching) -> list[Tensor]:

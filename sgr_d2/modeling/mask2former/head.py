@@ -56,6 +56,8 @@ class OutputOptions:
             raise ValueError(
                 "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON are all False; turn one on."
             )
+        if self.instance and self.max_instances < 1:
+            raise ValueError(f"TEST.DETECTIONS_PER_IMAGE = {self.max_instances}: Mask2Former needs 1 or more.")
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -66,7 +68,7 @@ class MaskFormerHead(nn.Module):
 
     # Semantic scores are sums of products of probabilities, not logits; code that averages scores reads this.
     scores_are_probabilities = True
-    # Without a labelled pixel every query learns "no object", where per-pixel heads would return NaN.
+    # Without a labelled pixel the losses are zero, where per-pixel heads would return NaN.
     takes_empty_targets = True
 
     @configurable
@@ -114,8 +116,9 @@ class MaskFormerHead(nn.Module):
         unread = [name for name in features if name not in getattr(pixel_decoder, "in_features", features)]
         if unread:  # SGR would refine them in vain
             raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {list(features)}: {head.PIXEL_DECODER_NAME} does not read {unread}, "
-                f"finer than COMMON_STRIDE = {head.COMMON_STRIDE} or between those it reads. Leave them out."
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES = {list(features)}: {head.PIXEL_DECODER_NAME} does not read {unread}. "
+                "Leave them out, or, if they are not finer than COMMON_STRIDE = "
+                f"{head.COMMON_STRIDE}, add them to DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES."
             )
         return {
             "pixel_decoder": pixel_decoder,
@@ -153,6 +156,7 @@ class MaskFormerHead(nn.Module):
     def losses(self, prediction: QueryPrediction, targets: Tensor | Targets) -> dict[str, Tensor]:
         """Losses of a prediction; see `SetCriterion`."""
         if not isinstance(targets, Targets):
+            self._check_size(targets, prediction)
             targets = LabelMapTargets(
                 targets,
                 num_classes=self.num_classes,
@@ -160,6 +164,15 @@ class MaskFormerHead(nn.Module):
                 ignore_as_background=self.ignore_as_background,
             )
         return self.criterion(prediction, targets)
+
+    def _check_size(self, label_map: Tensor, prediction: QueryPrediction) -> None:
+        """Raise ValueError unless the labels have the size of the padded images: they are read at relative points."""
+        expected = tuple(length * self.common_stride for length in prediction.mask_features.shape[-2:])
+        if tuple(label_map.shape[-2:]) != expected:
+            raise ValueError(
+                f"The label maps are {tuple(label_map.shape[-2:])} (height, width), the padded images {expected}. Pad "
+                "labels as the images, with the ignore value."
+            )
 
     @torch.no_grad()
     def postprocess(
@@ -229,7 +242,7 @@ def _thing_classes(cfg: CfgNode) -> tuple[int, ...]:
     if not things:
         logger.warning(
             "MODEL.MASK_FORMER.TEST.PANOPTIC_ON: the metadata of %s names no thing_classes, so the objects of a class "
-            "form one segment. Set thing_classes where the data set is registered.",
+            "form one segment, and there are no instances. Set thing_classes where the data set is registered.",
             names[:1],
         )
     return things

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from sgr_d2.messages import first_few
 from sgr_d2.modeling.image_names import image_name
 from sgr_d2.modeling.padding import copy_to
 
@@ -64,11 +65,11 @@ class HungarianMatcher:
             ValueError: if a label is neither a class nor the ignore value.
         """
         costs, present, wrong = _to_host(self.costs(prediction, targets, source), targets.present, targets.wrong)
-        if wrong:
-            num_classes = prediction.class_logits.shape[-1] - 1
+        if wrong.any():
+            names = first_few([image_name(int(index)) for index in np.flatnonzero(wrong)], 3)
             raise ValueError(
-                f"A target has a label outside 0..{num_classes - 1} that is not the ignore value either. Check the "
-                f"label files and MODEL.SEM_SEG_HEAD.IGNORE_VALUE."
+                f"{names}: a target has a label outside 0..{prediction.class_logits.shape[-1] - 2} that is not the "
+                "ignore value either. Check the label files and MODEL.SEM_SEG_HEAD.IGNORE_VALUE."
             )
         _report_nonfinite(costs, present)
         costs = np.nan_to_num(costs, nan=NONFINITE_COST, posinf=NONFINITE_COST, neginf=NONFINITE_COST)
@@ -126,7 +127,7 @@ def final_first(layers: int) -> list[int]:
     return [layers - 1, *range(layers - 1)]
 
 
-def _to_host(costs: Tensor, present: Tensor, wrong: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
+def _to_host(costs: Tensor, present: Tensor, wrong: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Copy everything from the device at once."""
     parts = (costs, present, wrong)
     flat = torch.cat([part.flatten().float() for part in parts]).cpu().numpy()
@@ -134,7 +135,7 @@ def _to_host(costs: Tensor, present: Tensor, wrong: Tensor) -> tuple[np.ndarray,
     return (
         flat[: ends[0]].reshape(costs.shape),
         flat[ends[0] : ends[1]].reshape(present.shape).astype(bool),
-        bool(flat[-1]),
+        flat[ends[1] :].astype(bool),
     )
 
 

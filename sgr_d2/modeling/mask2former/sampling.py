@@ -39,7 +39,8 @@ def sample_by_grid(value: Tensor, x: Tensor, y: Tensor, logits: Tensor, grid: Sa
     out = 0
     for level, (height, width) in enumerate(grid.shapes):
         image = maps[level].unflatten(2, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)  # (B*H, d, h*w)
-        place = torch.stack([(x[..., level, :] + 0.5) * (2 / width), (y[..., level, :] + 0.5) * (2 / height)], -1) - 1
+        # dividing maps, not 2: torch.export cannot save a graph that computes with the quotient of two sizes
+        place = torch.stack([(2 * x[..., level, :] + 1) / width, (2 * y[..., level, :] + 1) / height], dim=-1) - 1
         weight = weights[..., level, :].transpose(1, 2).flatten(0, 1)  # (B*H, T, P)
         place = place.transpose(1, 2).flatten(0, 1)  # (B*H, T, P, 2)
         sampled = F.grid_sample(image.unflatten(2, (height, width)), place, align_corners=False)  # (B*H, d, T, P)

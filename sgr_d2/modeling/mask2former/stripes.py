@@ -48,7 +48,9 @@ class ResizedMasks:
             return
         height, width = self.size
         values = STRIPE_VALUES if self.masks.device.type == "cpu" else GPU_STRIPE_VALUES
-        step = max(1, values // (len(self.masks) * width))
+        # if the output is smaller than the image, a row of it needs several of the image, all at a time
+        per_row = max(width, self.image[1] * -(-self.image[0] // height))
+        step = max(1, values // (len(self.masks) * per_row))
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
             yield rows, self._rows(rows)

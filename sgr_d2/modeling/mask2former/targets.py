@@ -35,12 +35,14 @@ class Targets(ABC):
     Attributes:
         labels: (B, S) int64, the class of each slot; arbitrary in empty slots.
         present: (B, S) bool, False for empty slots.
-        wrong: scalar bool, whether any label is not a class.
+        wrong: (B,) bool, whether any label of an image is not a class.
+        known: (B,) bool, False for images of which nothing is labelled: they have no class losses.
     """
 
     labels: Tensor
     present: Tensor
     wrong: Tensor
+    known: Tensor
 
     @abstractmethod
     def of_images(self, points: Tensor) -> PointLabels:
@@ -88,11 +90,12 @@ class LabelMapTargets(Targets):
             raise ValueError(f"NUM_CLASSES = {num_classes}: at most {MAX_CLASSES}.")
         ignored = label_map == ignore_value
         outside = ~ignored & ((label_map < 0) | (label_map >= num_classes))
-        self.wrong = outside.any()
+        self.wrong = outside.flatten(1).any(1)
         classes = torch.where(ignored | outside, num_classes, label_map).long()
         batch, self.height, self.width = classes.shape
         seen = classes.new_zeros(batch, num_classes + 1, dtype=torch.bool).scatter_(1, classes.flatten(1), True)
         shown = seen[:, :num_classes]
+        self.known = shown.any(1) | ignore_as_background
         compact = label_map.device.type == "cpu" if compact is None else compact
         slot_of, self.labels, self.present = _compact_slots(shown) if compact else _all_slots(shown)
         num_slots = self.labels.shape[1]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 from miniatures import UNLABELLED, UNLABELLED_ROWS, coco_stuff_10k, coco_stuff_164k, draw
 from PIL import Image
 from scipy.io import savemat
 
+from sgr_d2.data.datasets import register_all
 from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
 from sgr_d2.data.prepare import carry_out, plan_coco_stuff_10k, plan_coco_stuff_164k
 from sgr_d2.data.prepare.coco_stuff_10k import read_mat, recognise_release
@@ -35,6 +37,9 @@ def test_the_classes():
     assert (classes[11].name, classes[11].coco_id) == ("stop sign", 13)  # 12 is one of the eleven empty ids
     assert (classes[170].name, classes[170].coco_id) == ("wood", 182)
     assert sum(entry.isthing for entry in classes) == 80
+    register_all()
+    things = MetadataCatalog.get("coco_2017_val_stuff_sem_seg").thing_classes
+    assert len(things) == 80 and things[0] == "person" and "wall-brick" not in things
     assert [entry.coco_id for entry in classes] == sorted(entry.coco_id for entry in classes)
 
 

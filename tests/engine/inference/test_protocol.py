@@ -2,6 +2,7 @@ import pytest
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 from torch import nn
+from toy_heads import with_head
 from toys import toy_cfg
 
 from sgr_d2.engine import load_config
@@ -33,6 +34,18 @@ def test_a_model_without_semantic_head_is_refused():
     cfg.TEST.AUG.ENABLED = True
     with pytest.raises(ValueError, match=r"TEST.AUG need a semantic segmentor; MODEL.META_ARCHITECTURE is SGRSegm"):
         with_protocol(cfg, nn.Identity())
+
+
+@pytest.mark.parametrize("way", ["AUG", "SLIDING_WINDOW"])
+def test_outputs_other_than_class_scores_are_refused_or_told(way, caplog):
+    cfg = with_head(toy_cfg(), "MaskFormerHead")
+    test, cfg.TEST[way].ENABLED = cfg.MODEL.MASK_FORMER.TEST, True
+    test.INSTANCE_ON = True
+    with_protocol(cfg, build_model(cfg))
+    assert "return class scores alone: turn MODEL.MASK_FORMER.TEST.INSTANCE_ON" in caplog.text
+    test.SEMANTIC_ON = False
+    with pytest.raises(ValueError, match=r"need class scores: set MODEL\.MASK_FORMER\.TEST\.SEMANTIC_ON to True"):
+        with_protocol(cfg, build_model(cfg))
 
 
 def test_evaluation_with_windows_and_scales_has_all_figures(config_file):

@@ -23,7 +23,8 @@ class MaskTargets(Targets):
         counts = torch.tensor(self._counts)[:, None]
         self.labels = torch.stack([F.pad(label, (0, max(self._counts) - len(label))) for label in labels])
         self.present = torch.arange(max(self._counts)) < counts
-        self.wrong = (self.present & ((self.labels < 0) | (self.labels >= num_classes))).any()
+        self.wrong = (self.present & ((self.labels < 0) | (self.labels >= num_classes))).any(1)
+        self.known = torch.ones(len(labels), dtype=torch.bool)
         self._starts = counts[:, 0].cumsum(0) - counts[:, 0]
         self._masks = torch.cat(
             [F.pad(mask, (0, size[1] - mask.shape[2], 0, size[0] - mask.shape[1])).float() for mask in masks]

@@ -72,9 +72,9 @@ def test_against_loops(function, shapes):
 
 
 @pytest.mark.parametrize("shapes", LEVELS)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_both_ways_give_the_same_values_and_gradients(shapes, batch):
-    tensors, grid = inputs(shapes, batch=batch)
+@pytest.mark.parametrize(("batch", "heads"), [(1, 2), (3, 2), (2, 1)])
+def test_both_ways_give_the_same_values_and_gradients(shapes, batch, heads):
+    tensors, grid = inputs(shapes, batch=batch, heads=heads)
     bags, other = sample_by_bags(*tensors, grid), sample_by_grid(*tensors, grid)
     torch.testing.assert_close(bags, other, rtol=0, atol=1e-12)
     outer = torch.randn_like(bags)

@@ -68,6 +68,12 @@ def test_without_a_labelled_pixel_every_parameter_still_has_a_gradient():
     assert all(p.grad is not None for p in head.parameters())
 
 
+def test_labels_of_another_size_than_the_images_are_refused():
+    for size in ((65, 96), (64, 300), (32, 48)):
+        with pytest.raises(ValueError, match=rf"label maps are \({size[0]}, {size[1]}\).*padded images \(64, 96\)"):
+            build()(toy_features(2, 64, 96), torch.zeros(2, *size, dtype=torch.long))
+
+
 def test_targets_of_another_kind():
     masks = MaskTargets(
         [torch.tensor([1, 1]), torch.tensor([0])],
@@ -178,7 +184,7 @@ def test_a_feature_that_the_pixel_decoder_does_not_read_is_refused(decoder):
     cfg = head_cfg()
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = decoder
     cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = 8, ["res2", "res3", "res4", "res5"]
-    with pytest.raises(ValueError, match=rf"IN_FEATURES = .*: {decoder} does not read \['res2'\], finer than COMMON_S"):
+    with pytest.raises(ValueError, match=rf"IN_FEATURES = .*: {decoder} does not read \['res2'\]\. Leave them out, or"):
         build(cfg)
 
 
@@ -277,3 +283,5 @@ def test_errors_name_key_and_choices():
         build(cfg)
     with pytest.raises(ValueError, match=r"SEMANTIC_ON, INSTANCE_ON and PANOPTIC_ON are all False"):
         OutputOptions(semantic=False)
+    with pytest.raises(ValueError, match=r"DETECTIONS_PER_IMAGE = -1: Mask2Former needs 1 or more"):
+        OutputOptions(instance=True, max_instances=-1)

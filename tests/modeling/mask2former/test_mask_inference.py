@@ -64,6 +64,17 @@ def test_semantic_scores_hold_no_full_masks(monkeypatch):
     assert largest == 4 * 64 * 2
 
 
+@pytest.mark.parametrize("output", [(64, 64), (16, 16), (4, 64), (64, 4), (1, 1)])
+def test_masks_made_smaller_hold_no_full_masks_either(monkeypatch, output):
+    monkeypatch.setattr(stripes, "STRIPE_VALUES", 4 * 64 * 8)
+    sizes, resize = [], stripes._resize
+    monkeypatch.setattr(stripes, "_resize", lambda *args: sizes.append((made := resize(*args)).numel()) or made)
+    for _ in ResizedMasks(torch.randn(4, 16, 16), (64, 64), (64, 64), output).stripes():
+        pass
+    rows_of_one = 64 // output[0] + 3  # the fewest that a row of the output can be made of, with their margin
+    assert max(sizes) <= 4 * 64 * max(8 + 3, rows_of_one)
+
+
 def masks_of(*areas: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.where(area, 4.0, -4.0) for area in areas])
 

@@ -132,8 +132,12 @@ def test_finite_costs_are_reported_as_none():
 
 
 def test_a_wrong_label_is_an_error():
-    labels = torch.full((2, 8, 8), CLASSES)
-    with pytest.raises(ValueError, match=r"label outside 0\.\.4 .*IGNORE_VALUE"):
+    labels = torch.zeros(2, 8, 8, dtype=torch.long)
+    labels[1, 3, 3] = CLASSES
+    with (
+        naming_images(["a.png", "b.png"]),
+        pytest.raises(ValueError, match=r"^b\.png: a target has a label outside 0\.\.4 .*IGNORE_VALUE"),
+    ):
         matcher()(predict(), LabelMapTargets(labels, num_classes=CLASSES), fixed)
 
 

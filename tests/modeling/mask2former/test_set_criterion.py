@@ -61,7 +61,14 @@ def test_loss_weights_scale_the_losses():
         assert three[key].item() == pytest.approx(3 * one[key].item(), rel=1e-5)
 
 
-def test_class_losses_by_hand():
+def one_class_and_nothing(**options) -> LabelMapTargets:
+    """Class 2 in the first image, not a labelled pixel in the second."""
+    return targets_of(torch.stack([torch.full((4, 4), 2), torch.full((4, 4), IGNORE)]), **options)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_class_losses_by_hand(background):
+    """The queries of an image without a label should predict "no object" if its pixels are background."""
     logits = torch.randn(2, 2, 3, CLASSES + 1)
     matching = Matching(
         [torch.tensor([[1], [0]]), torch.zeros(2, 0, dtype=torch.long)],
@@ -69,18 +76,20 @@ def test_class_losses_by_hand():
         [1, 0],
     )
     weight = torch.tensor([1.0, 1, 1, 1, 0.1])
-    losses = class_losses(logits, torch.tensor([[2], [0]]), matching, weight)
+    losses = class_losses(logits, one_class_and_nothing(ignore_as_background=background), matching, weight)
     for layer, query in ((0, 1), (1, 0)):
         classes = torch.full((6,), CLASSES)
         classes[query] = 2
-        expected = F.cross_entropy(logits[layer].flatten(0, 1), classes, weight)
+        counted = slice(0, 6 if background else 3)
+        expected = F.cross_entropy(logits[layer].flatten(0, 1)[counted], classes[counted], weight)
         assert losses[layer].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_class_loss_of_few_queries_without_a_target_is_a_mean_too():
     """Their weights add up to less than 1."""
     logits, none = torch.randn(1, 1, 3, CLASSES + 1), torch.zeros(1, 0, dtype=torch.long)
-    (loss,) = class_losses(logits, none, Matching([none], [none], [0]), torch.tensor([1.0, 1, 1, 1, 0.1]))
+    targets = targets_of(torch.full((1, 4, 4), IGNORE), ignore_as_background=True)
+    (loss,) = class_losses(logits, targets, Matching([none], [none], [0]), torch.tensor([1.0, 1, 1, 1, 0.1]))
     torch.testing.assert_close(loss, F.cross_entropy(logits[0, 0], torch.full((3,), CLASSES)))
 
 
@@ -164,7 +173,7 @@ def test_without_targets_losses_are_finite_and_reach_everything(labels):
     losses = criterion()(prediction, targets_of(labels))
     assert all(loss.isfinite() for loss in losses.values())
     if (labels == IGNORE).all():
-        assert losses["loss_mask"] == losses["loss_dice_0"] == 0
+        assert all(loss == 0 for loss in losses.values())
     sum(losses.values()).backward()
     assert all(part.grad is not None and part.grad.isfinite().all() for part in prediction)
 
