@@ -135,7 +135,7 @@ def _to_host(costs: Tensor, present: Tensor, wrong: Tensor) -> tuple[np.ndarray,
     return (
         flat[: ends[0]].reshape(costs.shape),
         flat[ends[0] : ends[1]].reshape(present.shape).astype(bool),
-        flat[ends[1] :].astype(bool),
+        flat[ends[1] :] > 0.5,
     )
 
 
