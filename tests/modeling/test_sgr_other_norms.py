@@ -4,30 +4,12 @@ import copy
 
 import pytest
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
-from toys import randomize_zeros, toy_features, toy_shape
+from toy_norms import LEVELS, make, randomize_statistics, sizes
+from toys import randomize_zeros, toy_features
 
-from sgr_d2.modeling.sgr import SGR
 from sgr_d2.modeling.sgr.batch_norm import BatchNorm
 from sgr_d2.modeling.sgr.encoder import TokenBatchNorm
 from sgr_d2.modeling.sgr.fusion import BatchNormFusion
-
-LEVELS = ("res2", "res3", "res5")
-
-
-def make(**options) -> SGR:
-    torch.manual_seed(0)
-    return SGR(toy_shape(*LEVELS), **{"num_tokens": 7, "token_dim": 16, "num_heads": 2, "norm": "BN", **options})
-
-
-def randomize_statistics(module):
-    for norm in module.modules():
-        if isinstance(norm, _BatchNorm):
-            torch.nn.init.normal_(norm.running_mean), torch.nn.init.uniform_(norm.running_var, 0.5, 2)
-
-
-def sizes(count=2):
-    return torch.tensor([[64, 64]] * count)
 
 
 def test_converted_norms_work():

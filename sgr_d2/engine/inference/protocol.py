@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from sgr_d2.engine.options import with_values
-from sgr_d2.modeling.mask2former.head import OutputOptions
+from sgr_d2.modeling.mask2former.head import MaskFormerHead
 from sgr_d2.modeling.sliding_window import SlidingWindow
 from sgr_d2.modeling.test_time_augmentation import TestTimeAugmentation
 
@@ -30,7 +30,8 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
             f"TEST.SLIDING_WINDOW and TEST.AUG need a semantic segmentor; MODEL.META_ARCHITECTURE is "
             f"{cfg.MODEL.META_ARCHITECTURE}. Set their ENABLED to False."
         )
-    _check_outputs(getattr(head, "outputs", None))
+    if isinstance(head, MaskFormerHead):
+        _check_outputs(head)
     wrapped = model
     if windows.ENABLED:
         wrapped = SlidingWindow(model, size=windows.SIZE, stride=windows.STRIDE, batch_size=windows.BATCH_SIZE)
@@ -49,14 +50,12 @@ def with_protocol(cfg: CfgNode, model: nn.Module) -> nn.Module:
     return wrapped
 
 
-def _check_outputs(outputs: OutputOptions | None) -> None:
-    """Windows and views are joined by their class scores; None if a head returns nothing else."""
-    if outputs is None:
-        return
+def _check_outputs(head: MaskFormerHead) -> None:
+    """Windows and views are joined by their class scores, which this head need not return, or not alone."""
     key = "MODEL.MASK_FORMER.TEST"
-    if not outputs.semantic:
+    if not head.outputs.semantic:
         raise ValueError(f"TEST.SLIDING_WINDOW and TEST.AUG need class scores: set {key}.SEMANTIC_ON to True.")
-    if outputs.instance or outputs.panoptic:
+    if head.outputs.instance or head.outputs.panoptic:
         logger.warning(
             "TEST.SLIDING_WINDOW and TEST.AUG return class scores alone: turn %s.INSTANCE_ON and PANOPTIC_ON off to "
             "save time, or these two off to get instances and panoptic segments.",
