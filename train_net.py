@@ -12,7 +12,6 @@ import argparse
 import sys
 
 import torch
-from detectron2.engine import default_argument_parser, launch
 from torch.multiprocessing import ProcessExitedException
 
 from sgr_d2.engine import (
@@ -25,6 +24,10 @@ from sgr_d2.engine import (
     setup,
     train,
 )
+
+# After sgr_d2, which silences a warning of Detectron2's imports.
+# isort: split
+from detectron2.engine import default_argument_parser, launch
 
 
 def main(args: argparse.Namespace) -> dict | None:

@@ -1,6 +1,7 @@
 """What the command line of train_net.py says to wrong input."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -75,3 +76,11 @@ def test_all_other_errors_keep_their_traceback():
             function()
     with refusals_in_a_line("mine.py"):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train_net.py", "tools/check_dataset.py"])
+def test_a_command_starts_without_warnings(command):
+    command_line = [sys.executable, "-W", "default::FutureWarning", str(ROOT / command), "--help"]
+    shown = subprocess.run(command_line, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == 0 and not shown.stderr

@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+import sgr_d2  # noqa: F401  # before Detectron2: silences a warning of its imports
+
 
 def positive(text: str) -> int:
     """Parse a whole number of at least 1, for argparse."""
