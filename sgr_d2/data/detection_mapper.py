@@ -118,7 +118,8 @@ class DetectionMapper:
         if not self.is_train:
             return output
         size = tuple(pixels.shape[-2:])
-        moved = [self._transformed(a, transforms, image.shape[:2], size) for a in self._usable(dataset_dict)]
+        usable, file_name = self._usable(dataset_dict), dataset_dict["file_name"]
+        moved = [self._transformed(file_name, a, transforms, image.shape[:2], size) for a in usable]
         instances = self._instances(moved, size)
         if self.masks and any(isinstance(t, CropTransform) for t in transforms.transforms):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()  # a cropped object has a smaller box
@@ -145,13 +146,21 @@ class DetectionMapper:
         return usable
 
     def _transformed(
-        self, annotation: Annotation, transforms: T.TransformList, before: tuple[int, int], size: tuple[int, int]
+        self,
+        file_name: str,
+        annotation: Annotation,
+        transforms: T.TransformList,
+        before: tuple[int, int],
+        size: tuple[int, int],
     ) -> Annotation:
         annotation = {key: value for key, value in annotation.items() if key != "keypoints"}
         if not has_mask(annotation):
             annotation.pop("segmentation", None)
         elif self.mask_format == "bitmask":
-            annotation["segmentation"] = to_rle(annotation["segmentation"], before)
+            try:
+                annotation["segmentation"] = to_rle(annotation["segmentation"], before)
+            except ValueError as error:
+                raise ValueError(f"Image {file_name}: {error}") from error
         elif isinstance(annotation["segmentation"], list):
             annotation["segmentation"] = polygons_of(annotation["segmentation"])
         return transform_instance_annotations(annotation, transforms, size)

@@ -6,14 +6,14 @@ from itertools import chain
 from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from torch.utils.data import DataLoader
 
 from sgr_d2.data.coco_annotations import check_coco_annotations
 from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.detection_mapper import DetectionMapper
-from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask
+from sgr_d2.data.detection_records import any_mask, trainable_records
+from sgr_d2.data.instance_maps import NO_INSTANCE
 from sgr_d2.data.loader import build_test_loader, build_train_loader
 from sgr_d2.data.reading import read_image
 from sgr_d2.evaluation import TokenSemanticsEvaluator
@@ -46,7 +46,17 @@ def use_thing_classes(cfg: CfgNode, names: Sequence[str], info: SemanticMetadata
 
 
 def _refuse_unknown_inputs(cfg: CfgNode) -> None:
-    """Raise ValueError for models whose training needs more than boxes, masks and components."""
+    """Raise ValueError for models that need, or return, other things than boxes, masks and components."""
+    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+        raise ValueError(
+            "MODEL.META_ARCHITECTURE = ProposalNetwork returns proposals, which this evaluation does not know. Choose "
+            "a detector, such as SGRGeneralizedRCNN."
+        )
+    if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE in ("SGRRetinaNet", "RetinaNet"):
+        raise ValueError(
+            f"MODEL.MASK_ON is True, but {cfg.MODEL.META_ARCHITECTURE} (MODEL.META_ARCHITECTURE) predicts boxes alone. "
+            "Set it to False."
+        )
     for key, on in (("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON), ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS)):
         if on:
             raise ValueError(f"{key} is True: this training only provides boxes and masks. Set it to False.")
@@ -57,6 +67,11 @@ def check_detection_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     if cfg.TEST.ERROR_KINDS.ENABLED:
         raise ValueError(
             f"TEST.ERROR_KINDS is for semantic segmentation, but {dataset_name} is for detection: turn it off."
+        )
+    if cfg.TEST.BEST_METRIC.startswith("segm/") and not cfg.MODEL.MASK_ON:
+        raise ValueError(
+            f"TEST.BEST_METRIC = {cfg.TEST.BEST_METRIC}, but MODEL.MASK_ON is False: there are no masks to measure. "
+            "Set it to bbox/AP."
         )
     check_coco_annotations(dataset_name, masks=cfg.MODEL.MASK_ON)
 
@@ -70,13 +85,14 @@ def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLo
     """
     names = ", ".join(cfg.DATASETS.TRAIN)
     records = list(chain.from_iterable(get_dataset_records(name) for name in cfg.DATASETS.TRAIN))
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        records = filter_images_with_only_crowd_annotations(records)
-    if not records:
-        raise ValueError(f"{names}: no image has an annotation (DATALOADER.FILTER_EMPTY_ANNOTATIONS is True).")
-    masks = any(has_mask(annotation) for record in records for annotation in record["annotations"])
-    if cfg.MODEL.MASK_ON and not masks:
-        raise ValueError(f"MODEL.MASK_ON is True, but no annotation of {names} has a mask. Set it to False.")
+    records = trainable_records(
+        records,
+        names,
+        masks=cfg.MODEL.MASK_ON,
+        mask_format=cfg.INPUT.MASK_FORMAT,
+        keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+    )
+    masks = any_mask(records)
     if cfg.MODEL.SGR.ENABLED and cfg.MODEL.SGR.CLASS_WEIGHT and not masks:
         raise ValueError(
             f"MODEL.SGR.CLASS_WEIGHT = {cfg.MODEL.SGR.CLASS_WEIGHT}, but no annotation of {names} has a mask: tokens "

@@ -1,5 +1,6 @@
 """The instance annotations of a data set, in the forms that metrics and pictures need."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,8 +23,17 @@ class Truth:
         Args:
             records: in Detectron2's format.
             limits: INPUT.COMPONENTS, the limits on size and number of components.
+
+        Raises:
+            ValueError: if two records have the same image.
         """
         self.records = {record["file_name"]: record for record in records}
+        if len(self.records) < len(records):
+            file, times = Counter(record["file_name"] for record in records).most_common(1)[0]
+            raise ValueError(
+                f"{times} records of a data set of DATASETS.TEST have the image {file}; token metrics and pictures "
+                "need one record an image: join their annotations."
+            )
         self._components = partial(
             label_components,
             ignore_label=NO_INSTANCE,

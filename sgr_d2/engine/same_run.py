@@ -16,6 +16,7 @@ from sgr_d2.messages import first_few
 
 from .checkpoint.checkpointer import Checkpointer, absent_parameters, require_all_parameters
 from .checkpoint.load_report import summary
+from .same_start import is_transfer
 from .tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 _FREE_TO_CHANGE = re.compile(
     r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
 )
+# Sections of MODEL that segmentation models and detectors have in common.
+_SHARED = ("BACKBONE", "RESNETS", "TIMM", "SWIN", "FPN", "SGR")
 # Keys of MODEL and INPUT that make no difference to training.
 _NOT_OF_TRAINING = re.compile(r"WEIGHTS|DEVICE|CHANNELS_LAST|TEST|.*_TEST")
 # Keys that decide which images a step sees; the number of processes may change.
@@ -85,8 +88,11 @@ def _changed_settings(cfg: CfgNode, checkpointer: Checkpointer) -> str:
     then = checkpointer.settings
     if not then:  # the file has no config
         return ""
-    changed = _changed("MODEL", then["MODEL"], cfg.MODEL)
-    changed += _changed("INPUT.FORMAT", then["INPUT"]["FORMAT"], cfg.INPUT.FORMAT)
+    changed = _changed("INPUT.FORMAT", then["INPUT"]["FORMAT"], cfg.INPUT.FORMAT)
+    model = then["MODEL"]
+    if is_transfer(cfg, checkpointer):
+        model = {name: model[name] for name in _SHARED if name in model}
+    changed += _changed("MODEL", model, cfg.MODEL)
     return f"was trained with other settings: {first_few(changed)}." if changed else ""
 
 

@@ -53,7 +53,7 @@ SEMANTIC = Task(
 )
 DETECTION = Task(
     name="detection",
-    models=("SGRGeneralizedRCNN", "SGRRetinaNet", "GeneralizedRCNN", "RetinaNet", "ProposalNetwork"),
+    models=("SGRGeneralizedRCNN", "SGRRetinaNet", "GeneralizedRCNN", "RetinaNet"),
     metadata_of=thing_metadata_of,
     use_classes=detection.use_thing_classes,
     build_train_loader=detection.build_detection_train_loader,
@@ -72,12 +72,19 @@ def task_of(names: Sequence[str]) -> Task:
     Raises:
         ValueError: if they belong to several tasks.
     """
-    types = {name: MetadataCatalog.get(name).get("evaluator_type", "") for name in names if name in DatasetCatalog}
+    types = {name: _type_of(name) for name in names if name in DatasetCatalog}
     tasks = {name: TASKS.get(kind, SEMANTIC) for name, kind in types.items()}
     if len(set(tasks.values())) > 1:
         kinds = ", ".join(f"{name} ({kind})" for name, kind in types.items())
         raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST mix segmentation and detection: {kinds}.")
     return next(iter(tasks.values()), SEMANTIC)
+
+
+def _type_of(name: str) -> str:
+    """The ``evaluator_type``; without one "coco" for data sets that have things alone, as in Detectron2's tutorial."""
+    metadata = MetadataCatalog.get(name)
+    things = metadata.get("thing_classes") and not metadata.get("stuff_classes")
+    return metadata.get("evaluator_type", "coco" if things else "")
 
 
 def check_model(cfg: CfgNode, names: Sequence[str]) -> None:

@@ -32,6 +32,7 @@ from .same_run import (
     warn_of_other_classes,
     warn_of_other_settings,
 )
+from .same_start import check_input_of_backbone, check_place_of_sgr
 from .scaling import scale_solver
 from .schedule import restore_schedule, restore_settings, schedule_of, settings_of
 from .seed import with_seed
@@ -82,6 +83,9 @@ class Trainer(DefaultTrainer):
         if self.start_iter == 0:
             warn_of_other_classes(self.cfg, self.checkpointer)
             warn_of_another_model(self.cfg, self.checkpointer)
+            if self.checkpointer.report:
+                check_input_of_backbone(self.cfg, self.checkpointer)
+                check_place_of_sgr(self.cfg, self.checkpointer)
         if self.start_iter > self.max_iter:
             raise ValueError(
                 f"--resume: the last checkpoint in {self.cfg.OUTPUT_DIR} is of iteration {self.start_iter}, but "

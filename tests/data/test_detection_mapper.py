@@ -184,6 +184,9 @@ def test_run_length_masks(record):
     with pytest.raises(ValueError, match=r"image\.png.*INPUT.MASK_FORMAT must be bitmask"):
         make()(record)
     assert make(masks=False)(record)["component_classes"].tolist() == [0]
+    record["annotations"][0]["segmentation"] = coco_mask.encode(np.ones((10, 12), np.uint8, order="F"))
+    with pytest.raises(ValueError, match=r"image\.png: A mask has 12x10 pixels .* its image 41x30"):
+        make(mask_format="bitmask")(record)
 
 
 def test_categories_outside_the_metadata(record):

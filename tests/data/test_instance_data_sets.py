@@ -9,6 +9,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from PIL import Image
 
@@ -118,13 +119,43 @@ def test_files_that_are_wrong(tmp_path, content, message):
         load_coco(f"bad_{tmp_path.name}", tmp_path / "bad.json", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"there is no .*mine\.json"),
+        ("{", r"mine\.json is not in COCO's format"),
+        ('{"images": [], "annotations": [], "categories": []}', r"mine\.json is not in COCO's format"),
+        (
+            '{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
+            r"mine\.json is not in COCO's format for instances: no 'height'",
+        ),
+    ],
+)
+def test_a_users_own_annotation_file_is_named(tmp_path, content, message):
+    name, file = f"mine_{tmp_path.name}", tmp_path / "mine.json"
+    if content is not None:
+        file.write_text(content)
+    register_coco_instances(name, {}, str(file), str(tmp_path))
+    try:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            thing_metadata_of([name])
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
 def test_names_keep_their_owner_and_classes_must_agree():
     names = ["things_a", "things_b"]
     try:
         for name, classes in zip(names, (["x", "y"], ["x"]), strict=True):
             register_things(name, list, owner="test", classes=classes)
             register_things(name, list, owner="test", classes=classes)  # again: replaced
-        with pytest.raises(ValueError, match=r"'things_a' and 'things_b' cannot be used together.*2 and 1 classes"):
+        with pytest.raises(
+            ValueError, match=r"'things_a' and 'things_b' cannot be used together.*2 and 1 classes \(y in one"
+        ):
+            thing_metadata_of(names)
+        register_things("things_b", list, owner="test", classes=["x", "z"])
+        with pytest.raises(ValueError, match=r"together: their class 1 is 'y' and 'z'"):
             thing_metadata_of(names)
         with pytest.raises(ValueError, match=r"'things_a' already belongs to another"):
             register_things("things_a", list, owner="somebody", classes=["x"])

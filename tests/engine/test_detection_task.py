@@ -191,9 +191,9 @@ def test_boxes_alone_switch_the_losses_of_sgr_off(config_file, records, tmp_path
     with pytest.raises(ValueError, match=r"MODEL.MASK_ON is True, but no annotation of toy_things_train has a mask"):
         run(config_file)
     with pytest.raises(ValueError, match=r"SGR.CLASS_WEIGHT = 0.5, but no annotation of toy_things_train has a mask"):
-        run(config_file, "MODEL.MASK_ON", False, "MODEL.SGR.CLASS_WEIGHT", 0.5)
+        run(config_file, "MODEL.MASK_ON", False, "TEST.BEST_METRIC", "bbox/AP", "MODEL.SGR.CLASS_WEIGHT", 0.5)
     with caplog.at_level("INFO", logger="sgr_d2"):
-        results = run(config_file, "MODEL.MASK_ON", False, "SOLVER.MAX_ITER", 2)
+        results = run(config_file, "MODEL.MASK_ON", False, "TEST.BEST_METRIC", "bbox/AP", "SOLVER.MAX_ITER", 2)
     assert "toy_things_train has boxes but no masks: the losses of SGR (component, diversity) are off" in caplog.text
     rows = [json.loads(line) for line in (tmp_path / "output/metrics.json").read_text().splitlines()]
     assert "loss_box_reg" in rows[0] and "loss_component" not in rows[0]
@@ -217,11 +217,50 @@ def test_images_without_annotations(config_file, records, caplog):
         DETECTION.build_train_loader(cfg)
 
 
+def rle_of(annotation, size=(72, 96)):
+    return rle.merge(rle.frPyObjects(annotation["segmentation"], *size))
+
+
+def test_objects_without_a_mask_are_told(config_file, records, caplog):
+    for record in records[:2]:
+        del record["annotations"][0]["segmentation"]
+    records[1]["annotations"][1]["segmentation"] = []
+    del records[2]["annotations"]  # an image without objects may lack the key
+    cfg = load_config(str(config_file))
+    with caplog.at_level("INFO", logger="sgr_d2"):
+        DETECTION.build_train_loader(cfg)
+    assert f"toy_things_train: 3 objects have no mask (first in {records[0]['file_name']})" in caplog.text
+    assert "2 of 6 images, without an object to learn, are left out" in caplog.text  # the second and the third
+    cfg.defrost()
+    cfg.MODEL.MASK_ON = False
+    caplog.clear()
+    DETECTION.build_train_loader(cfg)
+    assert "have no mask" not in caplog.text
+
+
+def test_a_run_length_mask_is_found_before_the_training(config_file, records):
+    records[5]["annotations"][1]["segmentation"] = rle_of(records[5]["annotations"][1])
+    cfg = load_config(str(config_file))
+    with pytest.raises(ValueError, match=r"005\.png has a run-length encoded mask; INPUT.MASK_FORMAT must be bitmask"):
+        DETECTION.build_train_loader(cfg)
+    cfg.defrost()
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    DETECTION.build_train_loader(cfg)
+
+
 def test_tasks_are_told_by_the_data_sets(config_file):
     assert task_of(["toy_things_train", "coco_2017_val"]) is DETECTION
     assert task_of(["ade20k_sem_seg_val"]) is task_of([]) is task_of(["unknown"]) is SEMANTIC
     with pytest.raises(ValueError, match=r"mix segmentation and detection: toy_things_val \(coco\), ade20k"):
         task_of(["toy_things_val", "ade20k_sem_seg_val"])
+    metadata = MetadataCatalog.get("toy_things_val")
+    vars(metadata)["evaluator_type"] = "lvis"
+    with pytest.raises(
+        ValueError, match=r"no semantic classes .*evaluator_type is 'lvis'; for detection it must be 'coco'"
+    ):
+        load_config(str(config_file), ["DATASETS.TRAIN", "('toy_things_val',)"])
+    del metadata.evaluator_type  # as in Detectron2's tutorial
+    assert task_of(["toy_things_val"]) is DETECTION
     with pytest.raises(ValueError, match=r"Unknown data set 'toy_things_trian'. Did you mean 'toy_things_train'"):
         load_config(str(config_file), ["DATASETS.TRAIN", "('toy_things_trian',)"])
 
@@ -284,3 +323,21 @@ def test_kinds_of_errors_are_refused():
     cfg.TEST.ERROR_KINDS.ENABLED = True
     with pytest.raises(ValueError, match=r"TEST\.ERROR_KINDS is for semantic segmentation, but toy_val"):
         DETECTION.check_evaluation(cfg, "toy_val")
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], r"ProposalNetwork returns proposals"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], r"MASK_ON is True, but RetinaNet .* predicts boxes alone"),
+        (["MODEL.MASK_ON", "False"], r"TEST.BEST_METRIC = segm/AP, but MODEL.MASK_ON is False"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_the_training(config_file, opts, message):
+    with pytest.raises(ValueError, match=message):
+        run(config_file, *opts)
+
+
+def test_an_image_with_two_records_is_refused(records):
+    with pytest.raises(ValueError, match=r"2 records .* have the image .*001\.png"):
+        Truth([*records, records[1]], get_sgr_cfg().INPUT.COMPONENTS)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from sgr_d2.data.datasets.palette import generate_colors
+from sgr_d2.messages import first_few
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DEFAULT_IGNORE_LABEL = 255
@@ -121,11 +123,25 @@ def get_dataset_records(name: str) -> list[dict[str, Any]]:
         ValueError: if the name is unknown, or the data set is empty.
     """
     _check_name(name)
-    records = DatasetCatalog.get(name)
+    records = load_records(name)
     if not len(records):
         folder = MetadataCatalog.get(name).get("image_root", "an unknown folder")
         raise ValueError(f"Data set {name!r} is empty: no images in {folder}.")
     return records
+
+
+def load_records(name: str) -> list[dict[str, Any]]:
+    """The records; what Detectron2's reader of COCO's format stumbles over is told with the name of its file."""
+    json_file = MetadataCatalog.get(name).get("json_file")
+    if json_file and not PathManager.isfile(json_file):
+        raise FileNotFoundError(f"{name}: there is no {Path(json_file).absolute()}. {describe_root()}")
+    try:
+        return DatasetCatalog.get(name)
+    except (LookupError, TypeError, AssertionError, ValueError) as error:
+        if json_file is None or str(json_file) in str(error):
+            raise
+        what = f"no {error}" if type(error) is KeyError and len(str(error)) < 40 else error
+        raise ValueError(f"{name}: {json_file} is not in COCO's format for instances: {what}") from error
 
 
 def require_folders(names: Sequence[str]) -> None:
@@ -155,7 +171,7 @@ def metadata_of(names: Sequence[str]) -> SemanticMetadata:
     for name, other in zip(names[1:], others, strict=True):
         if other.classes != first.classes or other.ignore_label != first.ignore_label:
             raise ValueError(
-                f"Data sets {names[0]!r} and {name!r} cannot be used together: {_difference(first, other)}. "
+                f"Data sets {names[0]!r} and {name!r} cannot be used together: {class_difference(first, other)}. "
                 "Those of DATASETS.TRAIN and DATASETS.TEST must share classes and ignore label."
             )
     return first
@@ -166,7 +182,9 @@ def _metadata(name: str) -> SemanticMetadata:
     metadata = MetadataCatalog.get(name)
     classes = list(metadata.get("stuff_classes", ()))
     if not classes:
-        raise ValueError(f"Data set {name!r} has no semantic classes (metadata key stuff_classes).")
+        kind = metadata.get("evaluator_type")
+        hint = f" Its evaluator_type is {kind!r}; for detection it must be 'coco'." if kind else ""
+        raise ValueError(f"Data set {name!r} has no semantic classes (metadata key stuff_classes).{hint}")
     if metadata.get("ignore_label") is None:
         raise ValueError(
             f"The metadata of data set {name!r} has no 'ignore_label'. Set it "
@@ -181,11 +199,16 @@ def _metadata(name: str) -> SemanticMetadata:
     return SemanticMetadata(classes, [tuple(color) for color in colors], metadata.ignore_label)
 
 
-def _difference(first: SemanticMetadata, other: SemanticMetadata) -> str:
+def class_difference(first: SemanticMetadata, other: SemanticMetadata) -> str:
+    """What two data sets differ in, for messages."""
     if first.ignore_label != other.ignore_label:
         return f"their ignore labels are {first.ignore_label} and {other.ignore_label}"
     if len(first.classes) != len(other.classes):
-        return f"they have {len(first.classes)} and {len(other.classes)} classes"
+        alone = [
+            name for name in (*first.classes, *other.classes) if (name in first.classes) != (name in other.classes)
+        ]
+        names = f" ({first_few(alone, 5)} in one alone)" if alone else ""
+        return f"they have {len(first.classes)} and {len(other.classes)} classes{names}"
     index = next(i for i, (a, b) in enumerate(zip(first.classes, other.classes, strict=True)) if a != b)
     return f"their class {index} is {first.classes[index]!r} and {other.classes[index]!r}"
 

@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
-from sgr_d2.data.datasets.catalog import SemanticMetadata, describe_root
+from sgr_d2.data.datasets.catalog import SemanticMetadata, class_difference, describe_root, load_records
 from sgr_d2.data.datasets.palette import generate_colors
 from sgr_d2.data.instance_maps import NO_INSTANCE
 
@@ -66,8 +66,7 @@ def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:
     for name, other in zip(names[1:], others, strict=True):
         if other.classes != first.classes:
             raise ValueError(
-                f"Data sets {names[0]!r} and {name!r} cannot be used together: they have {len(first.classes)} and "
-                f"{len(other.classes)} classes of instances, which are not the same."
+                f"Data sets {names[0]!r} and {name!r} cannot be used together: {class_difference(first, other)}."
             )
     return first
 
@@ -78,7 +77,7 @@ def _metadata(name: str) -> SemanticMetadata:
         raise ValueError(f"Unknown data set {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes"):
-        DatasetCatalog.get(name)  # Detectron2's register_coco_instances learns the classes from the file
+        load_records(name)  # Detectron2's register_coco_instances learns the classes from the file
     classes = list(metadata.get("thing_classes", ()))
     if not classes:
         raise ValueError(f"Data set {name!r} has no classes of instances (metadata key thing_classes).")

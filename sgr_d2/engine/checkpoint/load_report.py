@@ -72,7 +72,8 @@ def make_report(own: Collection[str], missing: list[str], skipped: list[Skipped]
     odd = {entry.key for entry in skipped}
     absent = sorted(set(missing) - odd)
     of_sgr = {key for key in own if is_part_of_sgr(key)}
-    new = [key for key in absent if key in of_sgr] if of_sgr <= set(absent) else []
+    in_file = any(is_part_of_sgr(key) for key in unused)
+    new = [key for key in absent if key in of_sgr] if of_sgr <= set(absent) and not in_file else []
     return LoadReport(
         loaded=sorted(set(own) - set(absent) - odd),
         skipped=skipped,

@@ -105,7 +105,7 @@ class SGR(nn.Module):
         sgr = cfg.MODEL.SGR
         names = list(sgr.IN_FEATURES)
         check_features("MODEL.SGR.IN_FEATURES", names, input_shape, cfg.MODEL.BACKBONE.NAME)
-        # without losses on the regions there is no gradient to scale, and no need to predict the regions twice
+        # without losses on the regions there is no gradient to scale
         has_losses = sgr.COMPONENT_WEIGHT or sgr.DIVERSITY_WEIGHT
         return {
             "input_shape": {name: input_shape[name] for name in names},
