@@ -145,7 +145,7 @@ class Peer(nn.Module):
     def forward(self, features: dict[str, Tensor], image_sizes: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Features and (B, 2) image sizes in pixels -> features of the same shapes, and class scores or None."""
         strides, finest = self.reduce.strides, self.reduce.finest
-        image_sizes = checked_sizes(image_sizes, features, strides)
+        image_sizes = checked_sizes(image_sizes, features, self.reduce.levels)
         valid = self.reduce.valid(features, image_sizes)
         pixels = self.reduce(features, valid)
         if self.position:

@@ -21,6 +21,7 @@ from .monitor import log_regions
 from .padding import all_have, copy_to, pad_to_batch
 from .postprocessing import both, predict
 from .randomness import own_random_numbers
+from .ranks import mean_over_ranks
 from .sgr import SGR, SGRCriterion
 
 
@@ -215,7 +216,8 @@ class SGRSegmentor(nn.Module):
         labelled = (targets != self.ignore_value).any()
         targets = torch.where(labelled, targets, int(self.ignore_value == 0))  # any class, so that nothing is 0 / 0
         _, losses = both(self.sem_seg_head, self.sem_seg_head(features, targets))
-        return {name: loss * labelled for name, loss in losses.items()}
+        share = labelled / mean_over_ranks(labelled, targets.device)  # a rank without labels does not count in the mean
+        return {name: loss * share for name, loss in losses.items()}
 
     def _infer(self, batched_inputs: list[dict]) -> list[dict]:
         features, output = self.features(batched_inputs)

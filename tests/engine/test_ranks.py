@@ -60,6 +60,8 @@ from sgr_d2.engine.trainer import distribute
 from sgr_d2.modeling.mask2former.criterion import SetCriterion
 from sgr_d2.modeling.mask2former.structures import QueryPrediction
 from sgr_d2.modeling.mask2former.targets import LabelMapTargets
+from sgr_d2.modeling.segmentor import SGRSegmentor
+from sgr_d2.modeling.sgr.losses import diversity_loss
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
 from sgr_d2.modeling.sgr.regions import FixedRegions
 from sgr_d2.modeling.sgr.token_classes import TokenClassLoss
@@ -86,6 +88,21 @@ def class_loss(count):  # of so many tokens with a component, by a predictor tha
     nn.init.zeros_(loss.predictor.weight), nn.init.zeros_(loss.predictor.bias)
     return loss(torch.rand(1, 6, 3), component_of, [torch.arange(count) % 4]).detach()
 
+def query_loss(count):  # of queries that know nothing, for an image with so many classes
+    labels = torch.full((1, 4, 4), 255)
+    labels[0, :count] = torch.arange(count)[:, None]
+    prediction = QueryPrediction(torch.zeros(1, 1, 6, 5), torch.zeros(1, 1, 6, 2), torch.zeros(1, 2, 4, 4))
+    criterion = SetCriterion(num_classes=4, class_weight=1.0, num_points=4)
+    return criterion(prediction, LabelMapTargets(labels, num_classes=4))["loss_ce"]
+
+def cosine_loss(count):  # of equal regions
+    return diversity_loss(torch.ones(1, 3, 4) * (count > 0), torch.ones(1, 1, 4) * (count > 0))
+
+def pixel_loss(count):  # of a head whose loss is always 3
+    head = lambda features, targets: (None, {"loss": torch.tensor(3.0)})
+    segmentor = SimpleNamespace(sem_seg_head=head, ignore_value=255)
+    return SGRSegmentor._head_losses(segmentor, {}, torch.full((1, 4, 4), 1 if count else 255))["loss"]
+
 def main(folder):
     warnings.filterwarnings("error", ".*(broadcast_buffers|Grad strides)")
     rank = torch.distributed.get_rank()
@@ -98,7 +115,8 @@ def main(folder):
         hook.before_step()
         draws.append(torch.rand(2))
     counts = ((0, 0), (0, 1), (1, 3))  # of the ranks
-    losses = {of.__name__: torch.stack([of(pair[rank]) for pair in counts]) for of in (mask_loss, class_loss)}
+    kinds = (mask_loss, class_loss, query_loss, cosine_loss, pixel_loss)
+    losses = {of.__name__: torch.stack([of(pair[rank]) for pair in counts]) for of in kinds}
     found = {"centres": model.module.regions.centres, "draws": torch.stack(draws), **losses}
     torch.save(found, f"{folder}/{rank}.pth")
 
@@ -115,6 +133,10 @@ def test_buffers_are_those_of_the_first_rank_draws_those_of_step_and_rank_and_lo
     for name, each, single in (("mask_loss", math.log(2), 1.0), ("class_loss", math.log(4), 2.0)):
         torch.testing.assert_close(a[name], each * torch.tensor([0.0, 0.0, 1 / 2]))
         torch.testing.assert_close(b[name], each * torch.tensor([0.0, single, 3 / 2]))
+    # means over images; a process without labels does not count, so that the mean of both is that of the labelled one
+    for name, each in (("query_loss", math.log(5)), ("cosine_loss", 1.0), ("pixel_loss", 3.0)):
+        torch.testing.assert_close(a[name], each * torch.tensor([0.0, 0.0, 1.0]))
+        torch.testing.assert_close(b[name], each * torch.tensor([0.0, 2.0, 1.0]))
 
 
 NO_THREADS_LEFT = """

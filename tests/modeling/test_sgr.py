@@ -178,6 +178,17 @@ def test_autocast_gives_finite_float32_regions_and_tokens(dtype, difference):
     torch.testing.assert_close(gradient, exact_gradient, rtol=0.1, atol=1.0)
 
 
+def test_what_tokens_have_in_common_costs_no_digits_under_autocast():
+    """A mean of ten times their spread, which the norm at the end of the encoder removes."""
+    sgr = make(norm="BN")
+    torch.nn.init.constant_(sgr.value.bias, 10.0)
+    features, sizes = toy_features(2, 64, 64, *LEVELS), torch.tensor([[64, 64]] * 2)
+    exact = sgr(features, sizes).tokens
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tokens = sgr(features, sizes).tokens
+    assert (tokens - exact).norm() / exact.norm() < 0.02
+
+
 @pytest.mark.parametrize(
     ("options", "key"),
     [

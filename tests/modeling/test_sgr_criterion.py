@@ -72,9 +72,13 @@ def test_diversity_against_pairs():
         for j in range(4)
         if i != j
     ]
-    assert diversity_loss(rows).item() == pytest.approx(np.mean(cosines), rel=1e-4)
-    assert diversity_loss(rows[:, :1]).item() == pytest.approx(0, abs=1e-6)
-    assert diversity_loss(rows[:, :1].expand(-1, 3, -1)).item() == pytest.approx(1, rel=1e-4)
+    labelled = labelled.flatten(2)
+    assert diversity_loss(rows, labelled).item() == pytest.approx(np.mean(cosines), rel=1e-4)
+    assert diversity_loss(rows[:, :1], labelled).item() == pytest.approx(0, abs=1e-6)
+    assert diversity_loss(rows[:, :1].expand(-1, 3, -1), labelled).item() == pytest.approx(1, rel=1e-4)
+    # an image of which nothing is labelled takes no part
+    more = torch.cat([rows, torch.zeros(1, 4, 15)]), torch.cat([labelled, torch.zeros(1, 1, 15)])
+    assert diversity_loss(*more).item() == pytest.approx(np.mean(cosines), rel=1e-4)
 
 
 def test_diversity_is_learnt_as_a_cosine_is():
@@ -82,7 +86,8 @@ def test_diversity_is_learnt_as_a_cosine_is():
     rows = torch.rand(2, 3, 10, requires_grad=True)
     cosines = torch.cosine_similarity(rows[:, :, None], rows[:, None], dim=-1)  # (2, 3, 3)
     expected = cosines[:, ~torch.eye(3, dtype=torch.bool)].mean()
-    (gradient,), (wanted,) = (torch.autograd.grad(loss, rows) for loss in (diversity_loss(rows), expected))
+    loss = diversity_loss(rows, torch.ones(2, 1, 10))
+    (gradient,), (wanted,) = (torch.autograd.grad(value, rows) for value in (loss, expected))
     torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close((gradient * rows).sum(-1), torch.zeros(2, 3), rtol=0, atol=1e-6)
 
@@ -178,8 +183,8 @@ def test_cosines_do_not_depend_on_how_faint_regions_are():
     shape = torch.rand(1, 1, 64) + 0.1
     for faintness in (1.0, 1e-4, 1e-9):
         regions = torch.cat([shape, 0.5 * shape], dim=1) * faintness
-        assert diversity_loss(regions).item() == pytest.approx(1, abs=1e-3)
-    assert diversity_loss(torch.zeros(1, 3, 64)) == 0
+        assert diversity_loss(regions, torch.ones(1, 1, 64)).item() == pytest.approx(1, abs=1e-3)
+    assert diversity_loss(torch.zeros(1, 3, 64), torch.zeros(1, 1, 64)) == 0
 
 
 def test_components_count_by_a_power_of_their_area():

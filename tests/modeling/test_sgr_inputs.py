@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from toys import toy_cfg, toy_features, toy_input, toy_shape
 
@@ -40,11 +41,31 @@ def test_sizes_may_be_a_list(sgr, features):
         ([(64, 96)], r"image sizes of shape \(1, 2\) for 2 images"),
         (torch.tensor([[64, 96]]), r"image sizes of shape \(1, 2\) for 2 images"),
         (torch.tensor([64, 96]), r"image sizes of shape \(2,\) for 2 images"),
+        ((64, 96), r"image size 64 does not fit .*a \(height, width\) in pixels, before padding, for each image"),
     ],
 )
 def test_sizes_that_do_not_fit(sgr, features, sizes, message):
     with pytest.raises(ValueError, match=message):
         sgr(features, sizes)
+
+
+def test_without_sizes_images_fill_the_maps(sgr, features):
+    assert torch.equal(sgr(features).tokens, sgr(features, [(64, 96)] * 2).tokens)
+
+
+def test_features_of_other_channels_or_no_dict(sgr, features):
+    with pytest.raises(ValueError, match=r"the features are a list: give a dict of the levels \['res2', 'res3'\]"):
+        sgr(list(features.values()))
+    found = features["res3"]
+    for wrong in (found[:, :-1], found[0]):
+        with pytest.raises(ValueError, match=r"res3 is \(.*its ShapeSpec .*output_shape\(\)\) says \(B, .*, H, W\)"):
+            sgr(features | {"res3": wrong})
+
+
+@pytest.mark.parametrize("shape", [ShapeSpec(channels=8), ShapeSpec(stride=8), 8])
+def test_shapes_without_channels_or_stride(shape):
+    with pytest.raises(ValueError, match=r"the shape of c3 is .*give ShapeSpec\(channels=..., stride=...\)"):
+        SGR({"c3": shape})
 
 
 def test_parameters_of_another_precision_are_refused(sgr, features):

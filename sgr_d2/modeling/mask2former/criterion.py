@@ -89,6 +89,7 @@ class SetCriterion(nn.Module):
         with torch.autocast(prediction.class_logits.device.type, enabled=False):
             matching = self.matcher(prediction, targets, self.source)
             by_class = class_losses(prediction.class_logits, targets, matching, self.empty_weight)
+            by_class = by_class / mean_over_ranks(targets.known.any(), by_class.device)  # of those that know an image
             by_mask, by_dice = self.mask_losses(prediction, targets, matching)
         losses = {}
         for name, values in zip(self.weights, (by_class, by_mask, by_dice), strict=True):

@@ -138,7 +138,7 @@ class SGRCriterion(nn.Module):
                 loss = self.token_classes(output.tokens, component_of, component_classes)
                 losses["loss_token_class"] = self.class_weight * loss
             if self.diversity_weight:
-                losses["loss_diversity"] = self.diversity_weight * diversity_loss(weighted)
+                losses["loss_diversity"] = self.diversity_weight * diversity_loss(weighted, targets.labelled.flatten(2))
         factor = 1 - self.decay * share_done(self.max_iter)
         return {name: factor * loss for name, loss in losses.items()} if self.decay else losses
 

@@ -94,14 +94,16 @@ def dice_loss(unions: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
     return 1 - (2 * both + 1) / (sizes + 1)
 
 
-def diversity_loss(weighted: Tensor) -> Tensor:
-    """Mean cosine similarity between the regions of different tokens over the labelled cells, averaged over images.
+def diversity_loss(weighted: Tensor, labelled: Tensor) -> Tensor:
+    """Mean cosine similarity between the regions of different tokens over the labelled cells, averaged over the images
+    of all ranks that have any.
 
     Args:
         weighted: (B, K, N) regions times the labelled fraction of each cell.
+        labelled: (B, 1, N) that fraction.
 
     Returns:
-        Scalar in [0, 1]; 0 for a single token.
+        Scalar in [0, 1]; 0 for a single token. Averaged over all ranks, it is the mean over the images of all ranks.
     """
     num_tokens = weighted.shape[1]
     norms = weighted.norm(dim=-1)  # (B, K)
@@ -109,4 +111,5 @@ def diversity_loss(weighted: Tensor) -> Tensor:
     # sum over i, j of <u_i, u_j> = |sum_i u_i|^2 with u = weighted * scale: no K x K matrix, no second copy of the maps
     every_pair = torch.bmm(scale[:, None], weighted).square().sum((1, 2))  # (B,)
     itself = (norms * scale).square().sum(1)
-    return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).mean()
+    count = mean_over_ranks((labelled > 0).any(2).sum(), weighted.device)
+    return ((every_pair - itself) / max(num_tokens * (num_tokens - 1), 1)).sum() / count

@@ -13,7 +13,8 @@ class Reduction(nn.ModuleDict):
     """Reduces every level to D channels (1 x 1 convolution, LayerNorm), resizes it to the finest and adds all.
 
     Attributes:
-        strides: {name: pixels per cell}, finest first.
+        levels: {name: ShapeSpec}, finest first.
+        strides: {name: pixels per cell}, in the same order.
         ratios: {name: stride over that of the finest level}.
         finest: the name of the level whose grid is the token grid.
     """
@@ -31,6 +32,7 @@ class Reduction(nn.ModuleDict):
                 for name, level in levels.items()
             }
         )
+        self.levels = levels
         self.strides = {name: level.stride for name, level in levels.items()}
         self.finest = next(iter(levels))
         self.ratios = {name: stride / self.strides[self.finest] for name, stride in self.strides.items()}

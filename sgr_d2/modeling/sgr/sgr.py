@@ -17,7 +17,7 @@ from sgr_d2.structures import SGROutput
 from .encoder import build_encoder
 from .fusion import build_fusion
 from .grid import shrink_valid
-from .inputs import checked_sizes
+from .inputs import check_shapes, checked_sizes
 from .position import add_sine_position
 from .recompute import forked
 from .reduction import Reduction
@@ -128,12 +128,14 @@ class SGR(nn.Module):
         """The shapes of the refined levels: those of the input."""
         return dict(self._output_shape)
 
-    def forward(self, features: dict[str, Tensor], image_sizes: Tensor | Sequence[tuple[int, int]]) -> SGROutput:
+    def forward(
+        self, features: dict[str, Tensor], image_sizes: Tensor | Sequence[tuple[int, int]] | None = None
+    ) -> SGROutput:
         """
         Args:
             features: {name: (B, C_l, H_l, W_l)}, at least the levels of ``in_features``; others pass through.
             image_sizes: (B, 2) heights and widths in pixels before padding, on the features' device, or a list of
-                them. The padding is ignored.
+                them; None without padding. The padding is ignored.
 
         Returns:
             SGROutput.
@@ -147,7 +149,7 @@ class SGR(nn.Module):
                 "precision."
             )
         strides, finest = self.reduce.strides, self.reduce.finest
-        image_sizes = checked_sizes(image_sizes, features, strides)
+        image_sizes = checked_sizes(image_sizes, features, self.reduce.levels)
         valid = self.reduce.valid(features, image_sizes)
         extents = image_sizes / strides[finest]
         pixels = self.reduce(features, valid)
@@ -157,14 +159,16 @@ class SGR(nn.Module):
         logits, region_logits = forked(self.region_predictor, pixels, valid[finest], extents, share=self.loss_gradient)
         with torch.autocast(pixels.device.type, enabled=False):
             regions = torch.where(valid[finest], logits, -torch.inf).sigmoid()  # zero on the padding
-            pooled = project(pixels.float(), regions)  # (B, K, D)
-        tokens = self.encoder(self.value(pooled))
+            pooled = project(pixels.float(), regions)
+            # K vectors, so float32 costs little; the norm at the end removes a mean that is several times the spread,
+            # and with it most digits of a half-precision number.
+            tokens = self.encoder(self.value(pooled))  # (B, K, D)
         refined = {}
         for name, fuse in self.fusion.items():
             level = features[name]
             own = shrink_valid(regions, valid[finest], level.shape[-2:], self.reduce.ratios[name])
             refined[name] = fuse(level, tokens, own, valid[name])
-        return SGROutput(features | refined, region_logits, tokens.float(), valid[finest], strides[finest])
+        return SGROutput(features | refined, region_logits, tokens, valid[finest], strides[finest])
 
     def train(self, mode: bool = True) -> "SGR":
         return super().train(mode and not self.frozen)
@@ -192,8 +196,7 @@ def _check(
     norm: str,
     loss_gradient: float,
 ) -> None:
-    if not input_shape:
-        raise ValueError("SGR needs at least one level; MODEL.SGR.IN_FEATURES is empty.")
+    check_shapes(input_shape)
     if num_tokens < 1:
         raise ValueError(f"MODEL.SGR.NUM_TOKENS = {num_tokens}: SGR needs at least one token.")
     if encoder_layers < 0:
