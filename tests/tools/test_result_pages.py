@@ -39,5 +39,5 @@ def test_every_row_is_one_of_the_overview(page, digits, baseline):
         (cells[baseline], cells[baseline + 1].replace("*", ""), int(re.match(r"\d+", cells[baseline + 2])[0]))
         for cells in table(page)
     ]
-    assert len(rows) > 8
+    assert len(rows) > 5
     assert [row for row in rows if row not in found] == []
