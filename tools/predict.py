@@ -5,7 +5,7 @@ python tools/predict.py --weights output/.../model_final.pth --output predicted 
 
 Writes labels/<name>.png (the class of each pixel), overlays/<name>.jpg (or .mp4), areas/<name>.json (fraction of each
 class), with --regions N also regions/<name>/token_<k>.jpg, and classes.json. A file that cannot be read is reported
-and skipped, and the exit code is then 1.
+and skipped, and the exit code is then 1. What has results already is kept, unless the input has changed since.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import time
 
 from command_line import directory, failed, positive, whole
 from prediction.inputs import Input, find_inputs, other_types
-from prediction.outputs import OutputFolder, describe
+from prediction.outputs import OutputFolder, describe, stamp
 from prediction.report import report
 from prediction.video import Frames, predict_frames
 from tqdm import tqdm
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFolder, args) -> int:
     """Predict images in batches and videos frame by frame; returns the exit code."""
     waiting = inputs if args.overwrite else [item for item in inputs if not output.exists(item.name, item.path)]
+    changed = 0 if args.overwrite else sum(output.has_changed(item.name, item.path) for item in waiting)
     failed: list[str] = []
     images = [item for item in waiting if not item.is_video]
     with tqdm(total=len(images), unit="image", disable=None if images else True) as bar:
@@ -88,12 +89,14 @@ def predict_files(predictor: SGRPredictor, inputs: list[Input], output: OutputFo
     for item in (item for item in waiting if item.is_video):
         try:
             film_file(predictor, item, output, args)
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             failed.append(report(error))
     kept = len(inputs) - len(waiting)
     kept_text = f", {kept} kept (--overwrite predicts them again)" if kept else ""
     failed_text = f", {len(failed)} failed" if failed else ""
     print(f"{len(waiting) - len(failed)} predicted{kept_text}{failed_text}: {args.output}")
+    if changed:
+        print(f"{changed} of these inputs had results from before they were changed.")
     if left_out := other_types(args.inputs, exclude=args.output):
         types = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
         print(f"{left_out.total()} files of other types are left out: {types}.")
@@ -105,29 +108,32 @@ def predict_images(predictor: SGRPredictor, batch: list[Input], output: OutputFo
     failed, good = [], []
     for item in batch:
         try:
-            good.append((item, read_image(item.path)))
+            made_from = stamp(item.path)  # before it is read: a change from here on is one
+            good.append((item, made_from, read_image(item.path)))
         except (FileNotFoundError, ValueError) as error:
             failed.append(report(error))
     try:
-        predictions = predictor([image for _, image in good], scores=False)
+        predictions = predictor([image for *_, image in good], scores=False)
     except (MemoryError, RuntimeError, ValueError) as error:  # out of memory is a RuntimeError of torch
         if len(good) > 1:
-            return failed + [text for item, _ in good for text in predict_images(predictor, [item], output)]
-        height, width = good[0][1].shape[:2]
+            return failed + [text for item, *_ in good for text in predict_images(predictor, [item], output)]
+        height, width = good[0][2].shape[:2]
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return [
             *failed,
             report(ValueError(f"{good[0][0].path}: {width}x{height} pixels could not be predicted: {reason}")),
         ]
-    for (item, image), prediction in zip(good, predictions, strict=True):
-        output.write_image(item.name, item.path, image, prediction)
+    for (item, made_from, image), prediction in zip(good, predictions, strict=True):
+        output.write_image(item.name, item.path, image, prediction, made_from=made_from)
     return failed
 
 
 def film_file(predictor: SGRPredictor, item: Input, output: OutputFolder, args) -> None:
+    made_from = stamp(item.path)
     frames = Frames(item.path, stride=args.stride, limit=args.max_frames)
     with tqdm(total=frames.total, unit="frame", desc=item.path.name, disable=None) as bar:
-        predict_frames(predictor, frames, str(item.path), item.name, output, show=args.show, tick=bar.update)
+        source, more = str(item.path), {"made_from": made_from, "show": args.show, "tick": bar.update}
+        predict_frames(predictor, frames, source, item.name, output, **more)
 
 
 def film(predictor: SGRPredictor, output: OutputFolder, args) -> int:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -46,6 +47,23 @@ def test_results_are_kept_unless_overwrite_is_given(checkpoint, photos, tmp_path
     assert label.read_bytes() == b"mine" and "0 predicted, 1 kept" in capsys.readouterr().out
     assert run(checkpoint, output, photos / "one.png", "--overwrite") == 0
     assert label.read_bytes() != b"mine"
+
+
+def test_an_input_that_has_changed_is_predicted_again(checkpoint, photos, tmp_path, capsys):
+    output, photo = tmp_path / "out", photos / "one.png"
+    assert run(checkpoint, output, photo, photos / "sub") == 0
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(photo)
+    assert run(checkpoint, output, photo, photos / "sub") == 0
+    said = capsys.readouterr().out
+    assert "1 predicted, 1 kept" in said and "1 of these inputs had results from before they were changed" in said
+    assert Image.open(output / "labels/one.png").size == (40, 30)
+    # another picture of the same size in bytes is told by its time
+    os.utime(photo, ns=(1, 1))
+    assert run(checkpoint, output, photo) == 0 and "1 predicted: " in capsys.readouterr().out
+    # results without a record of the input, of an earlier version, are kept
+    areas = output / "areas/one.json"
+    areas.write_text(json.dumps({k: v for k, v in json.loads(areas.read_text()).items() if k != "source"}))
+    assert run(checkpoint, output, photo) == 0 and "0 predicted, 1 kept" in capsys.readouterr().out
 
 
 def test_what_is_asked_for_later_is_made_as_well(checkpoint, photos, tmp_path, capsys):

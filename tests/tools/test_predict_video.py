@@ -59,6 +59,16 @@ def test_a_shorter_result_replaces_a_longer_one(checkpoint, clip, photos, tmp_pa
     assert len(list((output / "regions/one").iterdir())) == 1
 
 
+def test_a_video_that_has_changed_is_predicted_again(checkpoint, clip, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, clip) == 0 and run(checkpoint, output, clip) == 0
+    assert "0 predicted, 1 kept" in capsys.readouterr().out
+    write_clip(clip, np.full((3, 48, 64, 3), 99, np.uint8))
+    assert run(checkpoint, output, clip) == 0
+    assert "1 of these inputs had results from before they were changed" in capsys.readouterr().out
+    assert json.loads((output / "areas/clip.json").read_text())["num_frames"] == 3
+
+
 def test_a_file_stopped_by_ctrl_c_is_not_done(checkpoint, clip, tmp_path, monkeypatch):
     predictor = SGRPredictor.from_checkpoint(checkpoint, device="cpu")
     output = OutputFolder(tmp_path / "out", describe(predictor.metadata, checkpoint))

@@ -20,7 +20,8 @@ class OutputFolder:
     labels/<name>.png      the class of each pixel, 8 bits (16 for more than 256 classes)
     overlays/<name>.jpg    the classes' colours over the image
     regions/<name>/        with ``num_regions``, the largest regions: token_017.jpg
-    areas/<name>.json      fraction and number of pixels of each class; the model, as a digest of classes.json
+    areas/<name>.json      fraction and number of pixels of each class; the model, as a digest of classes.json; size
+                           and time of change of the input
     classes.json           names and colours by label
     """
 
@@ -37,8 +38,8 @@ class OutputFolder:
         return self.folder / kind / f"{name}{suffix}"
 
     def exists(self, name: str, source: Path | None = None) -> bool:
-        """Whether ``name`` is done by this model, with all pictures wanted now; areas are written last, and say if a
-        video broke off.
+        """Whether ``name`` is done by this model from what ``source`` holds now, with all pictures wanted now; areas
+        are written last, and say if a video broke off.
 
         Raises:
             FileExistsError: if existing results are of another file than ``source``.
@@ -54,10 +55,20 @@ class OutputFolder:
             )
         if found.get("model", self.model) != self.model:  # since --overwrite with another model
             return False
+        if source is not None and self.has_changed(name, source):
+            return False
         video = "frames" in found
         lacks_overlay = self.overlays and not self.path("overlays", name, ".mp4" if video else ".jpg").is_file()
         lacks_regions = self.num_regions > 0 and not video and not (self.folder / "regions" / name).is_dir()
         return not (found.get("broken_off", False) or lacks_overlay or lacks_regions)
+
+    def has_changed(self, name: str, source: Path) -> bool:
+        """Whether there are results of ``name``, of another content of ``source``; False for those without a stamp."""
+        path = self.path("areas", name, ".json")
+        if not path.is_file():
+            return False
+        made_from = json.loads(path.read_text(encoding="utf-8")).get("source")
+        return made_from is not None and made_from != stamp(source)
 
     def write_classes(self, *, overwrite: bool = False) -> None:
         """
@@ -76,8 +87,10 @@ class OutputFolder:
                 )
         write_json(content, path)
 
-    def write_image(self, name: str, source: Path, image: np.ndarray, prediction: Prediction) -> None:
-        """Write all outputs of one image (H, W, 3) RGB."""
+    def write_image(
+        self, name: str, source: Path, image: np.ndarray, prediction: Prediction, *, made_from: dict[str, int]
+    ) -> None:
+        """Write all outputs of one image (H, W, 3) RGB; ``made_from`` is the `stamp` of its file before it was read."""
         self.write_labels(name, prediction)
         if self.overlays:
             overlay = Image.fromarray(prediction.overlay(image, self.opacity))
@@ -86,7 +99,7 @@ class OutputFolder:
         if self.num_regions:
             self._write_regions(name, image, prediction)
         height, width = prediction.labels.shape
-        head = {"file": str(source), "model": self.model, "height": height, "width": width}
+        head = {"file": str(source), "source": made_from, "model": self.model, "height": height, "width": width}
         write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"))
 
     def write_labels(self, name: str, prediction: Prediction) -> None:
@@ -113,6 +126,12 @@ def describe(info: SemanticMetadata, weights: str | Path, opts: Sequence[str] = 
     ]
     checkpoint = {"file": Path(weights).name, "sha256": digest(weights)}
     return {"classes": classes, "ignore_label": info.ignore_label, "opts": list(opts), "weights": checkpoint}
+
+
+def stamp(path: Path) -> dict[str, int]:
+    """What tells that the content of a file has changed: its size in bytes, and when it was written, in ns."""
+    found = path.stat()
+    return {"size": found.st_size, "modified_ns": found.st_mtime_ns}
 
 
 def digest(path: str | Path) -> str:

@@ -91,11 +91,20 @@ class OverlayVideo:
 
 
 def predict_frames(
-    predictor: SGRPredictor, frames: Frames, source: str, name: str, output: OutputFolder, *, show: bool = False, tick
+    predictor: SGRPredictor,
+    frames: Frames,
+    source: str,
+    name: str,
+    output: OutputFolder,
+    *,
+    made_from: dict[str, int] | None = None,
+    show: bool = False,
+    tick,
 ) -> int:
     """Predict all frames and return their number; q in the window, or Ctrl-C for a camera, ends early.
 
-    Writes labels/<name>/<frame>.png, overlays/<name>.mp4 and areas/<name>.json with a list of frames.
+    Writes labels/<name>/<frame>.png, overlays/<name>.mp4 and areas/<name>.json with a list of frames, and with
+    ``made_from``, the `stamp` of the file.
 
     Raises:
         ValueError: if the file broke off before its end (results up to there are written), or the folder for its labels
@@ -129,6 +138,8 @@ def predict_frames(
     video.finish()
     head = {"file": source, "model": output.model, "frames_per_second": frames.rate, "num_frames": len(found)}
     head["broken_off"] = frames.broken_off
+    if made_from is not None:
+        head["source"] = made_from
     write_json(head | {"frames": found}, output.path("areas", name, ".json"))
     if frames.broken_off:
         raise ValueError(
