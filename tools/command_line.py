@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 
 import sgr_d2  # noqa: F401  # before Detectron2: silences a warning of its imports
@@ -31,6 +32,11 @@ def failed(program: str, error: Exception) -> int:
     """Print the error in one line, and return the exit code of the program."""
     print(f"{program}: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
     return 2
+
+
+def say(text: str) -> None:
+    """Write a line of progress with the time of day to stderr, beside the results on stdout."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def quiet_in_pipes() -> None:

@@ -30,7 +30,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from command_line import failed
+from command_line import failed, say
 
 from sgr_d2.engine import SGRPredictor
 from sgr_d2.engine.inference.class_scores import ClassScores
@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Load, export, check and write; returns the exit code."""
+    """Load, export, check and write, with a line of progress before each; returns the exit code."""
+    say(f"load {args.weights}")
     predictor = SGRPredictor.from_checkpoint(
         args.weights, config_file=args.config_file, opts=[*args.opts, *PLAIN], device="cpu"
     )
@@ -71,7 +72,11 @@ def export(args: argparse.Namespace) -> int:
     information = information_of(wrapper, sizes, predictor.metadata, predictor.test_size)
     unchecked = args.output.with_name(f".{args.output.stem}.unchecked{args.output.suffix}")
     try:
-        save(to_program(wrapper, sizes), unchecked, information)
+        say("trace the graph at {} x {} with torch.export".format(*sizes.traced))
+        program = to_program(wrapper, sizes)
+        say(f"write the {args.output.suffix} file")
+        save(program, unchecked, information)
+        say(f"compare its scores with the model's at {', '.join(f'{h} x {w}' for h, w in sizes.to_check())}")
         difference = largest_difference(predictor.model, wrapper, unchecked, sizes)
         fine = difference <= args.tolerance
         if fine:

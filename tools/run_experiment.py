@@ -12,11 +12,10 @@ results/ contains our results: --output DIR makes all runs yourself.
 import argparse
 import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
-from command_line import directory, positive
+from command_line import directory, positive, say
 from experiments.job import Launch, visible_gpus
 from experiments.plan import ROOT, Plan, Run, read_plan
 from experiments.plots import draw
@@ -116,10 +115,6 @@ def write_summary(collected: Collected, folders: Folders) -> str:
     text = to_markdown(collected, draw(collected, folders.results))
     (folders.results / "summary.md").write_text(text, encoding="utf-8")
     return text
-
-
-def say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ class Pull(NamedTuple):
 
     Attributes:
         norm: of the loss's gradient with respect to all parameters of the part.
-        cosine: between that gradient and that of the head's losses; 0 if either is zero.
+        cosine: between that gradient and that of the head's losses, over the batches in which neither is zero; None if
+            there is no such batch.
     """
 
     norm: float
-    cosine: float
+    cosine: float | None
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
     """
     parts = _parts(model)
     parameters = [parameter for members in parts.values() for parameter in members]
-    found: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Pull]]] = defaultdict(lambda: defaultdict(list))
     model.train()
     for batch in batches:
         gradients = {
@@ -73,12 +74,18 @@ def pulls(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, dict[str
         }
         for name, of_parts in gradients.items():
             for part, gradient in of_parts.items():
-                cosine = torch.cosine_similarity(gradient, gradients[HEAD][part], dim=0).item()
-                found[part][name].append((gradient.norm().item(), cosine))
-    return {
-        part: {name: Pull(*(mean(column) for column in zip(*rows, strict=True))) for name, rows in losses.items()}
-        for part, losses in found.items()
-    }
+                found[part][name].append(_pull(gradient, gradients[HEAD][part]))
+    return {part: {name: _mean_pull(each) for name, each in losses.items()} for part, losses in found.items()}
+
+
+def _pull(gradient: Tensor, of_head: Tensor) -> Pull:
+    both = bool(gradient.any()) and bool(of_head.any())
+    return Pull(gradient.norm().item(), torch.cosine_similarity(gradient, of_head, dim=0).item() if both else None)
+
+
+def _mean_pull(each: list[Pull]) -> Pull:
+    cosines = [pull.cosine for pull in each if pull.cosine is not None]
+    return Pull(mean(pull.norm for pull in each), mean(cosines) if cosines else None)
 
 
 def _losses(model: nn.Module, batch: list[dict]) -> dict[str, Tensor]:

@@ -34,7 +34,16 @@ def test_norms_and_cosines_by_hand():
     found = pulls(TwoLosses(), [[], []])
     assert found["backbone"]["head"] == pytest.approx((1.0, 1.0))
     assert found["backbone"]["loss_component"] == pytest.approx((5.0, 0.6))
-    assert found["head"]["loss_component"] == (0.0, 0.0)
+    assert found["head"]["loss_component"] == (0.0, None)  # it has no gradient there, hence no direction
+
+
+def test_a_cosine_is_of_the_batches_that_have_both_gradients():
+    class Sometimes(TwoLosses):
+        def forward(self, batch):
+            losses = super().forward(batch)
+            return losses | {"loss_component": losses["loss_component"] * len(batch)}
+
+    assert pulls(Sometimes(), [[], [{}]])["backbone"]["loss_component"] == pytest.approx((2.5, 0.6))
 
 
 def test_every_part_of_a_real_model():
@@ -100,13 +109,21 @@ def test_command_line_on_a_machine_without_a_gpu(trained, tmp_path, monkeypatch)
 def test_command_line(trained, tmp_path, capsys):
     command = ["--config-file", str(trained.config), "--weights", str(trained.checkpoint), "--output", str(tmp_path)]
     assert diagnose.main([*command, "--batches", "2"]) == 0
-    printed = capsys.readouterr().out
-    assert "## scenes_val" in printed and "| mIoU" in printed and "loss_component" in printed
+    printed, said = capsys.readouterr()
+    assert "## scenes_val, 5 images" in printed and "| mIoU" in printed and "loss_component" in printed
     written = json.loads((tmp_path / "diagnosis.json").read_text())
     assert set(written["evaluation"]["scenes_val"]) == {"with_tokens", "without_tokens"}
     assert "between tokens" in printed and "decided by tokens" in printed
     assert sum(written["tokens"].values()) == pytest.approx(1)
     assert all(set(change) == {"size", "constant", "of_tokens"} for change in written["changes"].values())
+    # a line for each phase, and for each table how to read it
+    phases = ("load", "evaluate without tokens on 5 images", "evaluate with tokens", "measure tokens", "measure grad")
+    assert [phase for phase in phases if f"] {phase}" not in said] == []
+    lessons = (diagnose.READ_EVALUATION, diagnose.READ_TOKENS, diagnose.READ_CHANGES, diagnose.READ_GRADIENTS)
+    assert all(printed.count(lesson) == 1 for lesson in lessons)
+    assert written["pulls"]["head"]["loss_component"]["cosine"] is None and "0.000 (n/a)" in printed
+    assert diagnose.main([*command, "--batches", "1", "--max-images", "2"]) == 0
+    assert json.loads((tmp_path / "diagnosis.json").read_text())["images"] == {"scenes_val": 2}
     assert diagnose.main([*command, "--batches", "0"]) == 2
     assert "--batches 0" in capsys.readouterr().err
     assert diagnose.main([*command, "--opts", "MODEL.SGR.ENABLED", "False"]) == 2
@@ -118,5 +135,5 @@ def test_accuracies_of_classes_are_left_out_of_the_page(task):
     figures = {f"{task}mIoU": 50.0, f"{task}IoU-road": 60.0, f"{task}ACC-road": 70.0}
     evaluation = {"toy_val": {"with_tokens": figures, "without_tokens": figures}}
     use = {"tokens": {"common": 0.5, "between_images": 0.2, "between_tokens": 0.3}, "changes": {}}
-    text = diagnose.to_markdown({"evaluation": evaluation, "pulls": {}, "batches": 1, **use})
+    text = diagnose.to_markdown({"evaluation": evaluation, "images": {"toy_val": 3}, "pulls": {}, "batches": 1} | use)
     assert f"{task}IoU-road" in text and "ACC-" not in text
