@@ -4,9 +4,10 @@ python tools/run_experiment.py experiments/main.yaml --list
 python tools/run_experiment.py experiments/main.yaml --workers 2
 python tools/run_experiment.py experiments/main.yaml --summary
 
-A plan is a YAML file, explained in tools/experiments/plan.py; experiments/ contains ours. Finished runs are not
-repeated, interrupted ones are resumed, and several runners may work on a plan at once. For the plans of experiments/,
-results/ contains our results: --output DIR makes all runs yourself.
+A plan is a YAML file, explained in docs/experiments.md; experiments/ contains ours. Finished runs are not repeated,
+interrupted ones are resumed, and several runners may work on a plan at once. Results of a plan of your own go to
+output/experiments_results/<plan>. For those of experiments/, results/ contains ours: --output DIR makes all runs
+yourself.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from command_line import directory, positive, say
 from experiments.job import Launch, visible_gpus
 from experiments.plan import ROOT, Plan, Run, read_plan
 from experiments.plots import draw
-from experiments.records import Folders
+from experiments.records import Folders, folders_of
 from experiments.resolved import resolve
 from experiments.runner import Runner
 from experiments.summary import Collected, collect, to_markdown
@@ -36,11 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"train_net.py would use sgr_d2 of {ROOT}, this tool uses that of {found}: set PYTHONPATH={ROOT}")
     try:
         plan = read_plan(args.plan)
-        folders = Folders(
-            results=args.output or Path("results") / plan.name,
-            # one work folder for each folder of results, so that none takes over, or waits for, the runs of another
-            work=args.work or Path("output/experiments") / (args.output.resolve().name if args.output else plan.name),
-        )
+        folders = folders_of(args.plan, args.output, args.work)
         configs = {run.name: resolve(run, cpu=plan.num_gpus == 0) for run in plan.runs()}
         runs = plan.runs(args.only)
         collected = collect(plan, folders, configs)
@@ -69,10 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; tools/experiments/plan.py explains")
-    parser.add_argument("--output", type=directory, metavar="DIR", help="for small results; default results/<plan>")
+    parser.add_argument("plan", type=Path, metavar="PLAN.yaml", help="what to run; docs/experiments.md explains")
     parser.add_argument(
-        "--work", type=directory, metavar="DIR", help="for logs, checkpoints; default output/experiments/<plan or DIR>"
+        "--output",
+        type=directory,
+        metavar="DIR",
+        help="for small results; default output/experiments_results/<plan>, and results/<plan> for one of experiments/",
+    )
+    parser.add_argument(
+        "--work",
+        type=directory,
+        metavar="DIR",
+        help="for logs, checkpoints; default output/experiments/<DIR> with --output, and for one of experiments/ "
+        "output/experiments/<plan>; otherwise output/experiments_work/<plan>",
     )
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="runs at a time (GPUs are shared); default 1"

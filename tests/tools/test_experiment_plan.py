@@ -1,11 +1,13 @@
 """Plans of tools/experiments: reading, wrong files, settings of a run and their differences."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import yaml
 from experiments.plan import ROOT, read_plan
+from experiments.records import Folders, folders_of
 from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, differences, flat, hash_of, resolve, settings_of
 
 from sgr_d2.engine import setup
@@ -58,6 +60,32 @@ def test_the_baseline_is_the_one_that_is_named(write):
     assert plan.baseline == "more" and [variant.against for variant in plan.variants] == [["more"], []]
 
 
+def test_baseline_and_metrics_have_defaults(write):
+    plan = read_plan(write(baseline=None, metrics=None))
+    assert plan.baseline == "base" and [variant.against for variant in plan.variants] == [[], ["base"]]
+    tokens = [f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I")]
+    assert plan.metrics == ["sem_seg/mIoU", "sem_seg/pACC", *tokens]
+
+
+def test_results_of_an_own_plan_do_not_go_to_ours(tmp_path):
+    ours, own = ROOT / "experiments/main.yaml", tmp_path / "main.yaml"
+    assert folders_of(ours) == Folders(Path("results/main"), Path("output/experiments/main"))
+    expected = Folders(Path("output/experiments_results/main"), Path("output/experiments_work/main"))
+    assert folders_of(own) == folders_of(tmp_path / "experiments/main.yaml") == expected
+    assert folders_of(ours, Path("x/mine")) == folders_of(own, Path("x/mine"))
+    assert folders_of(own, Path("x/mine")) == Folders(Path("x/mine"), Path("output/experiments/mine"))
+    assert folders_of(own, work=Path("w")) == Folders(expected.results, Path("w"))
+
+
+def test_the_plan_of_the_documentation(tmp_path):
+    page = (ROOT / "docs/experiments.md").read_text()
+    (block,) = re.findall(r"((?:    .*\n)*    variants:\n(?:    .*\n)+)", page)
+    (tmp_path / "own.yaml").write_text(re.sub(r"^    ", "", block, flags=re.M))
+    plan = read_plan(tmp_path / "own.yaml")
+    hashes = {hash_of(resolve(run)) for run in plan.runs()}
+    assert plan.baseline == "fpn" and len(hashes) == len(plan.runs()) == 8 and len(block.splitlines()) == 10
+
+
 def test_a_config_of_the_working_directory_comes_before_ours(write, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / CONFIG).parent.mkdir(parents=True)
@@ -81,6 +109,9 @@ def test_only_chooses_by_variant_or_run(write):
         ({"seeds": None}, r"toy\.yaml: the plan: keys missing \['seeds'\]"),
         ({"sead": [1]}, r"unknown \['sead'\]; known are \['baseline'"),
         ({"variants": []}, r"variants: there are none"),
+        ({"variants": {"base": {}}}, r"variants: \{'base': \{\}\} must be a list like"),
+        ({"variants": ["x"], "baseline": None}, r"variants: 'x' must be a table"),
+        ({"metrics": []}, r"metrics: \[\] must be a list"),
         ({"variants": [{"name": "a b"}]}, r"the name 'a b' must consist of"),
         ({"variants": [{"name": "../base"}]}, r"the name '../base' must consist of"),
         ({"variants": [{"name": "base"}, {"name": "Base"}]}, r"a name occurs twice"),

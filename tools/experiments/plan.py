@@ -1,11 +1,12 @@
-"""A plan: which configs to train with which settings and seeds, read from a YAML file.
+"""A plan: which configs to train with which settings and seeds, read from a YAML file; see docs/experiments.md.
 
     title: SGR on CamVid                        heading of the summary
     config: configs/camvid/fpn.yaml             common to all variants
     opts: {SOLVER.MAX_ITER: 300}                common settings, as on the command line of train_net.py
     seeds: [0, 1, 2]
-    baseline: baseline                          the variant that all others are compared with
-    metrics: [sem_seg/mIoU, sem_seg/pACC]       of evaluation/<data set>/metrics.json; the first one is plotted
+    baseline: baseline                          the variant that all others are compared with; default: the first one
+    metrics: [sem_seg/mIoU, sem_seg/pACC]       of evaluation/<data set>/metrics.json; the first one is plotted;
+                                                default: these two and the token figures S_C, S_I, D_C and D_I
     num_gpus: auto                              0, 1, or auto: 1 if there is a GPU
     variants:                                   in the order in which they are run
       - {name: baseline}
@@ -32,6 +33,7 @@ import yaml
 from sgr_d2.repeated_keys import check_repeated_keys
 
 ROOT = Path(__file__).resolve().parents[2]
+METRICS = ("sem_seg/mIoU", "sem_seg/pACC", *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I")))
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -131,7 +133,10 @@ def read_plan(path: Path) -> Plan:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not a YAML file ({error}).") from error
-    _check_keys(path, "the plan", data, {"variants", "seeds", "metrics", "baseline"}, _PLAN_KEYS)
+    _check_keys(path, "the plan", data, {"variants", "seeds"}, _PLAN_KEYS)
+    is_list = isinstance(data["variants"] or [], list)
+    _check(path, f"variants: {data['variants']!r} must be a list like [{{name: a}}, {{name: b}}]", is_list)
+    data = {"baseline": _first_name(data["variants"]), "metrics": list(METRICS)} | data
     variants = [_variant(path, data, entry) for entry in data["variants"] or []]
     names = [variant.name for variant in variants]
     _check(path, "variants: there are none", bool(names))
@@ -159,6 +164,10 @@ def read_plan(path: Path) -> Plan:
 
 _PLAN_KEYS = {"title", "config", "opts", "seeds", "baseline", "metrics", "num_gpus", "variants", "sweeps", "profiles"}
 _RESERVED = {"SEED": "seeds belong under `seeds`", "OUTPUT_DIR": "the runner gives every run a folder"}
+
+
+def _first_name(entries: list[Any] | None) -> Any:
+    return entries[0].get("name") if entries and isinstance(entries[0], dict) else None
 
 
 def _variant(path: Path, data: dict, entry: Any) -> Variant:

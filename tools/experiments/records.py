@@ -1,6 +1,6 @@
 """The files of a run, its state, and the lock that keeps other runners off it.
 
-<results>/<variant>/seed0.json              the result, small: settings, metrics, costs. Kept in the repository
+<results>/<variant>/seed0.json              the result, small: settings, metrics, costs. Ours are in the repository
 <work>/<variant>/seed0/                     OUTPUT_DIR of the run: config, log, metrics, checkpoints while it runs
 <work>/<variant>/seed0/{run,failure}.json   its progress, and its failure
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from sgr_d2.files import appearing_whole
 
-from .plan import Run
+from .plan import ROOT, Run
 from .resolved import differences
 
 # How often a lock is tried, and the pause between attempts in seconds.
@@ -42,6 +42,18 @@ class Folders:
     def failure(self, run: Run) -> Path:
         """{"exit_code", "reason", "log"} of the last attempt, if it failed."""
         return self.output(run) / "failure.json"
+
+
+def folders_of(plan: Path, output: Path | None = None, work: Path | None = None) -> Folders:
+    """The folders given, or their defaults; those of a plan of experiments/ hold our results (see docs/experiments.md).
+
+    There is one work folder for each folder of results, so that none takes over, or waits for, the runs of another.
+    """
+    if output is not None:
+        return Folders(output, work or Path("output/experiments") / output.resolve().name)
+    if plan.resolve().parent == ROOT / "experiments":
+        return Folders(Path("results") / plan.stem, work or Path("output/experiments") / plan.stem)
+    return Folders(Path("output/experiments_results") / plan.stem, work or Path("output/experiments_work") / plan.stem)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
