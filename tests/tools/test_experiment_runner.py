@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from experiments.job import Job, Launch, last_lines, visible_gpus
 from experiments.plan import Run
 from experiments.records import Folders, is_locked, read_json, state_of, take_lock, write_json
+from experiments.remaining import Remaining, duration
 from experiments.runner import Runner
 
 # Does what its option MODE says; "hang" waits for a signal at the first attempt and works at the second.
@@ -90,7 +92,33 @@ def test_results_of_several_runs_at_a_time(folders, launch):
     assert result["environment"]["threads"] == 2 and result["environment"]["instructions"]
     assert str(folders.work) not in json.dumps(result)
     assert sum(text.startswith("done") for text in said) == 3
+    # where to look while a run is made, and how long the rest will take
+    assert f"begin fine/seed0 (1 of 3): log {folders.output(runs[0]) / 'stdout.txt'}" in said
+    rest = [re.search(r"; (\d) more: about \d+ s$", text) for text in said if text.startswith("done")]
+    assert rest[0] and rest[0][1] == "2" and rest[-1] is None
     assert not (folders.output(runs[0]) / "last_checkpoint").exists()
+
+
+def test_the_rest_counts_what_is_to_be_made_here(folders, launch):
+    runs = [run_of("fine", seed) for seed in range(4)]
+    make(folders, launch, [runs[1]])
+    others = take_lock(folders, runs[2])
+    said = []
+    make(folders, launch, runs, said.append)
+    os.close(others)
+    assert "; 1 more: about " in said[1] and " more" not in said[-1]
+
+
+def test_remaining_time_by_hand():
+    remaining = Remaining(workers=2)
+    remaining.add("a", 100.0)
+    remaining.add("a", 200.0)  # 150 s on average
+    remaining.add("b", 600.0)  # 300 s over all three
+    assert remaining.seconds(["a"], {}) == 150 and remaining.seconds(["new"], {}) == 300
+    assert remaining.seconds(["a", "a"], {"a": [50.0]}) == (150 + 150 + 100) / 2
+    assert remaining.seconds(["a"], {"b": [100.0]}) == 500  # the run in progress ends last
+    assert remaining.seconds([], {"a": [1e4]}) == remaining.seconds([], {}) == 0
+    assert [duration(s) for s in (40, 720, 12000, 190800)] == ["40 s", "12 min", "3 h 20 min", "2 d 5 h"]
 
 
 def test_runs_are_shared_out_to_the_gpus(folders, launch, monkeypatch):

@@ -2,13 +2,15 @@
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 from .job import Job, Launch
 from .outcome import metric_of
 from .plan import Run
-from .records import Folders, gpus_in_use, read_json, take_lock
+from .records import Folders, gpus_in_use, is_locked, read_json, take_lock
+from .remaining import Remaining, duration
 from .resolved import differences
 
 POLL_SECONDS = 0.2
@@ -35,6 +37,7 @@ class Runner:
         self.say = say
         self.active: list[Job] = []
         self.failed: list[str] = []
+        self.remaining = Remaining(workers)
 
     def make(self, runs: list[Run], configs: dict[str, dict[str, Any]]) -> bool:
         """Make the runs in order; ``configs`` is the ``resolve`` of each by name. Returns True if none failed.
@@ -48,7 +51,7 @@ class Runner:
                     run = waiting.pop(0)
                     self._begin(run, configs[run.name], f"{len(runs) - len(waiting)} of {len(runs)}")
                 time.sleep(POLL_SECONDS if self.active else 0)
-                self._collect()
+                self._collect(waiting, configs)
         finally:
             for job in self.active:  # all at once, so that even after a second Ctrl-C all have been asked to end
                 job.ask_to_end()
@@ -73,7 +76,7 @@ class Runner:
             raise
         self.active.append(job)
         again = f", attempt {job.progress['attempts']}" if job.progress["attempts"] > 1 else ""
-        self.say(f"begin {run.name} ({place}{again})")
+        self.say(f"begin {run.name} ({place}{again}): log {job.output / 'stdout.txt'}")
 
     def _free_gpu(self) -> str:
         """The GPU with the fewest runs of this plan, by any runner; "" if there is none to choose."""
@@ -84,7 +87,7 @@ class Runner:
         result = read_json(self.folders.result(run))
         return result is None or (self.redo and bool(differences(result.get("config", {}), config)))
 
-    def _collect(self) -> None:
+    def _collect(self, waiting: list[Run], configs: dict[str, dict[str, Any]]) -> None:
         for job in list(self.active):
             if job.poll() is None:
                 continue
@@ -100,4 +103,15 @@ class Runner:
             figure = "n/a" if value is None else f"{value:.3f}"
             seconds = result.get("seconds")
             took = "" if seconds is None else f" in {seconds:.0f} s"
-            self.say(f"done {job.run.name}{took}: {name} {figure}")
+            self.remaining.add(job.run.variant, time.monotonic() - job.begun if seconds is None else seconds)
+            self.say(f"done {job.run.name}{took}: {name} {figure}{self._rest(waiting, configs)}")
+
+    def _rest(self, waiting: list[Run], configs: dict[str, dict[str, Any]]) -> str:
+        """How many runs are left, but for those of other runners, and the time they will take; "" if there are none."""
+        wanted = [run for run in waiting if self._is_wanted(run, configs[run.name])]
+        mine = [run.variant for run in wanted if not is_locked(self.folders.output(run))]
+        active: dict[str, list[float]] = defaultdict(list)
+        for job in self.active:
+            active[job.run.variant].append(time.monotonic() - job.begun)
+        number = len(mine) + len(self.active)
+        return f"; {number} more: about {duration(self.remaining.seconds(mine, active))}" if number else ""
