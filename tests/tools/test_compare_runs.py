@@ -51,7 +51,8 @@ def runs(tmp_path):
 def rows(text, heading):
     """{first cell: the other cells} of the table below a heading."""
     part = text.split(f"## {heading}\n")[1].split("\n## ")[0]
-    table = [re.split(r" *\| *(?=[^|]*$|[^`]*(?:`[^`]*`[^`]*)*$)", line) for line in part.splitlines() if "`" in line]
+    lines = [line for line in part.splitlines() if line.startswith("|") and "`" in line]
+    table = [re.split(r" *\| *(?=[^|]*$|[^`]*(?:`[^`]*`[^`]*)*$)", line) for line in lines]
     return {row[1].strip("`"): row[2:-1] for row in table}
 
 
@@ -191,7 +192,7 @@ def test_a_figure_that_a_run_lacks_is_counted(runs):
     third = write_folder(runs[2].parent / "seed2", seed=2, miou=50.0, car=60.0, sgr=True)
     write_json({"sem_seg": {"mIoU": 50.0}, "token_semantics": {"S_C": None}}, third / "evaluation/toy_val/metrics.json")
     text = to_markdown(compare(find_runs([*runs, third])))
-    assert rows(text, "Metrics")["sgr"][:3] == ["3 of 3", "52.00 ± 2.65", "0.500 ± 0.000 (2)"]
+    assert rows(text, "Metrics")["sgr"][:4] == ["3 of 3", "0 to 2 †", "52.00 ± 2.65", "0.500 ± 0.000 (2)"]
 
 
 def test_same_names_are_numbered(runs, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import run_experiment
 import yaml
 from experiments.plan import read_plan
-from experiments.plots import _draw_line, draw, draw_mean_and_interval, lines_of
+from experiments.plots import _draw_line, draw, draw_dots, draw_mean_and_interval, lines_of
 from experiments.records import Folders, read_json, write_json
 from experiments.resolved import resolve
 from experiments.summary import collect, to_markdown
@@ -108,8 +108,26 @@ def test_a_cell_tells_how_many_runs_it_is_of_where_not_all_that_are_done_have_a_
     write_json(result, second)
     third.unlink()
     text = to_markdown(collect(plan, folders, write))
-    assert rows(text, "Metrics")["better"] == ["2 of 3", "52.50 ± 2.12", "0.500 (1)", "90.50 ± 0.71"]
+    assert rows(text, "Metrics")["better"] == ["2 of 3", "0, 1 †", "52.50 ± 2.12", "0.500 (1)", "90.50 ± 0.71"]
     assert rows(text, "Differences")["better"][1].endswith(" (2)")
+
+
+def test_means_over_other_seeds_than_the_baselines_are_marked(plan, folders, write, tmp_path):
+    same = to_markdown(collect(plan, folders, write))
+    assert "seeds |" not in same and "†" not in same
+    for run in plan.runs():
+        if run.name == "better/seed1":
+            folders.result(run).unlink()
+    collected = collect(plan, folders, write)
+    assert collected.other_seeds() == ["better"]
+    text = to_markdown(collected)
+    assert "**†: other seeds than those of `base`: compare the paired differences below.**" in text
+    metrics = rows(text, "Metrics")
+    assert metrics["base"][:3] == ["3 of 3", "0 to 2", "52.00 ± 2.00"]
+    assert metrics["better"][:3] == ["2 of 3", "0, 2 †", "54.00 ± 4.24"]
+    assert metrics["broken"][:3] == ["0 of 2", "", "missing"]
+    draw_dots(collected, "sem_seg/mIoU", tmp_path / "dots.svg")
+    assert (tmp_path / "dots.svg").read_text().count("†") == 2
 
 
 def test_results_of_other_settings_are_not_tabulated(plan, folders, write):

@@ -26,7 +26,7 @@ from .outcome import metric_of
 from .plots import COLORS, LIGHT, draw_mean_and_interval, save_figure
 from .records import read_json
 from .statistics import Estimate, estimate
-from .summary import grid
+from .summary import grid, span
 
 KEYS, ROW_KEYS, OPTIONAL = {"title", "metrics", "rows"}, {"label", "baseline", "model"}, {"group"}
 
@@ -100,7 +100,7 @@ def to_markdown(overview: Overview) -> str:
         lines.append(
             [
                 f"{row.group}: {row.label}" if row.group else row.label,
-                _span(seeds),
+                span(seeds),
                 *(f"{mean:.2f}" for mean in means),
                 _figure(row.estimate(first)),
                 by_seed,
@@ -210,10 +210,3 @@ def _figure(figures: Estimate) -> str:
         return ""
     interval = f" [{figures.low:+.2f}, {figures.high:+.2f}]" if figures.n > 1 else ""
     return f"{figures.mean:+.2f}{interval}"
-
-
-def _span(seeds: list[int]) -> str:
-    """[0, 1, 2, 3] -> "0 to 3"; other seeds are listed one by one."""
-    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))

@@ -12,7 +12,7 @@ from sgr_d2.visualization.plain_text import plain
 
 from .plan import Profile, Sweep
 from .statistics import estimate
-from .summary import Collected
+from .summary import MARK, Collected
 
 # Okabe and Ito's colours, and four more: one per seed.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
@@ -56,9 +56,12 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
     base = collected.values(collected.variant(collected.plan.baseline), metric)
     if base:
         axes.axvline(estimate(list(base.values())).mean, color=LIGHT, linestyle="--", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(variants)), [plain(variant.name) for variant in variants], fontsize=9)
+    others = collected.other_seeds()
+    names = [f"{plain(v.name)}{f' {MARK}' if v.name in others else ''}" for v in variants]
+    axes.set_yticks(range(len(variants)), names, fontsize=9)
     axes.set_ylim(len(variants) - 0.4, -0.6)
     meaning = f"a dot per seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}"
+    meaning += f"; {MARK}: other seeds than its" if others else ""
     figure.supxlabel(f"{metric}: {meaning}", fontsize=9)
     _keep_in_view(axes, [v for variant in variants for v in collected.values(variant, metric).values()])
     _legend(axes, colors)

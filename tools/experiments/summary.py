@@ -22,6 +22,8 @@ COSTS: dict[str, tuple[str, int]] = {
     "parameters": ("parameters", 0),
 }
 MISSING = "missing"
+# Of variants with other seeds than the baseline's.
+MARK = "†"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,16 @@ class Collected:
         """The variants of which any run was started: those that the tables show."""
         return [v for v in self.plan.variants if any(self.states[run.name][0] != MISSING for run in v.runs)]
 
+    def seeds(self, variant: Variant) -> list[int]:
+        """The seeds of the available runs, in ascending order."""
+        return sorted(run.seed for run in self._runs(variant))
+
+    def other_seeds(self) -> list[str]:
+        """The variants whose available runs have other seeds than the baseline's: their means do not compare."""
+        of_baseline = self.seeds(self.variant(self.plan.baseline))
+        each = {variant.name: self.seeds(variant) for variant in self.plan.variants}
+        return [name for name, seeds in each.items() if seeds and of_baseline and seeds != of_baseline]
+
     def variant(self, name: str) -> Variant:
         return next(variant for variant in self.plan.variants if variant.name == name)
 
@@ -73,7 +85,7 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
     parts += [
         "## Metrics",
         "Mean ± standard deviation over the seeds; n of the planned runs; (n) those that have a figure, where "
-        "not all do.",
+        "not all do." + _note_on_seeds(collected),
         _metric_table(collected),
     ]
     parts += [
@@ -105,8 +117,15 @@ def _state(collected: Collected) -> str:
     return "\n".join(lines) + (f"\n\nMade with: {machine}." if environments else "")
 
 
+def _note_on_seeds(collected: Collected) -> str:
+    if not collected.other_seeds():
+        return ""
+    return f" **{MARK}: other seeds than those of `{collected.plan.baseline}`: compare the paired differences below.**"
+
+
 def _metric_table(collected: Collected) -> str:
-    plan = collected.plan
+    """With a column of seeds if not all variants have those of the baseline."""
+    plan, others = collected.plan, collected.other_seeds()
 
     def cells(variant: Variant) -> list[str]:
         n = sum(run.name in collected.results for run in variant.runs)
@@ -115,9 +134,10 @@ def _metric_table(collected: Collected) -> str:
         texts = [
             spread(figure) + (f" ({figure.n})" if figure.n < n else "") if figure.n else none for figure in figures
         ]
-        return [f"{n} of {len(variant.runs)}", *texts]
+        seeds = f"{span(collected.seeds(variant))}{f' {MARK}' if variant.name in others else ''}"
+        return [f"{n} of {len(variant.runs)}", *([seeds] if others else []), *texts]
 
-    return _table(collected, ["n", *plan.metrics], cells)
+    return _table(collected, ["n", *(["seeds"] if others else []), *plan.metrics], cells)
 
 
 def _difference_table(collected: Collected) -> str:
@@ -184,6 +204,13 @@ def grid(headers: list[str], rows: list[list[str]]) -> str:
 def number(value: float) -> str:
     """Two decimals for numbers from 10 on, three for smaller ones."""
     return f"{value:.{2 if abs(value) >= 10 else 3}f}"
+
+
+def span(seeds: list[int]) -> str:
+    """[0, 1, 2, 3] -> "0 to 3"; other seeds are listed one by one."""
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def spread(figure: Estimate) -> str:
