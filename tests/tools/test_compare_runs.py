@@ -195,6 +195,23 @@ def test_a_figure_that_a_run_lacks_is_counted(runs):
     assert rows(text, "Metrics")["sgr"][:4] == ["3 of 3", "0 to 2 †", "52.00 ± 2.65", "0.500 ± 0.000 (2)"]
 
 
+def test_another_length_batch_or_data_is_told_above_the_table(runs, tmp_path):
+    def told():
+        assert compare_runs.main([*map(str, runs), "--output", str(tmp_path / "out")]) == 0
+        text = (tmp_path / "out/comparison.md").read_text()
+        found = re.search(r"## Metrics\n\n\*\*(These runs differ in .*)\*\*\n", text)
+        return found and found[1].partition("from that: ")[2]
+
+    assert told() is None  # SGR itself is no such difference
+    for run in runs[2:]:
+        config = (run / "config.yaml").read_text()
+        config = config.replace("MAX_ITER: 40\n", "MAX_ITER: 20\n").replace("  TEST: []", "  TEST:\n  - toy_val")
+        (run / "config.yaml").write_text(config)
+    data = '`DATASETS.TEST`: [] (fpn), ["toy_val"] (sgr)'
+    assert told() == f"{data}; `SOLVER.MAX_ITER`: 40 (fpn), 20 (sgr)"
+    assert "<strong>These runs differ" in (tmp_path / "out/comparison.html").read_text()
+
+
 def test_same_names_are_numbered(runs, tmp_path):
     other = write_folder(tmp_path / "again/fpn_seed0", seed=0, miou=1.0, car=1.0, sgr=True)
     assert list(compare(find_runs([runs[0], other])).states) == ["fpn/seed0", "fpn-2/seed0"]

@@ -10,6 +10,7 @@ from experiments.summary import Collected
 
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.evaluation import TOKEN_FIGURES
+from sgr_d2.messages import first_few
 
 from .reading import FoundRun
 
@@ -19,6 +20,8 @@ METRICS = (
     *(f"token_semantics/{name}" for name in (*TOKEN_FIGURES, "active_rate", "overlap")),
 )
 MAX_DIFFERENCES = 12
+# Settings that two models to be compared should share: length, batch and data.
+COMMON = ("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "DATASETS.")
 
 
 def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
@@ -33,11 +36,11 @@ def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
     groups = _groups(runs)
     names = _names(groups)
     seeds = sorted({run.seed for run in runs})
-    base = complete(groups[0][0].settings)
+    every = [complete(group[0].settings) for group in groups]
+    base = every[0]
     variants, results, states = [], {}, {}
-    for name, group in zip(names, groups, strict=True):
+    for name, group, settings in zip(names, groups, every, strict=True):
         found = {run.seed: run for run in group}
-        settings = complete(group[0].settings)
         changed = differences(_with_sets(base, settings), _with_sets(settings, base))
         more = [f"and {len(changed) - MAX_DIFFERENCES} more"] if len(changed) > MAX_DIFFERENCES else []
         note = "; ".join([f"`{line}`" for line in changed[:MAX_DIFFERENCES]] + more)
@@ -50,7 +53,29 @@ def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
             states[run.name] = _state(one)
     plan = Plan("comparison", f"{names[0]} and others" if names[1:] else names[0], variants, names[0], [])
     plan.metrics.extend(_metrics(results, metrics))
-    return Collected(plan, results, states)
+    return Collected(plan, results, states, _warning(dict(zip(names, every, strict=True))))
+
+
+def _warning(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """A sentence with the settings of ``COMMON`` that not all variants have in common; "" if there are none."""
+    keys = sorted({key for each in settings.values() for key in each if key.startswith(COMMON)})
+    parts = []
+    for key in keys:
+        users: dict[str, list[str]] = {}
+        for name, each in settings.items():
+            users.setdefault(json.dumps(each.get(key), ensure_ascii=False), []).append(name)
+        if len(users) > 1:
+            parts.append(
+                f"`{key}`: " + ", ".join(f"{_short(value)} ({first_few(of, 3)})" for value, of in users.items())
+            )
+    if not parts:
+        return ""
+    listed = "; ".join([*parts[:MAX_DIFFERENCES], *(["..."] if len(parts) > MAX_DIFFERENCES else [])])
+    return f"These runs differ in length, batch or data, so that a difference may come from that: {listed}"
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:

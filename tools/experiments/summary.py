@@ -34,11 +34,13 @@ class Collected:
         plan: the plan.
         results: {run name: result}, without those with other settings than the plan's.
         states: {run name: (state, detail)} of every planned run.
+        warning: a sentence about what makes the metrics hard to compare, or "".
     """
 
     plan: Plan
     results: Mapping[str, Result]
     states: Mapping[str, tuple[str, str]]
+    warning: str = ""
 
     def values(self, variant: Variant, metric: str) -> dict[int, float]:
         """{seed: value} of the available runs that have the metric."""
@@ -84,6 +86,7 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
     parts += [f"![{picture.removesuffix('.png')}]({picture})" for picture in pictures or []]
     parts += [
         "## Metrics",
+        *([f"**{collected.warning}**"] if collected.warning else []),
         "Mean ± standard deviation over the seeds; n of the planned runs; (n) those that have a figure, where "
         "not all do." + _note_on_seeds(collected),
         _metric_table(collected),
