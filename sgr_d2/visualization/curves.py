@@ -20,6 +20,13 @@ _SMOOTHING_SHARE = 0.06
 # A curve with fewer points is drawn as it is, with a marker at each.
 _MIN_SMOOTHED = 30
 
+# Legends are below their axes, by this much of their font's size, which leaves room for the numbers and the label; a
+# line of one has room for about so many characters.
+_LEGEND_BELOW, _LEGEND_SIZE = 4.8, 9
+_LEGEND_CHARACTERS = 72
+# Inches that each line adds to the figure.
+_LEGEND_LINE = 0.18
+
 # Evaluators whose figures are percentages.
 _PERCENT = ("sem_seg", "cityscapes", "context", "bbox", "segm")
 
@@ -44,6 +51,7 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path, metric: str = "se
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, series)
     _draw_scores(scores, series, metric)
+    figure.set_figheight(4 + _LEGEND_LINE * max(_legend_lines(losses), _legend_lines(scores)))
     Path(out_png).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out_png)
 
@@ -107,7 +115,7 @@ def _draw_losses(axes: Axes, series: Series) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-    _finish(axes, "Loss", "weighted loss", bool(values.size), "best")
+    _finish(axes, "Loss", "weighted loss", bool(values.size))
 
 
 def _draw_scores(axes: Axes, series: Series, metric: str) -> None:
@@ -129,7 +137,7 @@ def _draw_scores(axes: Axes, series: Series, metric: str) -> None:
         label = f"{which}: best {value} at iteration {iterations[best] + 1:,.0f}"
         _draw_line(axes, iterations, values, color, label)
         axes.plot(iterations[best] + 1, values[best], "o", color=color, markersize=7, markerfacecolor="white", zorder=4)
-    _finish(axes, "Validation", f"{shown} (%)" if percent else shown, drawn, "lower right")
+    _finish(axes, "Validation", f"{shown} (%)" if percent else shown, drawn)
 
 
 def _draw_line(axes: Axes, iterations: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
@@ -154,7 +162,7 @@ def _finite(iterations: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.
     return iterations[finite], values[finite]
 
 
-def _finish(axes: Axes, title: str, ylabel: str, drawn: bool, legend: str) -> None:
+def _finish(axes: Axes, title: str, ylabel: str, drawn: bool) -> None:
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel("iteration", **_STYLE)
     axes.set_ylabel(ylabel, **_STYLE)
@@ -169,7 +177,24 @@ def _finish(axes: Axes, title: str, ylabel: str, drawn: bool, legend: str) -> No
             axes.set_xlim(low - 1, high + 1)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.legend(frameon=False, fontsize=9, loc=legend)
+        _draw_legend(axes)
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no values yet", ha="center", va="center", transform=axes.transAxes, color="#888888")
+
+
+def _draw_legend(axes: Axes) -> None:
+    """Below the axes, where it covers no curve, in as many columns as there is room for."""
+    style = {"frameon": False, "fontsize": _LEGEND_SIZE, "handlelength": 1.5, "columnspacing": 1.2}
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": _LEGEND_BELOW}
+    axes.legend(ncols=_columns(axes), **style, **below)
+
+
+def _columns(axes: Axes) -> int:
+    longest = max(len(label) for label in axes.get_legend_handles_labels()[1])
+    return max(1, _LEGEND_CHARACTERS // (longest + 8))
+
+
+def _legend_lines(axes: Axes) -> int:
+    legend = axes.get_legend()
+    return 0 if legend is None else -(-len(legend.get_texts()) // _columns(axes))

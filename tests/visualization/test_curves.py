@@ -83,6 +83,21 @@ def test_any_numbers_give_a_picture(tmp_path, rows):
     assert picture[0, 0].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("names", [["component", "sem_seg"], [f"mask_{i}" for i in range(30)], ["x" * 80, "y"]])
+def test_legends_are_below_the_axes(tmp_path, names, monkeypatch):
+    """They hide no curve, wherever it is, and stay in the picture."""
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    rows = [{"iteration": i, **{f"loss_{name}": 1.0 + i % 2 for name in names}, "sem_seg/mIoU": i} for i in range(9)]
+    plot_curves(_lines(tmp_path / "metrics.json", rows), tmp_path / "curve.png")
+    figure = drawn[0]
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend().get_window_extent()
+        label = axes.xaxis.label.get_window_extent()
+        assert legend.y1 <= label.y0 and legend.y0 >= 0 and axes.get_window_extent().height > 200
+
+
 def test_the_best_score_is_told_without_regard_to_nan(tmp_path):
     scores = [30.0, float("nan"), 42.25, 41.0]
     rows = [{"iteration": 100 * i + 99, "sem_seg/mIoU": score} for i, score in enumerate(scores)]
