@@ -39,6 +39,16 @@ if args.images is None:
     args.images, args.labels = shapes / "images/train", shapes / "labels/train"
 if args.labels is None:
     parser.error("--images needs --labels")
+ignore_label = 255
+try:
+    pairs = load_image_label_folder(args.images, args.labels)
+    images = [read_image(pair["file_name"]) for pair in pairs]
+    labels = [
+        read_label(pair["sem_seg_file_name"], num_classes=len(args.classes), ignore_label=ignore_label)
+        for pair in pairs
+    ]
+except (OSError, ValueError) as error:  # told in one line, before the training
+    parser.exit(2, f"{parser.prog}: {error}\n")
 
 # %% The config: SGR in a small FPN, as configs/shapes/fpn_sgr.yaml has it, on this folder.
 args.output.mkdir(parents=True, exist_ok=True)
@@ -46,7 +56,12 @@ folder = {"IMAGE_DIR": str(args.images), "LABEL_DIR": str(args.labels), "CLASSES
 settings = {
     "_BASE_": str(ROOT / "configs/shapes/fpn_sgr.yaml"),
     "DATASETS": {"FOLDERS": {"ten_images": folder}, "TRAIN": ["ten_images"], "TEST": ["ten_images"]},
-    "SOLVER": {"MAX_ITER": args.steps, "IMS_PER_BATCH": 4, "CHECKPOINT_PERIOD": args.steps},
+    "SOLVER": {
+        "MAX_ITER": args.steps,
+        "WARMUP_ITERS": args.steps // 6,
+        "IMS_PER_BATCH": 4,
+        "CHECKPOINT_PERIOD": args.steps,
+    },
     "TEST": {"EVAL_PERIOD": 0, "NUM_PICTURES": 0},
     "MODEL": {"DEVICE": "cuda" if torch.cuda.is_available() else "cpu"},
     "SEED": 0,
@@ -64,12 +79,6 @@ print(f"{args.steps} steps: mIoU {results['sem_seg']['mIoU']:.1f} on the images 
 
 # %% Predict. The checkpoint carries config and classes, so that nothing else is needed.
 predict = SGRPredictor.from_checkpoint(args.output / "model_final.pth")
-ignore_label = predict.metadata.ignore_label
-pairs = load_image_label_folder(args.images, args.labels)
-images = [read_image(pair["file_name"]) for pair in pairs]
-labels = [
-    read_label(pair["sem_seg_file_name"], num_classes=len(predict.classes), ignore_label=ignore_label) for pair in pairs
-]
 predictions = predict(images)
 first = predictions[0]
 print("first image:", ", ".join(f"{name} {share:.0%}" for name, share in first.class_areas().items()))

@@ -23,10 +23,24 @@ def test_ten_images_needs_labels(tmp_path):
     assert done.returncode == 2 and "--images needs --labels" in done.stderr
 
 
+def test_ten_images_tells_a_wrong_label_in_one_line(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+        Image.new("RGB", (40, 30), (9, 8, 7)).save(tmp_path / kind / "a.png")  # a label of colours
+    folders = ["--images", tmp_path / "images", "--labels", tmp_path / "labels"]
+    done = run(*folders, "--output", tmp_path / "out")
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and line.startswith("ten_images.py: ") and "labels/a.png" in line
+    assert not (tmp_path / "out/ten_images.yaml").exists()
+    done = run(*folders[:2], "--labels", tmp_path / "absent", "--output", tmp_path / "out")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_ten_images(tmp_path):
     done = run("--steps", 4, "--output", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "WARMUP_ITERS" not in done.stdout + done.stderr
     assert re.search(r"4 steps: mIoU \d+\.\d", done.stdout)
     assert len(re.findall(r"S_C \d\.\d\d  D_C \d\.\d\d nats", done.stdout)) == 10
     pictures = sorted((tmp_path / "pictures").glob("*.png"))
