@@ -37,6 +37,7 @@ from sgr_d2.engine.inference.class_scores import ClassScores
 from sgr_d2.engine.inference.export import (
     PLAIN,
     SUFFIXES,
+    Sizes,
     choose_sizes,
     information_of,
     largest_difference,
@@ -90,7 +91,18 @@ def export(args: argparse.Namespace) -> int:
     taken = f"{height} x {width} alone" if args.fixed else f"multiples of {wrapper.divisor} from {sizes.smallest} on"
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, height and width {taken}")
     print(f"largest difference {difference:.2g}")
+    print(how_to_use(sizes, wrapper.divisor))
     return 0
+
+
+def how_to_use(sizes: Sizes, divisor: int) -> str:
+    """What the file takes and gives, which differs from `SGRPredictor`."""
+    smallest, largest = ("{} x {}".format(*size) for size in (sizes.smallest, sizes.largest))
+    accepted = smallest if smallest == largest else f"multiples of {divisor} from {smallest} to {largest}"
+    return (
+        f'The file takes one image whose height and width are {accepted}: resize or pad others. It gives "scores", '
+        "those of the classes, and neither regions nor tokens (--help explains both)."
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

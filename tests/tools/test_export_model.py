@@ -89,6 +89,12 @@ def test_sizes():
             choose_sizes(wrapper, size)
 
 
+def test_what_the_file_takes_and_gives_is_told():
+    told = export_model.how_to_use(choose_sizes(ClassScores(toy_model())), 32)
+    assert "multiples of 32 from 64 x 64 to 8192 x 8192: resize or pad" in told
+    assert '"scores"' in told and "neither regions nor tokens" in told
+
+
 def test_a_pooling_window_bounds_the_size():
     class Pooling(nn.Module):
         def __init__(self):
@@ -157,6 +163,7 @@ def test_a_fixed_graph_and_its_check(checkpoint, tmp_path, capsys):
     assert run(checkpoint, path, "--fixed", "--size", 64, 96, *size) == 0
     printed, said = capsys.readouterr()
     assert "64 x 96 alone" in printed
+    assert printed.strip().splitlines()[-1].startswith("The file takes one image whose height and width are 64 x 96: ")
     phases = ("load", "trace the graph at 64 x 96", "write the .pt2 file", "compare its scores with the model's at 64")
     assert [phase for phase in phases if f"] {phase}" not in said] == []
     program = torch.export.load(path, extra_files=(extra := {"information.json": ""}))
