@@ -130,6 +130,9 @@ def test_training_evaluates_resumes_and_draws(config_file, tmp_path, capsys):
     assert "| segm/AP" in capsys.readouterr().out
     figures = json.loads((tmp_path / "diagnosis/diagnosis.json").read_text())["evaluation"]["toy_things_val"]
     assert figures["with_tokens"]["bbox/AP"] == pytest.approx(whole["bbox"]["AP"])
+    # COCO's evaluation takes the images without a prediction for missed
+    assert diagnose.main([str(a) for a in [*command, "--output", tmp_path / "diagnosis", "--max-images", 1]]) == 2
+    assert "--max-images: COCO's metrics are those of whole data sets" in capsys.readouterr().err
 
 
 TWO_RANKS = """
