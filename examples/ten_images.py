@@ -34,11 +34,11 @@ parser.add_argument("--classes", nargs="+", default=CLASSES, metavar="NAME", hel
 parser.add_argument("--steps", type=int, default=60, metavar="N", help="of training; default 60")
 parser.add_argument("--output", type=Path, default=Path("output/ten_images"), metavar="DIR")
 args = parser.parse_args()
+if (args.images is None) != (args.labels is None):
+    parser.error("--images and --labels need each other; without both, scenes are generated")
 if args.images is None:
     shapes = generate_shapes(args.output, num_train=10, num_val=1)
     args.images, args.labels = shapes / "images/train", shapes / "labels/train"
-if args.labels is None:
-    parser.error("--images needs --labels")
 ignore_label = 255
 try:
     pairs = load_image_label_folder(args.images, args.labels)

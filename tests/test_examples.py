@@ -18,9 +18,11 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
-def test_ten_images_needs_labels(tmp_path):
-    done = run("--images", tmp_path, "--output", tmp_path / "out")
-    assert done.returncode == 2 and "--images needs --labels" in done.stderr
+@pytest.mark.parametrize("given", ["--images", "--labels"])
+def test_ten_images_needs_images_and_labels(tmp_path, given):
+    done = run(given, tmp_path, "--output", tmp_path / "out")
+    assert done.returncode == 2 and "--images and --labels need each other" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_ten_images_tells_a_wrong_label_in_one_line(tmp_path):
