@@ -1,7 +1,9 @@
 """Reports the check of a data set as text and as JSON."""
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,12 @@ from tabulate import tabulate
 
 from sgr_d2.data.check import KINDS, DatasetCheck
 from sgr_d2.data.check_hints import suspicions
+from sgr_d2.messages import first_few
 
 # Number of messages of one kind that are printed; the JSON has all of them.
 SHOWN = 20
+# "Label some/path.png holds ..."
+_OF_A_FILE = re.compile(r"(\w+) (.+?\.\w+) (.+)", re.DOTALL)
 
 
 def format_check(check: DatasetCheck, name: str, classes: Sequence[str]) -> str:
@@ -53,12 +58,28 @@ def _errors(check: DatasetCheck) -> list[str]:
         messages = check.errors.get(kind, [])
         if messages:
             lines.append(f"error: {kind}, {len(messages)} times:")
-            lines += [f"  {message}" for message in messages[:SHOWN]]
-        if len(messages) > SHOWN:
-            lines.append(f"  ... and {len(messages) - SHOWN} more")
+            alike = _alike(messages)
+            lines += [f"  {line}" for line in alike[:SHOWN]]
+            if len(alike) > SHOWN:
+                lines.append(f"  ... and {len(alike) - SHOWN} more")
     if check.wrong:
         values = ", ".join(f"{value} in {images}" for value, images in sorted(check.wrong.items())[:SHOWN])
         lines.append(f"values out of range, with the number of images: {values}")
+    return lines
+
+
+def _alike(messages: Sequence[str]) -> list[str]:
+    """Messages that differ in their file alone become one, followed by the other files."""
+    files: dict[tuple[str, str], list[str]] = {}
+    for number, message in enumerate(messages):
+        found = _OF_A_FILE.match(message)
+        what, path, rest = found.groups() if found else (message, "", str(number))
+        files.setdefault((what, rest), []).append(path)
+    lines = []
+    for (what, rest), paths in files.items():
+        more = first_few([Path(path).name for path in paths[1:]])
+        same = f" The same in {len(paths) - 1} more: {more}." if more else ""
+        lines.append(f"{what} {paths[0]} {rest}{same}" if paths[0] else what)
     return lines
 
 

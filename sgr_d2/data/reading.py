@@ -206,8 +206,8 @@ def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:
     found = np.unique(pack_colors(np.asarray(image.convert("RGB"))))
     if len(found) > _MAX_COLORS:
         return f"{text}, and it holds {len(found)} colours, like photographs and JPEG files. Is it the label?"
-    colors = first_few(unpack_colors(found))
+    pairs = first_few([f"[{color}, ?]" for color in unpack_colors(found)], 16)
     return (
-        f"{text}. It looks like a colour picture of the classes, of {len(found)} colours: {colors}. In an entry of "
-        "DATASETS.FOLDERS map each to its class, or to the ignore label: LABEL_MAP: [[[128, 0, 0], 0], ...]."
+        f"{text}. It looks like a colour picture of the classes, of {len(found)} colours. In an entry of "
+        f"DATASETS.FOLDERS set LABEL_MAP: [{pairs}], with the index of its class, or the ignore label, for each ?."
     )

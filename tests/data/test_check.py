@@ -253,6 +253,19 @@ def test_few_of_many_classes_say_nothing_about_an_offset():
     assert suspicions(summed(150, {1: 50, 7: 40, 255: 3}), [str(index) for index in range(150)]) == []
 
 
+def test_a_fault_of_many_files_is_told_once():
+    check = DatasetCheck(CheckRules(3))
+    for name in ("one", "two two", "three"):
+        check.add(PairCheck([("unreadable label", f"Label a b/{name}.png is of mode RGB; a label is not.")]))
+    check.add(PairCheck([("unreadable label", "Label c.png is broken.")]))
+    lines = format_check(check, "toys", CLASSES).splitlines()
+    assert lines[1:4] == [
+        "error: unreadable label, 4 times:",
+        "  Label a b/one.png is of mode RGB; a label is not. The same in 2 more: two two.png, three.png.",
+        "  Label c.png is broken.",
+    ]
+
+
 def test_the_report_in_words():
     check = summed(3, {0: 60, 1: 20, 255: 20}, {255: 10, 1: 90}, {0: 100, 5: 1}, {255: 40})
     text = format_check(check, "toys", CLASSES)

@@ -191,8 +191,8 @@ def test_class_files(tmp_path, file, text):
         ({"CLASSES": ["yes", False]}, r"mine\.CLASSES must give .* all of them text; got \['yes', False\]"),
         ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),
         ({"IGNORE_LABEL": 1}, r"mine\.IGNORE_LABEL must be .* outside the class indices 0\.\.1; got 1"),
+        ({"IGNORE_LABEL": 0}, r"got 0\. If 0 is no class .* leave it out and set LABEL_MAP: \[255, 0, 1\]"),
         ({"IGNORE_LABEL": "none"}, r"mine\.IGNORE_LABEL must be a whole number.*got 'none'"),
-        ({"IGNORE_LABEL": 0}, r"mine\.IGNORE_LABEL .*got 0\. If the values of the files are not class indices"),
         (
             {"LABEL_MAP": [255, 0, 2]},
             r"mine\.LABEL_MAP holds 2, neither .* class \(0\.\.1\) nor the ignore label \(255\)",

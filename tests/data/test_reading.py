@@ -247,8 +247,8 @@ def test_colour_labels_are_refused(tmp_path):
 
     with pytest.raises(
         ValueError,
-        match=r"a\.png is of mode RGB; .*single-channel.*colour picture of the classes, of 3 colours: "
-        r"\[0, 0, 0\], \[0, 0, 255\], \[128, 64, 128\]\. .*LABEL_MAP: \[\[\[",
+        match=r"a\.png is of mode RGB; .*single-channel.*colour picture of the classes, of 3 colours\. .*"
+        r"LABEL_MAP: \[\[\[0, 0, 0\], \?\], \[\[0, 0, 255\], \?\], \[\[128, 64, 128\], \?\]\], with the index",
     ):
         read(COLORS)
     with pytest.raises(ValueError, match=r"mode RGB; .*holds \d+ colours, like photographs"):

@@ -150,9 +150,12 @@ def _is_index(value: Any, count: int) -> bool:
 
 def _ignore_label(value: Any, count: int, key: str) -> int:
     if not isinstance(value, int) or 0 <= value < count:
+        hint = "If the values of the files are not class indices, map them with LABEL_MAP."
+        if value == 0:
+            shifted = [DEFAULT_IGNORE_LABEL, *range(count)]
+            hint = f"If 0 is no class and the classes begin at 1, leave it out and set LABEL_MAP: {shifted}."
         raise ValueError(
-            f"{key}.IGNORE_LABEL must be a whole number outside the class indices 0..{count - 1}; got {value!r}. "
-            "If the values of the files are not class indices, map them with LABEL_MAP."
+            f"{key}.IGNORE_LABEL must be a whole number outside the class indices 0..{count - 1}; got {value!r}. {hint}"
         )
     return value
 
