@@ -158,19 +158,21 @@ class _SeededDataset(Dataset):
 
 @contextmanager
 def seeded_randomness(*entropy: int) -> Iterator[None]:
-    """Seed ``random`` and ``numpy.random``, which Detectron2's augmentations use, from ``entropy``.
+    """Seed ``random``, ``numpy.random`` and torch's CPU generator, which mappers draw from, from ``entropy``.
 
     Their previous states are restored at the end of the ``with`` block, so other code is not affected.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = np.random.SeedSequence(entropy).generate_state(4)
     random.seed(words.tobytes())
     np.random.seed(words)
+    torch.default_generator.manual_seed(int(words[0]))  # torch.manual_seed would seed GPUs, too
     try:
         yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
 
 
 def _init_worker(worker_id: int) -> None:

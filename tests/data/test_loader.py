@@ -21,7 +21,7 @@ RECORDS = [{"name": name} for name in "abcde"]
 
 def random_mapper(record):
     """Depends on everything random that an augmentation may use."""
-    return {**record, "draw": (random.random(), np.random.uniform(), np.random.randint(1000))}
+    return {**record, "draw": (random.random(), np.random.uniform(), np.random.randint(1000), torch.rand(()).item())}
 
 
 def batches(count, **options):
@@ -90,7 +90,7 @@ def test_the_random_state_of_the_process_is_left_alone():
     batches(3)
     assert states() == before
     with pytest.raises(KeyError), seeded_randomness(1, 2):
-        random.random()
+        random_mapper({})
         raise KeyError
     assert states() == before
 
@@ -99,8 +99,8 @@ def test_neighbouring_seeds_do_not_share_their_streams():
     draws = []
     for entropy in ((0, 0), (0, 1), (1, 0), (1, 1), (2,)):
         with seeded_randomness(*entropy):
-            draws.append((random.random(), np.random.uniform()))
-    assert len({x for x, _ in draws}) == len({y for _, y in draws}) == len(draws)
+            draws.append((random.random(), np.random.uniform(), torch.rand(()).item()))
+    assert [len(set(values)) for values in zip(*draws, strict=True)] == [len(draws)] * 3
 
 
 @pytest.mark.parametrize(("batch_size", "world_size"), [(6, 4), (0, 1), (2, 3)])
