@@ -179,10 +179,13 @@ class TrainLoop(SimpleTrainer):
         logger.warning("%s They never learn, and training in several processes would fail.", text)
 
     def state_dict(self) -> dict:
-        return super().state_dict() | {"grad_scaler": self.scaler.state_dict()}
+        counts = {"nonfinite_steps": self.nonfinite_steps, "skipped_steps": self.skipped_steps}
+        return super().state_dict() | counts | {"grad_scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
+        self.nonfinite_steps = state_dict.get("nonfinite_steps", 0)  # not in older files
+        self.skipped_steps = state_dict.get("skipped_steps", 0)
         if state_dict["grad_scaler"]:
             self.scaler.load_state_dict(state_dict["grad_scaler"])
         elif self.scaler.is_enabled():

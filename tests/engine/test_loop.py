@@ -274,3 +274,17 @@ def test_a_float32_run_goes_on_in_float16_and_back(caplog):
         make([1.0], amp="float16").load_state_dict(plain.state_dict())
     assert "not trained in float16" in caplog.text
     make([1.0]).load_state_dict(half.state_dict())
+
+
+def test_skipped_steps_go_on_counting_after_a_resume():
+    bad = float("nan")
+    first, second, old = (make(values, patience=3) for values in ([1.0, bad, bad], [bad], [bad]))
+    steps(first, 3)
+    saved = first.state_dict()
+    second.load_state_dict(saved)
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row"):
+        steps(second, 1)
+    assert second.skipped_steps == 3
+    old.load_state_dict({key: saved[key] for key in ("iteration", "optimizer", "grad_scaler")})
+    steps(old, 1)
+    assert old.skipped_steps == 1
