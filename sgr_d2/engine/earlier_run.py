@@ -9,6 +9,8 @@ from typing import IO
 
 from sgr_d2.files import appearing_whole
 
+from .checkpoint.last_checkpoint import find_last
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -119,13 +121,14 @@ def check_resume(folder: Path) -> str:
     """A warning if there is no run to resume, or ""; raise ValueError if one was moved aside, which may be meant."""
     numbers = {path.parent.name.removeprefix("earlier_") for path in folder.glob("earlier_*/last_checkpoint")}
     earlier = [int(number) for number in numbers if number.isdecimal()]
-    if earlier and not (folder / "last_checkpoint").is_file():
+    found = find_last(folder)
+    if earlier and not found:
         last = folder / f"earlier_{max(earlier)}"
         raise ValueError(
             f"--resume: OUTPUT_DIR = {folder} holds no checkpoint, but {last} does: move its files back "
             "to continue that run, or leave out --resume to start a new one."
         )
-    if (folder / "last_checkpoint").is_file():
+    if found:
         return ""
     # no error: jobs that a cluster restarts always use --resume
     return f"--resume: OUTPUT_DIR = {folder} holds no checkpoint to resume from: starting a new run."

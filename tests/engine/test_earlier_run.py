@@ -15,6 +15,11 @@ from sgr_d2.engine.earlier_run import (
 )
 
 
+def tagged(folder):
+    for name in ("last_checkpoint", "model_final.pth"):
+        (folder / name).write_text("model_final.pth")
+
+
 def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
     for name in ("earlier_1", "earlier_9", "earlier_10", "earlier_mine"):
         (tmp_path / name).mkdir()
@@ -22,7 +27,7 @@ def test_of_earlier_runs_the_one_of_the_highest_number_is_meant(tmp_path):
     (tmp_path / "earlier_11").mkdir()
     with pytest.raises(ValueError, match=r"holds no checkpoint, but .*earlier_10 does"):
         check_resume(tmp_path)
-    (tmp_path / "last_checkpoint").touch()
+    tagged(tmp_path)
     assert check_resume(tmp_path) == ""
 
 
@@ -53,8 +58,7 @@ def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
     claim(relative)
     release(relative)
     assert _locks == before
-    for name in ("last_checkpoint", "model_final.pth"):
-        (folder / name).write_text("model_final.pth")
+    tagged(folder)
     with pytest.raises(ValueError, match=r"MODEL.WEIGHTS = run/model_final.pth is a file of the run in OUTPUT_DIR"):
         set_aside(folder, needed="run/model_final.pth")
     set_aside(relative)
@@ -63,9 +67,11 @@ def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
 
 
 def test_resume_without_a_run_is_said(tmp_path):
-    said = check_resume(tmp_path)
-    assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to resume from: starting a new run" in said
-    (tmp_path / "last_checkpoint").touch()
+    for _ in range(2):
+        said = check_resume(tmp_path)
+        assert f"--resume: OUTPUT_DIR = {tmp_path} holds no checkpoint to resume from: starting a new run" in said
+        (tmp_path / "last_checkpoint").touch()  # by a job that was killed at its first checkpoint
+    tagged(tmp_path)
     assert check_resume(tmp_path) == ""
 
 

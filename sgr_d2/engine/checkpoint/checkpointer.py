@@ -20,11 +20,9 @@ from sgr_d2.modeling.backbone import name_in_state_dict
 from .checkpoint_file import read_checkpoint, require_weights
 from .detector_keys import check_backbone
 from .key_maps import match_keys
+from .last_checkpoint import UNFINISHED, find_last, tag
 from .load_report import MADE_ANEW, LoadReport, Skipped, make_report, summary
 from .model_card import classes_in, settings_in
-
-# Part of the name of a file while it is being written.
-UNFINISHED = ".unfinished"
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +127,15 @@ class Checkpointer(DetectionCheckpointer):
         if name != last_filename_basename:
             os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
             logger.info("Saved %s", Path(self.save_dir, name))
-        super().tag_last_checkpoint(name)
+        tag(self.save_dir, name)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to resume from, see `find_last`."""
+        return bool(find_last(self.save_dir))
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint to resume from, or "", see `find_last`; a warning if it is not the one that is named."""
+        return find_last(self.save_dir, warn=True)
 
     def _load_file(self, filename: str) -> dict:
         """Replaces the parent's method, which unpickles anything."""
