@@ -87,7 +87,8 @@ class BestCheckpoint(HookBase):
     """Keep the checkpoint with the highest value of one metric, also across resumes, and a record in
     ``model_best.json``.
 
-    Runs after the evaluation. Does not change ``last_checkpoint``, so that runs resume from the latest state.
+    Runs after the evaluation. Does not change ``last_checkpoint``, so that runs resume from the latest state; only
+    while there is no other checkpoint, they resume from the best.
     """
 
     def __init__(self, checkpointer, eval_period: int, metric: str):
@@ -136,10 +137,7 @@ class BestCheckpoint(HookBase):
             return
         self.best = value
         iteration = min(iteration, self.trainer.max_iter - 1)  # after training the storage is one iteration ahead
-        last = self.checkpointer.get_checkpoint_file()
-        self.checkpointer.save("model_best", iteration=iteration)
-        if last:
-            self.checkpointer.tag_last_checkpoint(Path(last).name)
+        self.checkpointer.save("model_best", last=not self.checkpointer.has_checkpoint(), iteration=iteration)
         self.record.write_text(json.dumps({"metric": self.metric, "value": value, "iteration": iteration}) + "\n")
         logger.info("Best %s so far: %.4f", self.metric, value)
 

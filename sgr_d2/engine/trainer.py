@@ -94,6 +94,11 @@ class Trainer(DefaultTrainer):
         restore_schedule(self.scheduler, schedule)
         restore_settings(self.optimizer, settings)
 
+    def state_dict(self):
+        """Its iteration is the last one that was done; after training `iter` is one more."""
+        state = super().state_dict()
+        return state | {"iteration": min(state["iteration"], self.max_iter - 1)}
+
     def load_state_dict(self, state_dict):
         """Called when a run is resumed, after the weights have been loaded."""
         require_same_classes(self.cfg, self.checkpointer)

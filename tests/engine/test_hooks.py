@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,9 +25,21 @@ def test_every_step_of_every_seed_draws_its_own_numbers():
     assert len({tuple(draw.tolist()) for draw in draws.values()}) == 6
 
 
+class Noted(Checkpointer):
+    """Keeps what the tag of the last checkpoint has been."""
+
+    def __init__(self, folder):
+        super().__init__(nn.Linear(1, 1), str(folder))
+        self.tagged = []
+
+    def tag_last_checkpoint(self, last_filename_basename):
+        super().tag_last_checkpoint(last_filename_basename)
+        self.tagged.append(Path(self.get_checkpoint_file()).name)
+
+
 def started(folder, start=0, metric="sem_seg/mIoU", period=1):
     """The hook of a run of 100 steps that begins or goes on at ``start``."""
-    hook = BestCheckpoint(Checkpointer(nn.Linear(1, 1), str(folder)), period, metric)
+    hook = BestCheckpoint(Noted(folder), period, metric)
     hook.trainer = SimpleNamespace(start_iter=start, max_iter=100, iter=start, storage=EventStorage(start))
     hook.before_train()
     return hook
@@ -103,6 +116,15 @@ def test_a_resume_goes_on_from_the_latest_checkpoint_not_from_the_best(tmp_path)
     hook.after_step()
     assert best(tmp_path) == (50.0, 4)
     assert hook.checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000003.pth")
+    assert set(hook.checkpointer.tagged) - {""} == {"model_0000003.pth"}
+
+
+def test_the_best_checkpoint_is_one_to_go_on_from_as_long_as_there_is_no_other(tmp_path):
+    hook = started(tmp_path)
+    for step in (4, 5):
+        evaluated(hook, step, 50.0 + step)
+        hook.after_step()
+    assert hook.checkpointer.get_checkpoint_file() == str(tmp_path / "model_best.pth")
 
 
 @pytest.mark.parametrize(

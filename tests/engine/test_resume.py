@@ -48,6 +48,19 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(config_file, tmp_path
     assert all(torch.equal(expected[key], actual[key]) for key in expected)
 
 
+def test_a_run_that_goes_on_from_the_best_checkpoint_skips_no_step(config_file, tmp_path):
+    """That of the evaluation after the last step."""
+    opts = ["OUTPUT_DIR", tmp_path, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(9,)"]
+    run(config_file, *opts, "SOLVER.MAX_ITER", 2)
+    ends = []
+    for name in ("model_final.pth", "model_best.pth"):
+        assert torch.load(tmp_path / name, weights_only=True)["trainer"]["iteration"] == 1
+        (tmp_path / "last_checkpoint").write_text(name)
+        run(config_file, *opts, "SOLVER.MAX_ITER", 4, "DATASETS.TEST", "()", resume=True)
+        ends.append(weights(tmp_path))
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
 def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("sgr_d2.engine.setup"), "handlers", [caplog.handler])
     for steps in (1, 2, 3):

@@ -114,20 +114,30 @@ class Checkpointer(DetectionCheckpointer):
         finally:
             self._parsed_url_during_load = None  # otherwise the next load after an error would fail
 
-    def save(self, name: str, **kwargs) -> None:
+    def save(self, name: str, *, last: bool = True, **kwargs) -> None:
+        """
+        Args:
+            name: of the file, without ".pth".
+            last: whether the run goes on from this checkpoint if it is resumed.
+            kwargs: what else to save.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        unfinished, file = Path(self.save_dir, f"{name}{UNFINISHED}.pth"), Path(self.save_dir, f"{name}.pth")
         try:
             super().save(f"{name}{UNFINISHED}", **kwargs)
+            os.replace(unfinished, file)
         except BaseException:
-            Path(self.save_dir, f"{name}{UNFINISHED}.pth").unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             raise
+        logger.info("Saved %s", file)
+        if last:
+            self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Called by the parent after the file has been written."""
-        name = last_filename_basename.replace(f"{UNFINISHED}.pth", ".pth")
-        if name != last_filename_basename:
-            os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
-            logger.info("Saved %s", Path(self.save_dir, name))
-        tag(self.save_dir, name)
+        """Also called by the parent, for the unfinished file, from which no run goes on."""
+        if UNFINISHED not in last_filename_basename:
+            tag(self.save_dir, last_filename_basename)
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from, see `find_last`."""
