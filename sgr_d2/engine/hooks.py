@@ -1,6 +1,5 @@
 """Hooks in addition to Detectron2's."""
 
-import json
 import logging
 import math
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ from detectron2.utils import comm
 
 from sgr_d2.evaluation import TOKEN_FIGURES
 from sgr_d2.visualization import plot_curves
+
+from .best_record import Best, read_bests, write_bests
 
 # Metrics of single classes, left out of lists of metrics.
 _OF_CLASSES = ("IoU-", "ACC-", "AP-")
@@ -84,8 +85,8 @@ def misspelt_metric(metric: str, data_sets: Sequence[str], classes: Sequence[str
 
 
 class BestCheckpoint(HookBase):
-    """Keep the checkpoint with the highest value of one metric, also across resumes, and a record in
-    ``model_best.json``.
+    """Keep the checkpoint with the highest value of one metric, also across resumes, and a record of its value and of
+    the highest ones before it in ``model_best.json``.
 
     Runs after the evaluation. Does not change ``last_checkpoint``, so that runs resume from the latest state; only
     while there is no other checkpoint, they resume from the best.
@@ -101,17 +102,20 @@ class BestCheckpoint(HookBase):
         self.checkpointer = checkpointer
         self.eval_period = eval_period
         self.metric = metric
-        self.best = -math.inf
+        self.bests: list[Best] = []  # the latest first
+
+    @property
+    def best(self) -> float:
+        return max((best.value for best in self.bests), default=-math.inf)
 
     @property
     def record(self) -> Path:
         return Path(self.checkpointer.save_dir) / "model_best.json"
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0 and self.record.is_file():
-            saved = json.loads(self.record.read_text())
-            if saved["metric"] == self.metric and saved["iteration"] < self.trainer.start_iter:
-                self.best = saved["value"]
+        start = self.trainer.start_iter
+        if start > 0:  # what came after the checkpoint is yet to be trained
+            self.bests = [best for best in read_bests(self.record, self.metric) if best.iteration < start]
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
@@ -135,10 +139,10 @@ class BestCheckpoint(HookBase):
             return
         if not value > self.best:
             return
-        self.best = value
         iteration = min(iteration, self.trainer.max_iter - 1)  # after training the storage is one iteration ahead
         self.checkpointer.save("model_best", last=not self.checkpointer.has_checkpoint(), iteration=iteration)
-        self.record.write_text(json.dumps({"metric": self.metric, "value": value, "iteration": iteration}) + "\n")
+        self.bests = [Best(value, iteration), *self.bests]
+        write_bests(self.record, self.metric, self.bests)
         logger.info("Best %s so far: %.4f", self.metric, value)
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,44 @@ def test_the_best_checkpoint_is_kept_over_a_resume(tmp_path):
             hook.after_step()
             found.append(best(tmp_path))
         assert found == expected
+
+
+def test_a_run_that_goes_back_keeps_the_best_from_before(tmp_path):
+    hook = started(tmp_path)
+    for step, value in ((9, 50.0), (19, 61.0), (29, 60.0), (49, 62.0)):
+        evaluated(hook, step, value)
+        hook.after_step()
+    for start, expected in ((50, 62.0), (40, 61.0), (19, 50.0), (9, -math.inf)):
+        assert started(tmp_path, start).best == expected
+    hook = started(tmp_path, 40)
+    for step, value in ((44, 60.5), (47, 61.5)):
+        evaluated(hook, step, value)
+        hook.after_step()
+    assert best(tmp_path) == (61.5, 47)
+    for start, expected in ((50, 61.5), (47, 61.0)):
+        assert started(tmp_path, start).best == expected
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"metric": "sem_seg/mIoU"}', '{"value": [], "iteration": 3}', "\xff"])
+def test_a_record_that_cannot_be_read_is_told_and_replaced(tmp_path, content, caplog):
+    (tmp_path / "model_best.json").write_text(content, encoding="latin1")
+    hook = started(tmp_path, 4)
+    assert f"{tmp_path}/model_best.json cannot be read" in caplog.text
+    evaluated(hook, 5, 30.0)
+    hook.after_step()
+    assert best(tmp_path) == (30.0, 5)
+
+
+def test_a_record_is_replaced_not_rewritten_and_older_ones_are_read(tmp_path):
+    old = json.dumps({"metric": "sem_seg/mIoU", "value": 30.0, "iteration": 2})
+    (tmp_path / "model_best.json").write_text(old)
+    hook = started(tmp_path, 3)
+    assert hook.best == 30.0
+    with (tmp_path / "model_best.json").open() as before:
+        evaluated(hook, 5, 31.0)
+        hook.after_step()
+        assert before.read() == old
+    assert best(tmp_path) == (31.0, 5)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,8 @@ def test_an_evaluation_that_cannot_be_is_found_before_training(config_file, opti
 def test_the_best_checkpoint_of_a_run_and_of_a_longer_one(config_file, tmp_path):
     results = run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 4)
     record = json.loads((tmp_path / "model_best.json").read_text())
-    assert record == {"metric": "sem_seg/mIoU", "value": pytest.approx(results["sem_seg"]["mIoU"]), "iteration": 3}
+    best = {"value": pytest.approx(results["sem_seg"]["mIoU"]), "iteration": 3, "earlier": []}
+    assert record == {"metric": "sem_seg/mIoU", **best}
     assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == 3
     # an evaluation at the end that no later one beats stays the best when the run goes on
     (tmp_path / "model_best.json").write_text(json.dumps(record | {"value": 100.0}))
