@@ -197,3 +197,32 @@ def test_a_folder_that_one_rank_does_not_see_is_an_error_on_both(config_file, tm
     train_net(config_file, tmp_path / "output", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
     for message in run_two(FOLDER_OF_EACH, tmp_path):
         assert "start at different iterations, [1, 0] by rank" in message and "disk that all machines share" in message
+
+
+SEED_OF_EACH = """
+import sys
+from pathlib import Path
+import torch
+from detectron2.engine import launch
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.engine import run_process
+from sgr_d2.engine.seed import with_seed, with_seed_of_run
+
+def main(folder):
+    rank, seeds, cfg = torch.distributed.get_rank(), [], get_sgr_cfg()
+    for texts in (("SEED: 9", ""), ("SEED: 9", "SEED: 5"), ("", "SEED: 5")):
+        Path(folder, f"config_{rank}").mkdir(exist_ok=True)
+        Path(folder, f"config_{rank}", "config.yaml").write_text(texts[rank])
+        cfg.SEED, cfg.OUTPUT_DIR = -1, f"{folder}/config_{rank}"
+        seeds.append(with_seed(with_seed_of_run(cfg)).SEED)
+    torch.save(seeds, f"{folder}/{rank}.pth")
+
+if __name__ == "__main__":
+    launch(run_process, 2, dist_url="auto", args=(main, sys.argv[1]))
+"""
+
+
+def test_the_seed_of_a_run_is_the_one_that_the_first_rank_reads(tmp_path):
+    """The other rank may look when the file is being written anew."""
+    a, b = run_two(SEED_OF_EACH, tmp_path)
+    assert a == b and a[:2] == [9, 9] and a[2] not in (5, 9)

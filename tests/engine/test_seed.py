@@ -13,6 +13,15 @@ def test_a_seed_that_is_given_is_that_of_the_run(tmp_path, seed, expected):
     assert expected == with_seed(with_seed_of_run(cfg)).SEED
 
 
+@pytest.mark.parametrize("content", ["", "SEED: nine", "[1]", "MODEL: {}", "SEED: [", "\xff"])
+def test_a_config_that_cannot_be_read_is_told(tmp_path, content, caplog):
+    (tmp_path / "config.yaml").write_text(content, encoding="latin1")
+    cfg = get_sgr_cfg()
+    cfg.SEED, cfg.OUTPUT_DIR = -1, str(tmp_path)
+    assert with_seed_of_run(cfg).SEED == -1
+    assert f"{tmp_path}/config.yaml, which should hold the SEED of the run, cannot be read" in caplog.text
+
+
 def test_a_seed_is_drawn_where_none_is_given(tmp_path):
     cfg = get_sgr_cfg()
     cfg.SEED, cfg.OUTPUT_DIR = -1, str(tmp_path)
