@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from sgr_d2.evaluation import KINDS, metrics_path, write_metrics
+from sgr_d2.files import appearing_whole
 from sgr_d2.visualization import draw_error_kinds
 
 from .inference.protocol import with_protocol
@@ -70,7 +71,8 @@ def evaluate(
     if comm.is_main_process():
         path = metrics_path(cfg.OUTPUT_DIR, dataset_name)
         write_metrics(results, path)
-        path.with_name("config.yaml").write_text(cfg.dump(), encoding="utf-8")
+        with appearing_whole(path.with_name("config.yaml")) as temporary:
+            temporary.write_text(cfg.dump(), encoding="utf-8")
         task = task_of([dataset_name])
         classes = task.metadata_of([dataset_name]).classes
         if errors := results.get("error_kinds"):

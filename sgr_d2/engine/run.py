@@ -1,13 +1,14 @@
 """A run from its config: training, or the evaluation of a checkpoint."""
 
 import logging
-import os
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
+
+from sgr_d2.files import appearing_whole
 
 from .build import without_initial_weights
 from .checkpoint.checkpointer import Checkpointer
@@ -46,8 +47,8 @@ def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
     run = trainer(cfg)
     run.resume_or_load(resume=resume)
     if resume and run.start_iter < run.max_iter and comm.is_main_process():  # only now it is certain that it continues
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        Path(cfg.OUTPUT_DIR, "config.yaml").write_text(given.dump(), encoding="utf-8")
+        with appearing_whole(Path(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
+            temporary.write_text(given.dump(), encoding="utf-8")
     return run.train()
 
 

@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 from toy_runs import run, weights
 
-from sgr_d2.engine import Trainer, load_config
+from sgr_d2.engine import Trainer, load_config, train
 from sgr_d2.engine.earlier_run import _locks
 
 
@@ -162,7 +162,9 @@ def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
     opts = ["OUTPUT_DIR", tmp_path, "MODEL.TIMM.WEIGHTS", start]
     run(config_file, *opts, "SOLVER.MAX_ITER", 1)
     start.unlink()  # not needed a second time
-    first = run(config_file, *opts, "SOLVER.MAX_ITER", 2, resume=True)
+    with (tmp_path / "evaluation/scenes_val/config.yaml").open() as before:
+        first = run(config_file, *opts, "SOLVER.MAX_ITER", 2, resume=True)
+        assert "MAX_ITER: 1\n" in before.read()  # replaced, not rewritten
     settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert (settings["SOLVER"]["MAX_ITER"], settings["MODEL"]["TIMM"]["WEIGHTS"]) == (2, str(start))
     # of a run that is at its end there is only the evaluation left
@@ -173,6 +175,12 @@ def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
         r"--resume: .*other settings: INPUT.CROP.SIZE \[.+\] -> \[16, 16\]\. ", (tmp_path / "log.txt").read_text()
     )
     assert tmp_path.resolve() not in _locks
+    # the same without `setup`, which writes the file, too
+    more = ["SOLVER.MAX_ITER", 3, "DATASETS.TEST", "()"]
+    with (tmp_path / "config.yaml").open() as former:
+        train(load_config(str(config_file), [str(opt) for opt in [*opts, *more]]), resume=True)
+        assert former.read() == before
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["SOLVER"]["MAX_ITER"] == 3
 
 
 def test_a_seed_that_was_drawn_is_that_of_the_whole_run(config_file, tmp_path):
