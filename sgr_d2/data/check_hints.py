@@ -32,6 +32,19 @@ def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
     return [text for rule in _RULES if (text := rule(check, classes))]
 
 
+def far_apart(train_edges: Sequence[int], tested: int) -> bool:
+    """Whether the shorter edge of an image in evaluation or prediction is well outside those of the training.
+
+    Args:
+        train_edges: INPUT.MIN_SIZE_TRAIN, pixels; if empty, or if 0 is among them (the size of the file), nothing is
+            known, and the result False.
+        tested: pixels.
+    """
+    if not train_edges or min(train_edges) <= 0:
+        return False
+    return not min(train_edges) / SCALE_SLACK <= tested <= max(train_edges) * SCALE_SLACK
+
+
 def _offset(check: DatasetCheck, classes: Sequence[str]) -> str:
     count, ignore = check.rules.num_classes, check.rules.ignore_label
     used = check.pixels > 0
@@ -125,15 +138,16 @@ def _dark(check: DatasetCheck, classes: Sequence[str]) -> str:
 
 def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:
     rules = check.rules
-    if not rules.train_edges or not check.shorter_edges:
+    if not check.shorter_edges:
         return ""
     middle = round(median(check.shorter_edges))
-    smallest, largest, tested = min(rules.train_edges), max(rules.train_edges), rules.test_edge or middle
-    if smallest / SCALE_SLACK <= tested <= largest * SCALE_SLACK:
+    tested = rules.test_edge or middle
+    if not far_apart(rules.train_edges, tested):
         return ""
     return (
-        f"Training scales the shorter edge of the images ({middle} pixels in the median) to {smallest} to {largest} "
-        f"(INPUT.MIN_SIZE_TRAIN); evaluation and prediction see {tested} (INPUT.MIN_SIZE_TEST {rules.test_edge}). A "
+        f"Training scales the shorter edge of the images ({middle} pixels in the median) to {min(rules.train_edges)} "
+        f"to {max(rules.train_edges)} (INPUT.MIN_SIZE_TRAIN); evaluation and prediction see {tested} "
+        f"(INPUT.MIN_SIZE_TEST {rules.test_edge}). A "
         "model is worse at other scales than those of its training: adapt one to the other, and INPUT.CROP.SIZE, too."
     )
 

@@ -36,6 +36,7 @@ from sgr_d2.modeling import SGR, MaskFormerHead
 from .image_input import ImageLike, as_image
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
+from .scale import ScaleWarning
 
 
 class SGRPredictor:
@@ -52,6 +53,7 @@ class SGRPredictor:
         image_format: str = "RGB",
         augmentations: Sequence[T.Augmentation] = (),
         autocast: str | None = None,
+        scale_warning: ScaleWarning | None = None,
     ):
         """
         Args:
@@ -61,6 +63,7 @@ class SGRPredictor:
             image_format: channel order that the model was trained with, "RGB" or "BGR".
             augmentations: applied to the image, for instance a resize; outputs have the size of the original image.
             autocast: "bfloat16" or "float16", or None for float32.
+            scale_warning: warns of an image at another scale than those of the training; by default nothing does.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -72,6 +75,7 @@ class SGRPredictor:
         self.image_format = image_format
         self._augmentations = T.AugmentationList(augmentations)
         self._autocast = DTYPES.get(autocast)
+        self._scale_warning = scale_warning or ScaleWarning()
         self._lock = threading.Lock()
 
     @classmethod
@@ -85,6 +89,8 @@ class SGRPredictor:
         autocast: str | None = None,
     ) -> "SGRPredictor":
         """Load a model that sgr_d2 has trained.
+
+        The log warns, once, of an image whose shorter side, resized for the test, is far from INPUT.MIN_SIZE_TRAIN.
 
         Args:
             path: the checkpoint, which contains its config and class names.
@@ -118,6 +124,7 @@ class SGRPredictor:
             image_format=cfg.INPUT.FORMAT,
             augmentations=build_augmentations(loader_config(cfg), is_train=False),
             autocast=autocast,
+            scale_warning=ScaleWarning.of(cfg),
         )
 
     @property
@@ -188,6 +195,7 @@ class SGRPredictor:
         height, width = image.shape[:2]
         augmented = T.AugInput(image if self.image_format == "RGB" else image[:, :, ::-1])
         self._augmentations(augmented)
+        self._scale_warning.look_at((height, width), augmented.image.shape[:2])
         pixels = torch.from_numpy(np.array(augmented.image.transpose(2, 0, 1), order="C"))
         return {"image": pixels, "height": height, "width": width}
 
