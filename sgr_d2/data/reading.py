@@ -63,10 +63,28 @@ def pil_to_array(image: Image.Image, format: str = "RGB", *, name: str = "(PIL)"
 
 def _to_array(image: Image.Image, name: str | os.PathLike, format: str) -> np.ndarray:
     if image.mode in _SIXTEEN_BIT_MODES:
-        image = _to_eight_bits(image, name)
+        image = Image.fromarray(to_eight_bits(np.asarray(image), name))
     elif image.mode == "F":
         raise ValueError(f"Image {name} holds floating-point values; convert it to 8 or 16 bits.")
     return np.array(convert_PIL_to_numpy(image, format), order="C")  # a copy: Pillow's own array is read-only
+
+
+def to_eight_bits(values: np.ndarray, name: str | os.PathLike) -> np.ndarray:
+    """Divide the 16-bit values of an image by 256.
+
+    Args:
+        values: integers of any shape, at least one.
+        name: of the image, for messages.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        ValueError: if a value has more than 16 bits.
+    """
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(f"Image {name} holds values of more than 16 bits ({values.min()}..{values.max()}).")
+    return (values.astype(np.uint16) >> 8).astype(np.uint8)
 
 
 def read_label(
@@ -184,13 +202,6 @@ def _raw_mode(image: Image.Image) -> str:
     """How the file stores its values, "L;4" for grey of 4 bits; known before the image is loaded."""
     arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-
-
-def _to_eight_bits(image: Image.Image, path: str | os.PathLike) -> Image.Image:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError(f"Image {path} holds values of more than 16 bits ({values.min()}..{values.max()}).")
-    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def _describe_channels(image: Image.Image, path: str | os.PathLike) -> str:

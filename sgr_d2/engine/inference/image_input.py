@@ -4,19 +4,24 @@ import os
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
-from sgr_d2.data.reading import IMAGE_FORMATS, pil_to_array, read_image
+from sgr_d2.data.reading import IMAGE_FORMATS, pil_to_array, read_image, to_eight_bits
 
 ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
+_CHANNELS = (1, 3, 4)
+_DTYPES = (np.uint8, np.uint16)
 
 
 def as_image(image: ImageLike, channels: str = "RGB") -> np.ndarray:
     """Convert a path, PIL image or array.
 
     Args:
-        image: the path of a file; a PIL image of any mode, rotated according to its EXIF orientation; or a uint8 array:
-            (H, W, 3), (H, W) or (H, W, 1) grey, or (H, W, 4), whose alpha is dropped.
+        image: the path of a file; a PIL image of any mode, rotated according to its EXIF orientation; or a uint8 or
+            uint16 array: (H, W, 3), (H, W) or (H, W, 1) grey, or (H, W, 4), whose alpha is dropped. 16-bit values, of
+            files and of arrays, are divided by 256.
         channels: channel order of an array, "RGB" or "BGR".
 
     Returns:
@@ -33,28 +38,56 @@ def as_image(image: ImageLike, channels: str = "RGB") -> np.ndarray:
         return pil_to_array(image)
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
-    raise TypeError(f"An image is a path, a PIL image or a numpy array; got {_describe(image)}.")
+    raise TypeError(f"An image is a path, a PIL image or a numpy array; got {_describe(image)}")
 
 
 def _from_array(array: np.ndarray, channels: str) -> np.ndarray:
     if channels not in IMAGE_FORMATS:
         raise ValueError(f"channels must be one of {', '.join(IMAGE_FORMATS)}; got {channels!r}.")
-    if array.dtype != np.uint8:
-        raise ValueError(
-            f"An image array must be uint8 (0..255); got {array.dtype}. "
-            "For values in 0..1: (image * 255).astype('uint8')."
-        )
+    if array.dtype not in _DTYPES:
+        raise ValueError(f"An image array must be uint8 or uint16; got {array.dtype}. {_dtype_hint(array)}")
+    shape = array.shape
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
-        hint = " Channels come last: image.transpose(1, 2, 0)." if array.ndim == 3 and len(array) in (1, 3, 4) else ""
-        raise ValueError(f"An image array must be (H, W, 3), (H, W, 4) or (H, W); got {array.shape}.{hint}")
+    if array.ndim != 3 or array.shape[2] not in _CHANNELS or array.size == 0:
+        hint = " Channels come last: image.transpose(1, 2, 0)." if array.ndim == 3 and len(array) in _CHANNELS else ""
+        raise ValueError(f"An image array must be (H, W, 3), (H, W, 4) or (H, W); got {shape}.{hint}")
+    if array.dtype == np.uint16:
+        array = to_eight_bits(array, f"array {shape}")
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     array = array[..., :3]
     return array if channels == "RGB" else array[..., ::-1]
 
 
+def _dtype_hint(array: np.ndarray) -> str:
+    """How to convert ``array``, which is neither uint8 nor uint16, judged by its values."""
+    if array.dtype == bool:
+        return "For black and white: image.astype('uint8') * 255."
+    if array.dtype.kind not in "fiu" or not array.size:
+        return "Give values in 0..255 as uint8."
+    low, high = array.min(), array.max()
+    if low >= 0 and high <= 1 and array.dtype.kind == "f":
+        return "For values in 0..1: (image * 255).astype('uint8')."
+    if low >= 0 and high <= 255:
+        return "Its values are in 0..255: image.astype('uint8')."
+    if low >= 0 and high <= 0xFFFF:
+        return "Its values have 16 bits: image.astype('uint16')."
+    return f"Its values, {low:g} to {high:g}, are not 0..255: undo a normalisation or scale them, and convert to uint8."
+
+
 def _describe(value: Any) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return f"{kind} (image.permute(1, 2, 0).numpy() turns a tensor into an array)" if "Tensor" in kind else kind
+    return f"{kind} {tuple(value.shape)}. {_tensor_hint(value)}" if isinstance(value, Tensor) else f"{kind}."
+
+
+def _tensor_hint(tensor: Tensor) -> str:
+    """How to make an image array of ``tensor``, judged by its shape and values."""
+    steps = ".detach()" if tensor.requires_grad else ""
+    steps += ".cpu()" if tensor.device.type != "cpu" else ""
+    if tensor.ndim in (3, 4) and tensor.shape[-1] not in _CHANNELS and tensor.shape[-3] in _CHANNELS:
+        steps += ".permute(1, 2, 0)" if tensor.ndim == 3 else ".permute(0, 2, 3, 1)"
+    steps += ".float()" if tensor.dtype == torch.bfloat16 else ""
+    array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+    more = "" if array.dtype in _DTYPES else f" {_dtype_hint(array)}"
+    return f"image = image{steps}.numpy() makes an array of it.{more}"

@@ -155,7 +155,8 @@ class SGRPredictor:
         """Predict one image, or a list of them (or an array (N, H, W, 3)) as one batch.
 
         Args:
-            images: a path, a PIL image or a uint8 array: (H, W, 3), (H, W) grey, or (H, W, 4), whose alpha is dropped.
+            images: a path, a PIL image or an array: (H, W, 3), (H, W) grey, or (H, W, 4), whose alpha is dropped; of
+                uint8, or uint16, which is divided by 256 as 16-bit files are.
             channels: channel order of arrays, "RGB" or "BGR" (OpenCV); not used for files and PIL images.
             scores: also return the class scores, C floats per pixel.
 

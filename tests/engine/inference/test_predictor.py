@@ -12,7 +12,6 @@ from PIL import Image
 from sgr_d2 import SGRPredictor
 from sgr_d2.engine import load_config
 from sgr_d2.engine.checkpoint.model_card import KEY, ModelCard, read_card
-from sgr_d2.engine.inference.image_input import as_image
 
 CLASSES = ["left", "right", "disc"]
 
@@ -240,33 +239,6 @@ def test_a_card_keeps_the_config_and_says_which_key_it_does_not_know(trained):
     newer = ModelCard(card.config + "NEW_KEY: 1\n", card.classes, card.colors, 255)
     with pytest.raises(ValueError, match=r"NEW_KEY.*--config-file"):
         newer.cfg()
-
-
-@pytest.mark.parametrize(
-    ("image", "error", "text"),
-    [
-        (np.zeros((4, 4, 3)), ValueError, r"must be uint8.*got float64"),
-        (np.zeros((3, 4, 5), np.uint8), ValueError, r"got \(3, 4, 5\).*transpose"),
-        (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
-        (np.zeros((4, 4, 2), np.uint8), ValueError, r"got \(4, 4, 2\)"),
-        (torch.zeros(3, 4, 4), TypeError, r"torch\.Tensor \(image\.permute"),
-        (None, TypeError, r"got builtins\.NoneType"),
-        ("missing.jpg", FileNotFoundError, r"missing\.jpg"),
-    ],
-)
-def test_what_is_no_image_is_an_error_that_helps(image, error, text):
-    with pytest.raises(error, match=text):
-        as_image(image)
-
-
-def test_grey_and_sixteen_bit_images():
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert np.array_equal(as_image(grey), np.dstack([grey] * 3))
-    assert np.array_equal(as_image(grey[..., None]), np.dstack([grey] * 3))
-    assert np.array_equal(as_image(Image.fromarray(grey)), np.dstack([grey] * 3))
-    assert as_image(Image.fromarray(grey.astype(np.uint16) * 256)).tolist() == np.dstack([grey] * 3).tolist()
-    with pytest.raises(ValueError, match=r"channels must be one of RGB, BGR; got 'rgb'"):
-        as_image(np.zeros((2, 2, 3), np.uint8), "rgb")
 
 
 def test_importing_the_package_alone_imports_no_torch():
