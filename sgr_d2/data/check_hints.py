@@ -9,14 +9,13 @@ import numpy as np
 
 from sgr_d2.data.check import DatasetCheck
 from sgr_d2.data.label_values import OF_A_MASK, one_wrong_value
+from sgr_d2.data.reading import DARK, FEW_BITS
 from sgr_d2.messages import first_few
 
 # Above this fraction of all pixels, a value is suspected not to be a class, or not to mean "not labelled".
 LARGE_SHARE = 0.5
 # By this factor images may be larger or smaller in evaluation than in training without a hint.
 SCALE_SLACK = 1.25
-# Images whose largest value is below this are suspected to be darker than they should be.
-DARK = 32
 
 
 def suspicions(check: DatasetCheck, classes: Sequence[str]) -> list[str]:
@@ -130,10 +129,7 @@ def _mostly_ignored(check: DatasetCheck, classes: Sequence[str]) -> str:
 def _dark(check: DatasetCheck, classes: Sequence[str]) -> str:
     if not 0 < check.brightest < DARK:
         return ""
-    return (
-        f"All images are almost black: the largest value is {check.brightest} of 255. 16-bit files are divided by 256; "
-        "if yours use only 10 or 12 of the 16 bits, rescale them to 0..65535."
-    )
+    return f"All images are almost black: the largest value is {check.brightest} of 255. {FEW_BITS}"
 
 
 def _scale(check: DatasetCheck, classes: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Reads photographs and label maps; errors say which file is wrong, how, and what to do."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,23 +21,34 @@ from sgr_d2.data.label_values import (
 )
 from sgr_d2.messages import first_few
 
+logger = logging.getLogger(__name__)
+
 IMAGE_FORMATS = ("RGB", "BGR")
+# Images whose largest value, of 255, is below this are suspected to be darker than they should be.
+DARK = 32
+FEW_BITS = (
+    "16-bit images are divided by 256; if yours use only 10 or 12 of the 16 bits, shift them to the full range, "
+    "0..65535 (12 bits: image << 4)."
+)
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _INDEX_MODES = ("1", "L", "P", *_SIXTEEN_BIT_MODES)
 # Pillow stretches grey of 2 and 4 bits to 0..255, by these factors.
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 _MAX_COLORS = 256  # more than classes have
+_told_to_be_dark: set[str] = set()  # folders of files, and names of other images
 
 
 def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
     """Read an image of any mode, rotated according to its EXIF orientation, without its alpha channel.
+
+    16-bit values are divided by 256; the log warns, once per folder, of an image that is then almost black.
 
     Args:
         path: the file.
         format: channel order, "RGB" or "BGR".
 
     Returns:
-        (H, W, 3) uint8; 16-bit grey values are scaled to 8 bits.
+        (H, W, 3) uint8.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -53,11 +65,14 @@ def pil_to_array(image: Image.Image, format: str = "RGB", *, name: str = "(PIL)"
     Raises:
         ValueError: if it holds floating-point values, or cannot be decoded.
     """
+    divided = _is_divided(image)
     try:
         image.load()
         upright = _apply_exif_orientation(image)
     except Exception as error:  # as in _decoded
         raise ValueError(f"Cannot decode image {name}: {error}.") from error
+    if divided:
+        _warn_if_dark(_largest_color(upright), name)
     return _to_array(upright, name, format)
 
 
@@ -70,11 +85,11 @@ def _to_array(image: Image.Image, name: str | os.PathLike, format: str) -> np.nd
 
 
 def to_eight_bits(values: np.ndarray, name: str | os.PathLike) -> np.ndarray:
-    """Divide the 16-bit values of an image by 256.
+    """Divide the 16-bit values of an image by 256; the log warns of an image that is then almost black.
 
     Args:
         values: integers of any shape, at least one.
-        name: of the image, for messages.
+        name: of the image, for messages; if it is a file, one warning is given for its folder.
 
     Returns:
         uint8 of the same shape.
@@ -84,6 +99,7 @@ def to_eight_bits(values: np.ndarray, name: str | os.PathLike) -> np.ndarray:
     """
     if values.min() < 0 or values.max() > 0xFFFF:
         raise ValueError(f"Image {name} holds values of more than 16 bits ({values.min()}..{values.max()}).")
+    _warn_if_dark(int(values.max()), name)
     return (values.astype(np.uint16) >> 8).astype(np.uint8)
 
 
@@ -183,7 +199,7 @@ def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
     """Yield the decoded, upright image of a file."""
     try:
         with Image.open(path) as image:
-            step = _GREY_STEPS.get(_raw_mode(image), 1)
+            step, divided = _GREY_STEPS.get(_raw_mode(image), 1), kind == "image" and _is_divided(image)
             image.load()
             upright = _apply_exif_orientation(image)
             if kind != "image" and step > 1:
@@ -195,12 +211,41 @@ def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
             f"Cannot read {kind} file {path}: {error}. It is damaged, truncated, not readable for you or not an image; "
             "replace it, or remove it from the data set."
         ) from error
+    if divided:
+        _warn_if_dark(_largest_color(upright), path)
     yield upright
+
+
+def _is_divided(image: Image.Image) -> bool:
+    """Whether Pillow divides the file's 16-bit colours by 256, which is known before the image is loaded."""
+    return image.mode in ("RGB", "RGBA", "LA") and ";16" in _raw_mode(image)
+
+
+def _largest_color(image: Image.Image) -> int:
+    """The largest value of the colours of an image that Pillow has divided, of 65535."""
+    bands = dict(zip(image.getbands(), image.getextrema(), strict=True))
+    return 256 * max(high for band, (_, high) in bands.items() if band != "A")
+
+
+def _warn_if_dark(largest: int, name: str | os.PathLike) -> None:
+    """Warn of a 16-bit image whose largest value shows that it is stored with fewer bits."""
+    if not 0 < largest < DARK << 8:
+        return
+    folder = os.path.dirname(os.path.abspath(name)) if os.path.exists(name) else os.fspath(name)
+    if folder not in _told_to_be_dark:
+        _told_to_be_dark.add(folder)
+        logger.warning(
+            "Image %s is almost black: its largest value is %d of 65535. %s Further images like it are not reported.",
+            name,
+            largest,
+            FEW_BITS,
+        )
 
 
 def _raw_mode(image: Image.Image) -> str:
     """How the file stores its values, "L;4" for grey of 4 bits; known before the image is loaded."""
-    arguments = image.tile[0][3] if image.tile else ""
+    tile = getattr(image, "tile", None)
+    arguments = tile[0][3] if tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 

@@ -1,6 +1,7 @@
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read_image
@@ -45,6 +46,41 @@ def test_sixteen_bit_gray_keeps_its_range(tmp_path):
     too_wide = save(tmp_path / "wide.tif", Image.fromarray(np.array([[1 << 20]], np.int32)))
     with pytest.raises(ValueError, match=r"wide\.tif holds values of more than 16 bits"):
         read_image(too_wide)
+
+
+def write_sixteen_bits(path, values):
+    """Colours, which Pillow can read but not write."""
+    cv2.imwrite(str(path), values)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+def test_images_of_twelve_bits_in_sixteen_are_told(tmp_path, caplog, shape, suffix):
+    values = np.linspace(256, 4095, np.prod(shape)).astype(np.uint16).reshape(shape)
+    if shape[2:] == (4,):
+        values[..., 3] = 65535  # opaque
+    path = write_sixteen_bits(tmp_path / f"twelve{suffix}", values)
+    assert 10 < read_image(path).max() < 16
+    (text,) = caplog.messages
+    assert f"Image {path} is almost black" in text and "image << 4" in text
+    read_image(write_sixteen_bits(tmp_path / f"another{suffix}", values))
+    assert len(caplog.messages) == 1  # once per folder
+    folder = tmp_path / "b"
+    folder.mkdir()
+    with Image.open(write_sixteen_bits(folder / f"c{suffix}", values)) as opened:
+        pil_to_array(opened, name=opened.filename)
+    assert f"c{suffix} is almost black" in caplog.messages[1]
+
+
+def test_sixteen_bit_images_of_the_full_range_and_dark_ones_of_eight_bits_are_not_told(tmp_path, caplog):
+    values = np.linspace(0, 32 * 256, 35).astype(np.uint16).reshape(5, 7)
+    read_image(write_sixteen_bits(tmp_path / "a.png", values))
+    read_image(write_sixteen_bits(tmp_path / "b.png", np.dstack([values] * 3)))
+    read_image(write_sixteen_bits(tmp_path / "c.png", np.zeros((5, 7), np.uint16)))
+    read_image(save(tmp_path / "d.png", np.full((5, 7, 3), 10, np.uint8)))
+    assert read_label(save(tmp_path / "e.png", values // 8192), num_classes=2, ignore_label=255).max() == 1
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -35,7 +35,7 @@ def as_image(image: ImageLike, channels: str = "RGB") -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(image, "RGB")
     if isinstance(image, Image.Image):
-        return pil_to_array(image)
+        return pil_to_array(image, name=getattr(image, "filename", "") or "(PIL)")
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
     raise TypeError(f"An image is a path, a PIL image or a numpy array; got {_describe(image)}")
@@ -52,11 +52,11 @@ def _from_array(array: np.ndarray, channels: str) -> np.ndarray:
     if array.ndim != 3 or array.shape[2] not in _CHANNELS or array.size == 0:
         hint = " Channels come last: image.transpose(1, 2, 0)." if array.ndim == 3 and len(array) in _CHANNELS else ""
         raise ValueError(f"An image array must be (H, W, 3), (H, W, 4) or (H, W); got {shape}.{hint}")
+    array = array[..., :3]
     if array.dtype == np.uint16:
-        array = to_eight_bits(array, f"array {shape}")
+        array = to_eight_bits(array, "(array)")
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
-    array = array[..., :3]
     return array if channels == "RGB" else array[..., ::-1]
 
 

@@ -1,10 +1,13 @@
 """What is an image for the predictor, and what is said of all else."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sgr_d2.data import reading
 from sgr_d2.engine.inference.image_input import as_image
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -104,3 +107,18 @@ def test_sixteen_bits_are_divided_by_256_in_arrays_as_in_files(tmp_path):
         assert found.dtype == np.uint8 and np.array_equal(found, expected)
     colours = RGB.astype(np.uint16) * 600
     assert np.array_equal(as_image(colours, "BGR"), (colours >> 8)[..., ::-1])
+
+
+def test_arrays_and_files_of_twelve_bits_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(reading, "_told_to_be_dark", set())
+    dark = GREY.astype(np.uint16) * 300
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    as_image(tmp_path / "dark.png")
+    with Image.open(tmp_path / "dark.png") as opened:
+        as_image(opened)
+    as_image(np.dstack([dark, dark, dark, np.full_like(dark, 65535)]))  # opaque
+    as_image(dark)
+    file, array = caplog.messages
+    assert re.search(r"dark\.png is almost black: its largest value is 3300 of 65535\. .*image << 4", file)
+    assert "Image (array) is almost black" in array
+    assert np.array_equal(as_image(dark << 4)[..., 0], dark >> 4) and len(caplog.messages) == 2
