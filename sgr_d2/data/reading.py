@@ -205,11 +205,11 @@ def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
             if kind != "image" and step > 1:
                 upright = upright.point([value // step for value in range(256)])
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"No {kind} file {path}. Check the path, or create the {kind} again.") from error
+        raise FileNotFoundError(f"No {kind} file {path}. Check the path.") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others for bad files
         raise ValueError(
             f"Cannot read {kind} file {path}: {error}. It is damaged, truncated, not readable for you or not an image; "
-            "replace it, or remove it from the data set."
+            "replace it, or leave it out."
         ) from error
     if divided:
         _warn_if_dark(_largest_color(upright), path)

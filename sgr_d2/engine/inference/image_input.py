@@ -1,5 +1,6 @@
 """Converts an image in any common form to (H, W, 3) uint8 RGB."""
 
+import glob
 import os
 from typing import Any, TypeAlias
 
@@ -12,6 +13,11 @@ from sgr_d2.data.reading import IMAGE_FORMATS, pil_to_array, read_image, to_eigh
 
 ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
 _CHANNELS = (1, 3, 4)
+_VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+_MANY = (
+    "Predict many images one after another with predictor.stream(sorted(glob.glob({pattern!r}))), or on the command "
+    "line with tools/predict.py, which takes folders, patterns and videos."
+)
 _DTYPES = (np.uint8, np.uint16)
 
 
@@ -29,16 +35,31 @@ def as_image(image: ImageLike, channels: str = "RGB") -> np.ndarray:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read, or an array has another shape or type.
+        ValueError: if the file cannot be read, is a folder or a video, or an array has another shape or type.
         TypeError: if ``image`` is none of these.
     """
     if isinstance(image, str | os.PathLike):
+        _require_one_image(image)
         return read_image(image, "RGB")
     if isinstance(image, Image.Image):
         return pil_to_array(image, name=getattr(image, "filename", "") or "(PIL)")
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
     raise TypeError(f"An image is a path, a PIL image or a numpy array; got {_describe(image)}")
+
+
+def _require_one_image(path: str | os.PathLike) -> None:
+    """Raise an error that tells how to predict a folder, a glob pattern or a video instead of one image."""
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        raise ValueError(f"{name} is a folder, not an image. {_MANY.format(pattern=os.path.join(name, '*.jpg'))}")
+    if not os.path.exists(name) and glob.has_magic(name):
+        raise FileNotFoundError(f"No image file {name}; it looks like a pattern. {_MANY.format(pattern=name)}")
+    if os.path.isfile(name) and name.lower().endswith(_VIDEO_SUFFIXES):
+        raise ValueError(
+            f"{name} is a video, not an image. tools/predict.py predicts videos; in Python, read the frames with "
+            'OpenCV and predict them with predictor.stream(frames, channels="BGR") (docs/inference.md).'
+        )
 
 
 def _from_array(array: np.ndarray, channels: str) -> np.ndarray:

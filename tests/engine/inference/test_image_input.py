@@ -89,6 +89,32 @@ def test_a_batch_in_a_tensor():
         as_image(torch.zeros(2, 3, 8, 9, dtype=torch.uint8))
 
 
+def test_a_folder_a_pattern_and_a_video_are_told_how_to_be_predicted(tmp_path):
+    stream = r"predictor\.stream\(sorted\(glob\.glob\('.*/\*\.jpg'\)\)\).*tools/predict\.py"
+    with pytest.raises(ValueError, match=rf"^{tmp_path} is a folder, not an image\. .*{stream}"):
+        as_image(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"^No image file .*/\*\.jpg; it looks like a pattern\. .*{stream}"):
+        as_image(f"{tmp_path}/*.jpg")
+    (tmp_path / "clip.MP4").write_bytes(b"frames")
+    with pytest.raises(
+        ValueError, match=r"clip\.MP4 is a video, not an image\. tools/predict\.py .*channels=\"BGR\"\)"
+    ):
+        as_image(tmp_path / "clip.MP4")
+    with pytest.raises(FileNotFoundError, match=r"No image file .*clip\.mov\. Check the path\.$"):
+        as_image(tmp_path / "clip.mov")
+
+
+def test_a_file_may_be_named_like_a_pattern(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a[1].png")
+    assert as_image(tmp_path / "a[1].png").shape == (3, 4, 3)
+
+
+def test_a_broken_file_is_not_said_to_be_in_a_data_set(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"broken\.jpg: .*replace it, or leave it out\.$"):
+        as_image(tmp_path / "broken.jpg")
+
+
 def test_grey_images():
     assert np.array_equal(as_image(GREY), np.dstack([GREY] * 3))
     assert np.array_equal(as_image(GREY[..., None]), np.dstack([GREY] * 3))
