@@ -13,6 +13,8 @@ from sgr_d2.structures import ImageTokens
 from sgr_d2.visualization.palette import class_colors, colorize
 from sgr_d2.visualization.regions import RegionMaps
 
+from .image_input import ImageLike, as_image
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -49,15 +51,24 @@ class Prediction:
         """The labels in the colours of their classes: (H, W, 3) uint8 RGB."""
         return colorize(self.labels, class_colors(len(self.classes), self.metadata.colors), self.metadata.ignore_label)
 
-    def overlay(self, image: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-        """Blend the colour map over ``image`` (H, W, 3) uint8 RGB; ``opacity`` 0 shows only the image, 1 only colours.
+    def overlay(self, image: ImageLike, opacity: float = 0.5, *, channels: str = "RGB") -> np.ndarray:
+        """Blend the colour map over the image that was predicted.
+
+        Args:
+            image: a path, a PIL image or an array, as `SGRPredictor` takes it; files are read again.
+            opacity: 0 shows only the image, 1 only the colours.
+            channels: channel order of an array, "RGB" or "BGR".
+
+        Returns:
+            (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: if the image has another size.
+            FileNotFoundError, ValueError, TypeError: if the image cannot be read, is not an image, or has another size.
         """
-        if image.shape != (*self.labels.shape, 3):
-            raise ValueError(f"image is {image.shape}, the prediction is of an image {(*self.labels.shape, 3)}.")
-        mixed = (1 - opacity) * image.astype(np.float32) + opacity * self.color_map()
+        pixels = as_image(image, channels)
+        if pixels.shape[:2] != self.labels.shape:
+            raise ValueError(_other_size(pixels.shape, self.labels.shape))
+        mixed = (1 - opacity) * pixels.astype(np.float32) + opacity * self.color_map()
         return np.rint(mixed).astype(np.uint8)
 
     def region_map(self, token: int) -> np.ndarray:
@@ -81,3 +92,14 @@ class Prediction:
         if self.regions is None or self.tokens is None or self.extent is None:
             raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no regions and no tokens.")
         return ImageTokens(torch.from_numpy(self.regions), torch.from_numpy(self.tokens), self.extent)
+
+
+def _other_size(found: tuple[int, ...], size: tuple[int, int]) -> str:
+    text = f"image is {found}, the prediction is of an image {(*size, 3)}."
+    if found[:2] != size[::-1]:
+        return text
+    return (
+        f"{text} Height and width are swapped: the file probably has an EXIF orientation, by which files and PIL "
+        "images are turned upright, and arrays are not. Give its path, or turn it with PIL.ImageOps.exif_transpose "
+        "before it becomes an array."
+    )
