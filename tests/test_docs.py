@@ -96,6 +96,31 @@ def test_code_for_detectors_runs(tmp_path, monkeypatch):
     register_all()
 
 
+def test_code_for_predictions_runs(tmp_path, monkeypatch):
+    """On a toy model, in a folder with the files that the page names."""
+    from toy_checkpoint import CLASSES, write_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "model_final.pth")
+    rng = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for name in ("street.jpg", "square.jpg", "photos/a.jpg", "photos/b.jpg"):
+        cv2.imwrite(name, rng.integers(0, 256, (45, 63, 3), np.uint8))
+    cv2.imwrite("street_label.png", rng.integers(0, len(CLASSES), (45, 63), np.uint8))
+    clip = cv2.VideoWriter("clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10.0, (64, 48))
+    for frame in rng.integers(0, 256, (3, 48, 64, 3), np.uint8):
+        clip.write(frame)
+    clip.release()
+    scope: dict = {}
+    for block in code_of("inference.md"):
+        exec(block, scope)
+    assert scope["path"] == "photos/b.jpg" and scope["number"] == 2
+    assert scope["predictor"].test_size[0] == 360 and scope["where"].shape == (45, 63)
+    assert scope["figures"].num_tokens == len(scope["out"].tokens) and scope["figures"].S > 0
+    for name in ("classes.png", "overlay.png"):
+        assert cv2.imread(name).shape == (45, 63, 3)
+
+
 def test_the_page_of_keys_is_that_of_the_config():
     spec = importlib.util.spec_from_file_location("list_keys", ROOT / "tools/list_keys.py")
     list_keys = importlib.util.module_from_spec(spec)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sgr_d2.data.datasets import SemanticMetadata
+from sgr_d2.evaluation import label_masses
 from sgr_d2.structures import ImageTokens
 from sgr_d2.visualization.palette import class_colors, colorize
 from sgr_d2.visualization.regions import RegionMaps
@@ -79,9 +80,26 @@ class Prediction:
             IndexError: if there is no such token.
         """
         maps = self.region_maps()
-        if not 0 <= token < len(maps):
-            raise IndexError(f"token {token}: the model has the tokens 0..{len(maps) - 1}.")
+        self._check(token)
         return maps.map_of(token)
+
+    def token_classes(self, token: int) -> dict[str, float]:
+        """What ``token`` covers in this prediction: the share of its region's mass on each predicted class.
+
+        Returns:
+            {class name: share}, largest first, without classes that its region does not touch; the shares, 0..1, add up
+            to 1. Empty if the region is 0 everywhere.
+
+        Raises:
+            ValueError: if the model has no SGR.
+            IndexError: if there is no such token.
+        """
+        regions = self.image_tokens().regions
+        self._check(token)
+        found = label_masses(regions[token : token + 1], self.labels, extent=self.extent)
+        masses = found.masses[0]
+        order = np.argsort(-masses, kind="stable")
+        return {self.classes[found.ids[i]]: float(masses[i] / masses.sum()) for i in order if masses[i] > 0}
 
     def region_maps(self) -> RegionMaps:
         """All regions, to be read one by one at the size of the image. Raises ValueError without SGR."""
@@ -92,6 +110,11 @@ class Prediction:
         if self.regions is None or self.tokens is None or self.extent is None:
             raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no regions and no tokens.")
         return ImageTokens(torch.from_numpy(self.regions), torch.from_numpy(self.tokens), self.extent)
+
+    def _check(self, token: int) -> None:
+        """Raise IndexError if there is no such token."""
+        if not 0 <= token < len(self.regions):
+            raise IndexError(f"token {token}: the model has the tokens 0..{len(self.regions) - 1}.")
 
 
 def _other_size(found: tuple[int, ...], size: tuple[int, int]) -> str:

@@ -52,3 +52,43 @@ def test_an_array_that_exif_did_not_turn(out, tmp_path):
     assert np.array_equal(out.overlay(np.asarray(ImageOps.exif_transpose(Image.open(path))), 0), IMAGE)
     with pytest.raises(ValueError, match=r"image is \(3, 6, 3\), the prediction is of an image \(4, 6, 3\)\.$"):
         out.overlay(IMAGE[:3])
+
+
+def test_the_classes_of_a_token_by_hand():
+    """Cells of 2x2 pixels: the first region has 1.0 on sky and 0.5 half on road, half on tree."""
+    labels = [[1, 1, 0, 2], [1, 1, 0, 2]]
+    out = prediction(labels, [[[1, 0.5]], [[0, 1]], [[0, 0]]])
+    assert out.token_classes(0) == {
+        "sky": pytest.approx(4 / 6),
+        "road": pytest.approx(1 / 6),
+        "tree": pytest.approx(1 / 6),
+    }
+    assert list(out.token_classes(0)) == ["sky", "road", "tree"]
+    assert out.token_classes(1) == {"road": 0.5, "tree": 0.5}
+    assert out.token_classes(2) == {}
+    for token in (3, -1):
+        with pytest.raises(IndexError, match=r"tokens 0\.\.2"):
+            out.token_classes(token)
+
+
+def test_cells_beyond_the_image_do_not_count():
+    out = prediction([[1, 0]], [[[1, 1, 9]]], extent=(1, 2))
+    assert out.token_classes(0) == {"road": 0.5, "sky": 0.5}
+
+
+def test_the_classes_of_a_token_against_a_slow_reference():
+    rng = np.random.default_rng(0)
+    out = prediction(rng.integers(0, 3, (13, 11)), rng.random((4, 5, 4)), extent=(4.3, 3.7))
+    for token, region in enumerate(out.regions):
+        masses = dict.fromkeys(CLASSES, 0.0)
+        for y, x in np.ndindex(13, 11):
+            row, column = int((y + 0.5) / 13 * 4.3), int((x + 0.5) / 11 * 3.7)
+            masses[CLASSES[out.labels[y, x]]] += region[row, column]
+        expected = {name: mass / sum(masses.values()) for name, mass in masses.items()}
+        assert out.token_classes(token) == pytest.approx(expected)
+        assert list(out.token_classes(token)) == sorted(expected, key=expected.get, reverse=True)
+
+
+def test_without_sgr_there_are_no_tokens(out):
+    with pytest.raises(ValueError, match="no SGR"):
+        out.token_classes(0)
