@@ -13,7 +13,7 @@ from sgr_d2.data.reading import IMAGE_FORMATS, pil_to_array, read_image, to_eigh
 
 ImageLike: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
 _CHANNELS = (1, 3, 4)
-_VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 _MANY = (
     "Predict many images one after another with predictor.stream(sorted(glob.glob({pattern!r}))), or on the command "
     "line with tools/predict.py, which takes folders, patterns and videos."
@@ -55,7 +55,7 @@ def _require_one_image(path: str | os.PathLike) -> None:
         raise ValueError(f"{name} is a folder, not an image. {_MANY.format(pattern=os.path.join(name, '*.jpg'))}")
     if not os.path.exists(name) and glob.has_magic(name):
         raise FileNotFoundError(f"No image file {name}; it looks like a pattern. {_MANY.format(pattern=name)}")
-    if os.path.isfile(name) and name.lower().endswith(_VIDEO_SUFFIXES):
+    if os.path.isfile(name) and name.lower().endswith(VIDEO_SUFFIXES):
         raise ValueError(
             f"{name} is a video, not an image. tools/predict.py predicts videos; in Python, read the frames with "
             'OpenCV and predict them with predictor.stream(frames, channels="BGR") (docs/inference.md).'
