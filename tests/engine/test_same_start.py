@@ -61,8 +61,9 @@ def test_between_runs_of_one_task_another_mean_is_a_warning(tmp_path, caplog):
     target.MODEL.PIXEL_MEAN = [90.0, 80.0, 70.0]
     check_input_of_backbone(target, loaded(tmp_path, source, target))
     assert "MODEL.PIXEL_MEAN" in caplog.text and "give those of the file" in caplog.text
+    same = loaded(tmp_path, source, source)
     caplog.clear()
-    check_input_of_backbone(source, loaded(tmp_path, source, source))
+    check_input_of_backbone(source, same)
     assert not caplog.text
 
 
