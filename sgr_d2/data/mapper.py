@@ -74,7 +74,9 @@ class SemanticMapper:
         if not is_train:
             return options | {"augmentations": build_augmentations(cfg, False)}
         metadata = metadata_of([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
-        architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+        name = cfg.MODEL.META_ARCHITECTURE
+        # without a model yet, as in a program that only reads data, labels have the 64 bits that any model takes
+        architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
         return options | {
             "augmentations": build_augmentations(cfg, True, ignore_label=metadata.ignore_label),
             "num_classes": len(metadata.classes),
