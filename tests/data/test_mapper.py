@@ -7,6 +7,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
+import sgr_d2.modeling  # noqa: F401  # registers the models, which say what labels they take
 from sgr_d2.data.components import label_components
 from sgr_d2.data.datasets import register_folders
 from sgr_d2.data.loader import seeded_randomness
