@@ -87,10 +87,7 @@ def export(args: argparse.Namespace) -> int:
     if not fine:
         print(f"largest difference {difference:.2g}: more than --tolerance {args.tolerance:g}; nothing was written")
         return 1
-    height, width = sizes.traced
-    taken = f"{height} x {width} alone" if args.fixed else f"multiples of {wrapper.divisor} from {sizes.smallest} on"
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, height and width {taken}")
-    print(f"largest difference {difference:.2g}")
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, largest difference {difference:.2g}")
     print(how_to_use(sizes, wrapper.divisor))
     return 0
 

@@ -15,8 +15,12 @@ from sgr_d2.messages import first_few
 
 # Number of messages of one kind that are printed; the JSON has all of them.
 SHOWN = 20
-# "Label some/path.png holds ..."
-_OF_A_FILE = re.compile(r"(\w+) (.+?\.\w+) (.+)", re.DOTALL)
+# What comes before a path in a message, the path, and the rest.
+_OF_A_FILE = re.compile(
+    r"(Label|Image|(?:Cannot read|No) (?:label|image) file) "
+    r"(.+?\.(?:png|jpe?g|tiff?|bmp|webp|p[bgp]m|gif))([ :.].+)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 def format_check(check: DatasetCheck, name: str, classes: Sequence[str]) -> str:
@@ -79,7 +83,7 @@ def _alike(messages: Sequence[str]) -> list[str]:
     for (what, rest), paths in files.items():
         more = first_few([Path(path).name for path in paths[1:]])
         same = f" The same in {len(paths) - 1} more: {more}." if more else ""
-        lines.append(f"{what} {paths[0]} {rest}{same}" if paths[0] else what)
+        lines.append(f"{what} {paths[0]}{rest}{same}" if paths[0] else what)
     return lines
 
 

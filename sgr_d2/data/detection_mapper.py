@@ -23,6 +23,7 @@ from fvcore.transforms.transform import CropTransform
 from sgr_d2.data.augmentation import build_augmentations
 from sgr_d2.data.components import check_component_options, component_targets, label_components
 from sgr_d2.data.datasets.things import thing_metadata_of
+from sgr_d2.data.detection_records import refuse_run_lengths
 from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask, paint_instances, polygons_of, to_rle
 from sgr_d2.data.reading import read_image
 
@@ -137,11 +138,8 @@ class DetectionMapper:
                 )
             if annotation.get("iscrowd", 0) or (self.masks and not has_mask(annotation)):
                 continue
-            if self.masks and self.mask_format == "polygon" and isinstance(annotation["segmentation"], dict):
-                raise ValueError(
-                    f"Image {record['file_name']} has a run-length encoded mask; INPUT.MASK_FORMAT must be bitmask for "
-                    "such annotations."
-                )
+            if self.masks and self.mask_format == "polygon":
+                refuse_run_lengths(record, [annotation])
             usable.append(annotation)
         return usable
 

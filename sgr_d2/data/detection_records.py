@@ -35,15 +35,16 @@ def trainable_records(
         ValueError: if no object has what the detector needs, or the mask of one is run-length encoded and
             ``mask_format`` is "polygon".
     """
-    usable, bare, bare_in = [], 0, ""
+    usable, bare, bare_in, background = [], 0, "", 0
     for record in records:
         objects = objects_of(record)
         if masks:
             masked = [annotation for annotation in objects if has_mask(annotation)]
             if mask_format == "polygon":
-                _refuse_run_lengths(record, masked)
-            if len(masked) < len(objects):
-                bare, bare_in = bare + len(objects) - len(masked), bare_in or record["file_name"]
+                refuse_run_lengths(record, masked)
+            if without := len(objects) - len(masked):
+                bare, bare_in = bare + without, bare_in or record["file_name"]
+                background += without if masked or keep_empty else 0
             objects = masked
         if objects or keep_empty:
             usable.append(record)
@@ -53,9 +54,9 @@ def trainable_records(
         raise ValueError(f"{name}: no image has an annotation (DATALOADER.FILTER_EMPTY_ANNOTATIONS is True).")
     if bare:
         logger.warning(
-            "%s: %d objects have no mask (first in %s). They are left out, so that the detector learns to take them "
-            "for background. Give them masks, remove their images, or set MODEL.MASK_ON False.",
-            *(name, bare, bare_in),
+            "%s: %d objects have no mask (first in %s) and are left out; the detector learns to take %d of them, in "
+            "images that take part, for background. Give them masks, remove those images, or set MODEL.MASK_ON False.",
+            *(name, bare, bare_in, background),
         )
     if len(usable) < len(records):
         logger.info(
@@ -65,7 +66,8 @@ def trainable_records(
     return usable
 
 
-def _refuse_run_lengths(record: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> None:
+def refuse_run_lengths(record: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError if the mask of one of the annotations, which all have one, is run-length encoded."""
     if any(isinstance(annotation["segmentation"], dict) for annotation in annotations):
         raise ValueError(
             f"Image {record['file_name']} has a run-length encoded mask; INPUT.MASK_FORMAT must be bitmask for "

@@ -41,7 +41,7 @@ _told_to_be_dark: set[str] = set()  # folders of files, and names of other image
 def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
     """Read an image of any mode, rotated according to its EXIF orientation, without its alpha channel.
 
-    16-bit values are divided by 256; the log warns, once per folder, of an image that is then almost black.
+    16-bit values are divided by 256; the log warns, once per folder and process, of an image that is then almost black.
 
     Args:
         path: the file.
@@ -222,9 +222,9 @@ def _is_divided(image: Image.Image) -> bool:
 
 
 def _largest_color(image: Image.Image) -> int:
-    """The largest value of the colours of an image that Pillow has divided, of 65535."""
+    """The largest value, of 65535, that a colour can have had in an image that Pillow has divided by 256."""
     bands = dict(zip(image.getbands(), image.getextrema(), strict=True))
-    return 256 * max(high for band, (_, high) in bands.items() if band != "A")
+    return 256 * max(high for band, (_, high) in bands.items() if band != "A") + 255
 
 
 def _warn_if_dark(largest: int, name: str | os.PathLike) -> None:
@@ -235,7 +235,8 @@ def _warn_if_dark(largest: int, name: str | os.PathLike) -> None:
     if folder not in _told_to_be_dark:
         _told_to_be_dark.add(folder)
         logger.warning(
-            "Image %s is almost black: its largest value is %d of 65535. %s Further images like it are not reported.",
+            "Image %s is almost black: its largest value is at most %d of 65535. %s Further images of its folder are not "
+            "reported.",
             name,
             largest,
             FEW_BITS,

@@ -20,7 +20,7 @@ from sgr_d2.evaluation import TokenSemanticsEvaluator
 from sgr_d2.messages import first_few
 from sgr_d2.visualization import DetectionPictureWriter
 
-from .instance_truth import Truth
+from .instance_truth import Truth, check_images
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +68,7 @@ def check_detection_evaluation(cfg: CfgNode, dataset_name: str) -> None:
         raise ValueError(
             f"TEST.ERROR_KINDS is for semantic segmentation, but {dataset_name} is for detection: turn it off."
         )
-    if cfg.TEST.BEST_METRIC.startswith("segm/") and not cfg.MODEL.MASK_ON:
-        raise ValueError(
-            f"TEST.BEST_METRIC = {cfg.TEST.BEST_METRIC}, but MODEL.MASK_ON is False: there are no masks to measure. "
-            "Set it to bbox/AP."
-        )
+    check_images(get_dataset_records(dataset_name))
     check_coco_annotations(dataset_name, masks=cfg.MODEL.MASK_ON)
 
 

@@ -28,12 +28,7 @@ class Truth:
             ValueError: if two records have the same image.
         """
         self.records = {record["file_name"]: record for record in records}
-        if len(self.records) < len(records):
-            file, times = Counter(record["file_name"] for record in records).most_common(1)[0]
-            raise ValueError(
-                f"{times} records of a data set of DATASETS.TEST have the image {file}; token metrics and pictures "
-                "need one record an image: join their annotations."
-            )
+        check_images(records)
         self._components = partial(
             label_components,
             ignore_label=NO_INSTANCE,
@@ -73,3 +68,13 @@ class Truth:
     def _size(self, file_name: str) -> tuple[int, int]:
         record = self.records[file_name]
         return record["height"], record["width"]
+
+
+def check_images(records: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError if two records have the same image, whose annotations are looked up by its name."""
+    (file, times), *_ = Counter(record["file_name"] for record in records).most_common(1) or [("", 0)]
+    if times > 1:
+        raise ValueError(
+            f"{times} records of a data set of DATASETS.TEST have the image {file}; token metrics and pictures need "
+            "one record an image: join their annotations."
+        )

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from sgr_d2.modeling.sgr.parts import is_part_of_sgr
 
 from .checkpoint.checkpointer import Checkpointer
-from .tasks import DETECTION
+from .tasks import DETECTION, SEMANTIC
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +68,11 @@ def check_place_of_sgr(cfg: CfgNode, checkpointer: Checkpointer) -> None:
 
 
 def is_transfer(cfg: CfgNode, checkpointer: Checkpointer) -> bool:
-    """Whether the weights are those of a detector and the model is for segmentation, or the other way round."""
-    architecture = _value(checkpointer.settings, "MODEL.META_ARCHITECTURE")
-    return architecture is not None and (architecture in DETECTION.models) != (
-        cfg.MODEL.META_ARCHITECTURE in DETECTION.models
-    )
+    """Whether the weights are known to be those of a detector and the model to be for segmentation, or vice versa."""
+    tasks = {architecture: task.name for task in (SEMANTIC, DETECTION) for architecture in task.models}
+    there = tasks.get(_value(checkpointer.settings, "MODEL.META_ARCHITECTURE"))
+    here = tasks.get(cfg.MODEL.META_ARCHITECTURE)
+    return there is not None and here is not None and there != here
 
 
 def _value(config: Any, key: str) -> Any:

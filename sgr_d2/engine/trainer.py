@@ -78,7 +78,13 @@ class Trainer(DefaultTrainer):
                 another model or optimizer, or not all ranks find it.
         """
         schedule, settings = schedule_of(self.scheduler), settings_of(self.optimizer)
+        self.resumed = False
         super().resume_or_load(resume=resume)
+        if self.start_iter > 0 and not self.resumed:
+            raise ValueError(
+                f"--resume: {self.checkpointer.path} holds a model but no state of its training. Name another one in "
+                "last_checkpoint beside it, or start a run from it with MODEL.WEIGHTS and without --resume."
+            )
         require_same_start(self.start_iter, self.cfg.OUTPUT_DIR)
         if self.start_iter == 0:
             warn_of_other_classes(self.cfg, self.checkpointer)
@@ -108,6 +114,7 @@ class Trainer(DefaultTrainer):
         require_same_optimizer(self.optimizer, groups, self.checkpointer.path)
         warn_of_other_settings(self.cfg, self.checkpointer)
         super().load_state_dict(state_dict)
+        self.resumed = True
 
     def train(self):
         # only now is the iteration known at which the stream of images continues
@@ -141,6 +148,12 @@ class Trainer(DefaultTrainer):
             logger.warning(
                 "TEST.BEST_METRIC = %s is not measured, so there will be no model_best.pth. Did you mean %s?",
                 *(self.cfg.TEST.BEST_METRIC, meant),
+            )
+        if "segm/" in best.metric and not self.cfg.MODEL.MASK_ON:
+            logger.warning(
+                "TEST.BEST_METRIC = %s, but MODEL.MASK_ON is False: there are no masks to measure, so there will be no "
+                "model_best.pth. Set it to bbox/AP.",
+                self.cfg.TEST.BEST_METRIC,
             )
         if best.metric != self.cfg.TEST.BEST_METRIC:
             logger.info("model_best.pth: by %s; set TEST.BEST_METRIC for another data set.", best.metric)

@@ -258,11 +258,14 @@ def test_a_fault_of_many_files_is_told_once():
     for name in ("one", "two two", "three"):
         check.add(PairCheck([("unreadable label", f"Label a b/{name}.png is of mode RGB; a label is not.")]))
     check.add(PairCheck([("unreadable label", "Label c.png is broken.")]))
+    for name in ("x.v2 y/a.png", "x.v2 y/b.PNG"):
+        check.add(PairCheck([("unreadable label", f"Cannot read label file {name}: truncated.")]))
     lines = format_check(check, "toys", CLASSES).splitlines()
-    assert lines[1:4] == [
-        "error: unreadable label, 4 times:",
+    assert lines[1:5] == [
+        "error: unreadable label, 6 times:",
         "  Label a b/one.png is of mode RGB; a label is not. The same in 2 more: two two.png, three.png.",
         "  Label c.png is broken.",
+        "  Cannot read label file x.v2 y/a.png: truncated. The same in 1 more: b.PNG.",
     ]
 
 

@@ -194,9 +194,10 @@ def test_boxes_alone_switch_the_losses_of_sgr_off(config_file, records, tmp_path
     with pytest.raises(ValueError, match=r"MODEL.MASK_ON is True, but no annotation of toy_things_train has a mask"):
         run(config_file)
     with pytest.raises(ValueError, match=r"SGR.CLASS_WEIGHT = 0.5, but no annotation of toy_things_train has a mask"):
-        run(config_file, "MODEL.MASK_ON", False, "TEST.BEST_METRIC", "bbox/AP", "MODEL.SGR.CLASS_WEIGHT", 0.5)
+        run(config_file, "MODEL.MASK_ON", False, "MODEL.SGR.CLASS_WEIGHT", 0.5)
     with caplog.at_level("INFO", logger="sgr_d2"):
-        results = run(config_file, "MODEL.MASK_ON", False, "TEST.BEST_METRIC", "bbox/AP", "SOLVER.MAX_ITER", 2)
+        results = run(config_file, "MODEL.MASK_ON", False, "SOLVER.MAX_ITER", 2)
+    assert "TEST.BEST_METRIC = segm/AP, but MODEL.MASK_ON is False: there are no masks to measure" in caplog.text
     assert "toy_things_train has boxes but no masks: the losses of SGR (component, diversity) are off" in caplog.text
     rows = [json.loads(line) for line in (tmp_path / "output/metrics.json").read_text().splitlines()]
     assert "loss_box_reg" in rows[0] and "loss_component" not in rows[0]
@@ -333,7 +334,6 @@ def test_kinds_of_errors_are_refused():
     [
         (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], r"ProposalNetwork returns proposals"),
         (["MODEL.META_ARCHITECTURE", "RetinaNet"], r"MASK_ON is True, but RetinaNet .* predicts boxes alone"),
-        (["MODEL.MASK_ON", "False"], r"TEST.BEST_METRIC = segm/AP, but MODEL.MASK_ON is False"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_before_the_training(config_file, opts, message):
@@ -341,6 +341,8 @@ def test_what_cannot_be_evaluated_is_refused_before_the_training(config_file, op
         run(config_file, *opts)
 
 
-def test_an_image_with_two_records_is_refused(records):
+def test_an_image_with_two_records_is_refused_before_the_training(config_file, records, tmp_path):
+    records.append(records[1])
     with pytest.raises(ValueError, match=r"2 records .* have the image .*001\.png"):
-        Truth([*records, records[1]], get_sgr_cfg().INPUT.COMPONENTS)
+        run(config_file)
+    assert not list((tmp_path / "output").glob("*.pth"))

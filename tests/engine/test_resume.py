@@ -156,6 +156,14 @@ def test_a_run_is_resumed_with_its_model_and_its_optimizer(config_file, trained,
     assert settings.read_text() == before and "MAX_ITER: 2\n" in before
 
 
+def test_a_model_without_the_state_of_its_training_is_not_resumed(config_file, trained, tmp_path):
+    model = torch.load(trained.checkpoint, weights_only=True)["model"]
+    torch.save({"model": model}, tmp_path / "slim.pth")
+    (tmp_path / "last_checkpoint").write_text("slim.pth")
+    with pytest.raises(ValueError, match=r"slim\.pth holds a model but no state of its training"):
+        run(config_file, "OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 9, resume=True)
+
+
 def test_a_run_that_goes_on_has_its_new_settings_on_disk(config_file, tmp_path):
     start = tmp_path / "start.pth"
     torch.save(timm.create_model("resnet10t").state_dict(), start)

@@ -1,5 +1,6 @@
 """What SGR, its losses and the segmentor say of wrong input."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -26,7 +27,8 @@ def features():
 def test_sizes_may_be_a_list(sgr, features):
     sizes = [(64, 96), (33, 65)]
     assert torch.equal(sgr(features, sizes).tokens, sgr(features, torch.tensor(sizes)).tokens)
-    assert torch.equal(sgr(features, [torch.Size(s) for s in sizes]).tokens, sgr(features, sizes).tokens)
+    for same in ([torch.Size(s) for s in sizes], np.array(sizes)):
+        assert torch.equal(sgr(features, same).tokens, sgr(features, sizes).tokens)
 
 
 @pytest.mark.parametrize(

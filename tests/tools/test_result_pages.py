@@ -29,8 +29,10 @@ def baseline_and_difference(row: Row, digits: int) -> tuple[str, str]:
     return f"{mean:.{digits}f}", text
 
 
-@pytest.mark.parametrize(("page", "digits", "baseline"), [("README.md", 1, 1), ("docs/results.md", 2, 3)])
-def test_every_row_is_one_of_the_overview(page, digits, baseline):
+@pytest.mark.parametrize(
+    ("page", "digits", "baseline", "least"), [("README.md", 1, 1, 6), ("docs/results.md", 2, 3, 20)]
+)
+def test_every_row_is_one_of_the_overview(page, digits, baseline, least):
     found = {
         (*baseline_and_difference(row, digits), len(row.seeds(METRIC)))
         for row in read_overview(ROOT / "results/overview.yaml").rows
@@ -39,5 +41,5 @@ def test_every_row_is_one_of_the_overview(page, digits, baseline):
         (cells[baseline], cells[baseline + 1].replace("*", ""), int(re.match(r"\d+", cells[baseline + 2])[0]))
         for cells in table(page)
     ]
-    assert len(rows) > 5
+    assert len(rows) >= least
     assert [row for row in rows if row not in found] == []

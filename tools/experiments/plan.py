@@ -137,6 +137,7 @@ def read_plan(path: Path) -> Plan:
     is_list = isinstance(data["variants"] or [], list)
     _check(path, f"variants: {data['variants']!r} must be a list like [{{name: a}}, {{name: b}}]", is_list)
     data = {"baseline": _first_name(data["variants"]), "metrics": list(METRICS)} | data
+    data["baseline"] = str(data["baseline"])  # names that YAML reads as numbers
     variants = [_variant(path, data, entry) for entry in data["variants"] or []]
     names = [variant.name for variant in variants]
     _check(path, "variants: there are none", bool(names))

@@ -131,17 +131,25 @@ def get_dataset_records(name: str) -> list[dict[str, Any]]:
 
 
 def load_records(name: str) -> list[dict[str, Any]]:
-    """The records; what Detectron2's reader of COCO's format stumbles over is told with the name of its file."""
-    json_file = MetadataCatalog.get(name).get("json_file")
-    if json_file and not PathManager.isfile(json_file):
-        raise FileNotFoundError(f"{name}: there is no {Path(json_file).absolute()}. {describe_root()}")
+    """The records of a registered data set.
+
+    Raises:
+        FileNotFoundError: if its annotation file does not exist.
+        ValueError: if the file is not one that Detectron2's reader of COCO's format can read.
+    """
+    metadata = MetadataCatalog.get(name)
+    file = metadata.get("json_file") if metadata.get("evaluator_type") == "coco" else None
+    if file and "://" not in str(file) and not PathManager.isfile(file):
+        raise FileNotFoundError(
+            f"{name}: there is no {Path(file).absolute()}. {describe_root()} See datasets/README.md."
+        )
     try:
         return DatasetCatalog.get(name)
     except (LookupError, TypeError, AssertionError, ValueError) as error:
-        if json_file is None or str(json_file) in str(error):
+        if file is None:
             raise
         what = f"no {error}" if type(error) is KeyError and len(str(error)) < 40 else error
-        raise ValueError(f"{name}: {json_file} is not in COCO's format for instances: {what}") from error
+        raise ValueError(f"{name}: {file} is not in COCO's format for instances: {what}") from error
 
 
 def require_folders(names: Sequence[str]) -> None:

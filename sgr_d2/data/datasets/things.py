@@ -1,7 +1,6 @@
 """Registers, looks up and compares data sets of instances in Detectron2's catalogs."""
 
 import difflib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,16 +41,12 @@ def load_coco(name: str, json_file: Path, image_root: Path) -> list[dict[str, An
     """Read annotations in COCO's format with Detectron2's reader; category ids become 0..C-1.
 
     Raises:
-        FileNotFoundError: if there is no such file or folder.
-        ValueError: if the file is not in COCO's format, or has annotations of categories that it does not list.
+        FileNotFoundError: if there is no such file or folder; for all else see `load_records`.
     """
     for path in (json_file, image_root):
         if not path.exists():
             raise FileNotFoundError(f"{name}: there is no {path.absolute()}. {describe_root()} See datasets/README.md.")
-    try:
-        return load_coco_json(str(json_file), str(image_root), name)
-    except (KeyError, TypeError, AssertionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{name}: {json_file} is not in COCO's format for instances: {error}") from error
+    return load_coco_json(str(json_file), str(image_root), name)
 
 
 def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sgr_d2.files import appearing_whole
 
-from .checkpoint_file import check_weights
+from .checkpoint_file import read_checkpoint
 
 # Part of the name of a checkpoint while it is being written.
 UNFINISHED = ".unfinished"
@@ -53,8 +53,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _is_complete(file: Path) -> bool:
+    """Whether the file can be read and holds the state of a training, without which no run goes on."""
     try:
-        check_weights(str(file))
+        return "trainer" in read_checkpoint(file)
     except (OSError, ValueError):
         return False
-    return True

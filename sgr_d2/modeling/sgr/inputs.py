@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from detectron2.layers import ShapeSpec
 from torch import Tensor
@@ -40,6 +41,7 @@ def checked_sizes(
     if image_sizes is None:
         image_sizes = [(height, width)] * batch
     if not isinstance(image_sizes, Tensor):
+        image_sizes = image_sizes.tolist() if isinstance(image_sizes, np.ndarray) else image_sizes
         for size in image_sizes:
             pair = isinstance(size, Sequence) and len(size) == 2
             if not pair or not (1 <= size[0] <= height and 1 <= size[1] <= width):

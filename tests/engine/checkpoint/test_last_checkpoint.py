@@ -14,9 +14,10 @@ BROKEN = [b"", b"model_0000007.pth", b"\0" * 15, b"\xff\xfe"]
 
 
 def save(folder, *names):
-    """Checkpoints, each a second younger than the one before."""
+    """Checkpoints, each a second younger than the one before; those named slim without the state of a training."""
     for second, name in enumerate(names):
-        torch.save({"model": {"weight": torch.zeros(1)}}, folder / name)
+        more = {} if "slim" in name else {"trainer": {"iteration": 3}}
+        torch.save({"model": {"weight": torch.zeros(1)}, **more}, folder / name)
         os.utime(folder / name, (second, second))
 
 
@@ -36,6 +37,7 @@ def test_a_tag_is_replaced_not_rewritten(tmp_path):
         (["model_final.pth", "model_0000002.pth", "model_best.pth"], "model_0000002.pth"),
         (["model_0000002.pth", "model_final.pth", "model_0000005.unfinished.pth"], "model_final.pth"),
         (["model_best.pth"], "model_best.pth"),
+        (["model_0000002.pth", "model_slim.pth"], "model_0000002.pth"),
     ],
 )
 def test_without_a_name_the_newest_checkpoint_is_taken(tmp_path, tag, names, expected, caplog):
