@@ -235,8 +235,8 @@ def _warn_if_dark(largest: int, name: str | os.PathLike) -> None:
     if folder not in _told_to_be_dark:
         _told_to_be_dark.add(folder)
         logger.warning(
-            "Image %s is almost black: its largest value is at most %d of 65535. %s Further images of its folder are not "
-            "reported.",
+            "Image %s is almost black: its largest value is at most %d of 65535. %s Further images of its folder are "
+            "not reported.",
             name,
             largest,
             FEW_BITS,
