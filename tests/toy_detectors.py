@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances
 from toys import toy_cfg
 
 import sgr_d2.modeling  # noqa: F401  registers the models
@@ -62,6 +64,34 @@ def detector_input(height: int, width: int, *, instances: int = 2, seed: int = 0
         "component_classes": classes,
         "file_name": f"toy_{seed}.png",
     }
+
+
+def make_records(folder: Path, number: int, size: tuple[int, int] = (72, 96)) -> list[dict]:
+    """Images with a red and a green rectangle; the third has none."""
+    records = []
+    for index in range(number):
+        rng = np.random.default_rng(index)
+        image = rng.integers(90, 110, (*size, 3), np.uint8)
+        annotations = []
+        for category in range(2 if index != 2 else 0):
+            left, top = int(rng.integers(2, 20)) + 48 * category, int(rng.integers(2, 30))
+            width, height = int(rng.integers(16, 24)), int(rng.integers(20, 36))
+            image[top : top + height, left : left + width] = [(220, 30, 30), (30, 220, 30)][category]
+            right, bottom = left + width, top + height
+            annotations.append(
+                {
+                    "bbox": [left, top, width, height],
+                    "bbox_mode": BoxMode.XYWH_ABS,
+                    "category_id": category,
+                    "iscrowd": 0,
+                    "segmentation": [[float(v) for v in (left, top, right, top, right, bottom, left, bottom)]],
+                }
+            )
+        file = folder / f"{index:03d}.png"
+        cv2.imwrite(str(file), image[..., ::-1])
+        size_keys = {"height": size[0], "width": size[1]}
+        records.append({"file_name": str(file), "image_id": index, "annotations": annotations, **size_keys})
+    return records
 
 
 def write_detector(folder: Path, *, dataset: str = "tiny_coco_val") -> Path:
