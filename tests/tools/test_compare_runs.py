@@ -68,7 +68,14 @@ def test_tables_by_hand(runs, tmp_path, capsys):
         "sgr": ["2 of 2", "53.00 ± 2.83", "0.500 ± 0.000", "0.700 ± 0.000"],
     }
     # differences 1 and 3: mean 2, half width 12.7062 * sqrt(2) / sqrt(2); 2 and 6: mean 4, twice that
-    assert rows(text, "Differences")["sgr"] == ["`fpn`", "+2.000 [-10.706, +14.706] (2)", "n/a", "n/a"]
+    assert rows(text, "Differences")["sgr"] == [
+        "`fpn`",
+        "+2.000 [-10.706, +14.706] (2)",
+        "n/a",
+        "n/a",
+        "2 of 2",
+        "+0.000 [+0.000, +0.000] (2)",
+    ]
     by_class = rows(text, "IoU by class, toy_val")
     assert by_class["car"] == ["61.00 ± 1.41", "65.00 ± 4.24", "+4.000 [-21.412, +29.412] (2)"]
     assert by_class["a|b"] == ["10.00 ± 0.00", "10.00 ± 0.00", "+0.000 [+0.000, +0.000] (2)"]
@@ -110,7 +117,7 @@ def test_missing_seeds_and_unfinished_runs(runs, tmp_path):
 def test_no_class_plot_without_pairs(runs, tmp_path):
     assert compare_runs.main([str(runs[0]), str(runs[3]), "--output", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out/comparison.md").read_text()
-    assert rows(text, "Differences")["sgr"] == ["`fpn`", "missing", "missing", "missing"]
+    assert rows(text, "Differences")["sgr"] == ["`fpn`", *["missing"] * 5]
     assert not list((tmp_path / "out").glob("classes_*"))
 
 

@@ -56,6 +56,7 @@ def write(plan, folders):
             sem_seg = {"mIoU": VALUES[run.variant][run.seed], "pACC": 90.0 + run.seed}
             result = {
                 "metrics": {"shapes_val": {"sem_seg": sem_seg} | tokens},
+                "head_loss": {"base": 0.5, "better": 0.4}[run.variant] + 0.1 * run.seed,
                 "seconds": 100.0 + run.seed,
                 "seconds_per_step": 0.5,
                 "peak_memory_mib": 1000,
@@ -80,7 +81,7 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 def test_tables_by_hand(plan, folders, write):
     text = to_markdown(collect(plan, folders, write))
     assert text.startswith(
-        "# A toy\n\n6 of 10 runs are done.\n* not begun: `absent/seed0`, `absent/seed2`, `broken/seed2`\n"
+        "# A toy\n\n6 of 10 runs are done.\n* not begun: `absent` (seeds 0, 2), `broken` (seed 2)\n"
         "* `broken/seed0`: failed (exit code 1: boom)\n"
     )
     metrics = rows(text, "Metrics")
@@ -89,14 +90,16 @@ def test_tables_by_hand(plan, folders, write):
     assert metrics["broken"] == ["0 of 2", "missing", "missing", "missing"]
     # differences 1, 2, 3: mean 2, sd 1, half width 4.3027 / sqrt(3) = 2.484
     assert rows(text, "Differences")["better"][:3] == ["`base`", "+2.000 [-0.484, +4.484] (3)", "n/a"]
+    # 0.4 / 0.5, 0.5 / 0.6 and 0.6 / 0.7: -20.000, -16.667 and -14.286 %, mean -16.984, sd 2.870, half width 7.130
+    assert rows(text, "Differences")["better"][4:] == ["3 of 3", "-16.984 [-24.114, -9.854] (3)"]
     assert "| `broken` | `better` | missing |" in re.sub(" +", " ", text)
-    assert rows(text, "Costs")["base"] == ["0.500", "101", "1,000", "3,900,000"]
-    assert rows(text, "Costs")["broken"] == ["missing"] * 4
+    assert rows(text, "Costs")["base"] == ["0.6000", "0.500", "101", "1,000", "3,900,000"]
+    assert rows(text, "Costs")["broken"] == ["missing"] * 5
     runs = rows(text, "sem_seg/mIoU, every run")
     assert runs == {"base": ["50.00", "52.00", "54.00"], "better": ["51.00", "54.00", "57.00"]} | {
         "broken": ["failed", "", "missing"]
     }
-    assert text.count("`absent") == 2  # no rows of what was not begun: only the list of these runs
+    assert text.count("`absent") == 1  # no rows of what was not begun: only the list of these runs
     assert "Made with: device toy; instructions AVX2; threads 1; torch 2; revision abc." in text
     assert "* `better`: adds two" in text
 

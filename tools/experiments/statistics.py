@@ -45,3 +45,13 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
     """Estimate of ``values[seed] - baseline[seed]`` over the seeds that both have."""
     return estimate([values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())])
+
+
+def relative_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
+    """Estimate of ``values[seed]`` relative to ``baseline[seed]``, in percent of it, over the seeds that both have.
+
+    Raises:
+        ZeroDivisionError: if a number of the baseline is 0.
+    """
+    common = sorted(values.keys() & baseline.keys())
+    return estimate([100 * (values[seed] / baseline[seed] - 1) for seed in common])

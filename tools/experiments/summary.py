@@ -10,7 +10,7 @@ from tabulate import tabulate
 from .outcome import metric_of
 from .plan import Plan, Run, Variant
 from .records import Folders, read_json, state_of
-from .statistics import Estimate, estimate, paired_difference
+from .statistics import Estimate, estimate, paired_difference, relative_difference
 
 Result = dict[str, Any]
 COSTS: dict[str, tuple[str, int]] = {
@@ -50,6 +50,11 @@ class Collected:
     def costs(self, variant: Variant, key: str) -> list[float]:
         found = [self.results[run.name].get(key) for run in self._runs(variant)]
         return [value for value in found if value is not None]
+
+    def head_losses(self, variant: Variant) -> dict[int, float]:
+        """{seed: loss of the head over the last fifth of training} of the available runs that have it."""
+        found = {run.seed: self.results[run.name].get("head_loss") for run in self._runs(variant)}
+        return {seed: value for seed, value in found.items() if value}
 
     def begun(self) -> list[Variant]:
         """The variants of which any run was started: those that the tables show."""
@@ -93,7 +98,8 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
     ]
     parts += [
         "## Differences",
-        "Mean difference of runs with the same seed [95 % t-interval] (pairs). An interval that holds 0 shows nothing.",
+        "Mean difference of runs with the same seed [95 % t-interval] (pairs). An interval that holds 0 shows nothing. "
+        f"Ahead: pairs in which {plan.metrics[0]} is higher; head's loss: relative difference.",
         _difference_table(collected),
     ]
     parts += ["## Costs", "Means over the seeds; head's loss: over the last fifth of training.", _cost_table(collected)]
@@ -106,7 +112,7 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
 def _state(collected: Collected) -> str:
     total, done = len(collected.states), len(collected.results)
     lines = [f"{done} of {total} runs are done."]
-    missing = [f"`{name}`" for name, (state, _) in collected.states.items() if state == MISSING]
+    missing = [text for v in collected.plan.variants if (text := _not_begun(collected, v))]
     if missing:
         lines.append(f"* not begun: {', '.join(missing)}")
     for name, (state, detail) in collected.states.items():
@@ -118,6 +124,11 @@ def _state(collected: Collected) -> str:
         for key in ("device", "instructions", "threads", "torch", "revision")
     )
     return "\n".join(lines) + (f"\n\nMade with: {machine}." if environments else "")
+
+
+def _not_begun(collected: Collected, variant: Variant) -> str:
+    seeds = sorted(run.seed for run in variant.runs if collected.states[run.name][0] == MISSING)
+    return f"`{variant.name}` (seed{'s' if len(seeds) > 1 else ''} {span(seeds)})" if seeds else ""
 
 
 def _note_on_seeds(collected: Collected) -> str:
@@ -153,15 +164,22 @@ def _difference_table(collected: Collected) -> str:
                 continue
             cells = _differences(collected, variant, collected.variant(name))
             rows.append([f"`{variant.name}`", f"`{name}`", *cells])
-    return grid(["variant", "minus", *collected.plan.metrics], rows)
+    return grid(["variant", "minus", *collected.plan.metrics, "ahead", "head's loss, %"], rows)
 
 
 def _differences(collected: Collected, variant: Variant, baseline: Variant) -> list[str]:
     there = [{run.seed for run in v.runs if run.name in collected.results} for v in (variant, baseline)]
     none = "n/a" if there[0] & there[1] else MISSING
     pairs = [(collected.values(variant, m), collected.values(baseline, m)) for m in collected.plan.metrics]
-    figures = [paired_difference(*pair) for pair in pairs]
-    return [interval(figure) if figure.n else none for figure in figures]
+    losses = [collected.head_losses(v) for v in (variant, baseline)]
+    figures = [*(paired_difference(*pair) for pair in pairs), relative_difference(*losses)]
+    *metrics, loss = [interval(figure) if figure.n else none for figure in figures]
+    return [*metrics, _ahead(*pairs[0]) or none, loss]
+
+
+def _ahead(values: Mapping[int, float], baseline: Mapping[int, float]) -> str:
+    common = values.keys() & baseline.keys()
+    return f"{sum(values[seed] > baseline[seed] for seed in common)} of {len(common)}" if common else ""
 
 
 def _cost_table(collected: Collected) -> str:
