@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sgr_d2.checks import check_choice, check_features
 
 from .head_keys import features_of_head
+from .ranks import mean_over_ranks
 from .segmentor import SGRSegmentor
 from .sgr.fusion import build_fusion
 from .sgr.grid import shrink_valid
@@ -23,6 +24,8 @@ from .sgr.position import add_sine_position
 from .sgr.reduction import Reduction
 
 EPS = 1e-6
+# The loss of a peer itself, beside those of the head.
+PEER_LOSS = "loss_peer"
 
 
 class NonLocal(nn.Module):
@@ -199,11 +202,15 @@ class PeerSegmentor(SGRSegmentor):
         losses = super()._head_losses(features, targets)
         scores, self.scores = self.scores, None
         if scores is not None:
-            scores = F.interpolate(scores.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
-            total = F.cross_entropy(scores, targets.long(), ignore_index=self.ignore_value, reduction="sum")
-            labelled = (targets != self.ignore_value).sum().clamp(min=1)
-            losses["loss_peer"] = self.aux_weight * total / labelled
+            losses[PEER_LOSS] = self.aux_weight * class_loss(scores, targets, self.ignore_value)
         return losses
+
+
+def class_loss(scores: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
+    """Cross entropy of (B, C, h, w) scores with (B, H, W) labels, a mean over the labelled pixels of all processes."""
+    scores = F.interpolate(scores.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(scores, targets.long(), ignore_index=ignore_value, reduction="sum")
+    return total / mean_over_ranks((targets != ignore_value).sum(), targets.device)
 
 
 def _rows(maps: Tensor) -> Tensor:

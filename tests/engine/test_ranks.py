@@ -60,6 +60,7 @@ from sgr_d2.engine.trainer import distribute
 from sgr_d2.modeling.mask2former.criterion import SetCriterion
 from sgr_d2.modeling.mask2former.structures import QueryPrediction
 from sgr_d2.modeling.mask2former.targets import LabelMapTargets
+from sgr_d2.modeling.peers import class_loss as scores_loss
 from sgr_d2.modeling.segmentor import SGRSegmentor
 from sgr_d2.modeling.sgr.losses import diversity_loss
 from sgr_d2.modeling.sgr.pointwise import PointwiseConv2d
@@ -103,6 +104,11 @@ def pixel_loss(count):  # of a head whose loss is always 3
     segmentor = SimpleNamespace(sem_seg_head=head, ignore_value=255)
     return SGRSegmentor._head_losses(segmentor, {}, torch.full((1, 4, 4), 1 if count else 255))["loss"]
 
+def peer_loss(count):  # of scores that are all alike, for so many labelled rows
+    labels = torch.full((1, 4, 4), 255)
+    labels[0, :count] = 1
+    return scores_loss(torch.zeros(1, 4, 2, 2), labels, 255)
+
 def main(folder):
     warnings.filterwarnings("error", ".*(broadcast_buffers|Grad strides)")
     rank = torch.distributed.get_rank()
@@ -115,7 +121,7 @@ def main(folder):
         hook.before_step()
         draws.append(torch.rand(2))
     counts = ((0, 0), (0, 1), (1, 3))  # of the ranks
-    kinds = (mask_loss, class_loss, query_loss, cosine_loss, pixel_loss)
+    kinds = (mask_loss, class_loss, query_loss, cosine_loss, pixel_loss, peer_loss)
     losses = {of.__name__: torch.stack([of(pair[rank]) for pair in counts]) for of in kinds}
     found = {"centres": model.module.regions.centres, "draws": torch.stack(draws), **losses}
     torch.save(found, f"{folder}/{rank}.pth")
@@ -129,8 +135,9 @@ def test_buffers_are_those_of_the_first_rank_draws_those_of_step_and_rank_and_lo
     a, b = run_two(TWO_RANKS, tmp_path)
     assert torch.equal(a["centres"], b["centres"])
     assert len(torch.cat([a["draws"], b["draws"]]).unique(dim=0)) == 8
-    # each has ln 2 a mask and ln 4 a token, over the mean number of both ranks; but masks over at least one
-    for name, each, single in (("mask_loss", math.log(2), 1.0), ("class_loss", math.log(4), 2.0)):
+    # each has ln 2 a mask, ln 4 a token and a row, over the mean number of both ranks; but masks over at least one
+    ln4 = math.log(4)
+    for name, each, single in (("mask_loss", math.log(2), 1.0), ("class_loss", ln4, 2.0), ("peer_loss", ln4, 2.0)):
         torch.testing.assert_close(a[name], each * torch.tensor([0.0, 0.0, 1 / 2]))
         torch.testing.assert_close(b[name], each * torch.tensor([0.0, single, 3 / 2]))
     # means over images; a process without labels does not count, so that the mean of both is that of the labelled one

@@ -9,7 +9,7 @@ from torch import nn
 def test_the_heads_loss_of_the_last_fifth():
     alone = [{"iteration": i, "total_loss": 10.0 - i} for i in range(10)]
     assert _head_loss([*alone, {"iteration": 10, "sem_seg/mIoU": 3.0}]) == 1.5  # of 2 and 1
-    parts = {"loss_ce": 0.25, "loss_mask": 0.5, "loss_component": 4.0, "loss_diversity": 8.0}
+    parts = {"loss_ce": 0.25, "loss_mask": 0.5, "loss_component": 4.0, "loss_diversity": 8.0, "loss_peer": 16.0}
     assert _head_loss([row | parts for row in alone]) == 0.75
     # steps 5 to 9 were made again after an interruption, and only their second rows count
     again = [{"iteration": i, "total_loss": 20.0} for i in range(5, 10)]

@@ -14,11 +14,13 @@ import torch
 
 import sgr_d2
 from sgr_d2.collect_env import cpu_model
+from sgr_d2.modeling.peers import PEER_LOSS
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 
 from .plan import ROOT, Run
 from .resolved import hash_of
 
+AUXILIARY_LOSSES = (*SGR_LOSSES, PEER_LOSS)
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "relative_position_index", "attn_mask")
 BUFFERS += ("region_predictor.centres", "region_predictor.radii")
 
@@ -131,7 +133,7 @@ def _head_loss(rows: list[dict[str, Any]]) -> float | None:
     by_step = {row["iteration"]: row for row in rows if "total_loss" in row}
     for _, row in sorted(by_step.items()):
         # a model with one loss only logs the total; the log has medians, so the parts do not add up to it
-        parts = [value for name, value in row.items() if name.startswith("loss_") and name not in SGR_LOSSES]
+        parts = [value for name, value in row.items() if name.startswith("loss_") and name not in AUXILIARY_LOSSES]
         losses.append(sum(parts) if parts else row["total_loss"])
     last = losses[-max(1, len(losses) // 5) :]
     return round(fmean(last), 5) if last and math.isfinite(fmean(last)) else None

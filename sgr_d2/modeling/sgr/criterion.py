@@ -16,7 +16,7 @@ from .losses import UNIONS, component_loss, diversity_loss
 from .targets import components_to_grid
 from .token_classes import TokenClassLoss
 
-# Every loss that SGRCriterion can return; all others come from the head.
+# Every loss that SGRCriterion can return; all others come from the head, or from a peer (peers.PEER_LOSS).
 SGR_LOSSES = ("loss_component", "loss_diversity", "loss_token_class")
 
 
