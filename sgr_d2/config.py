@@ -36,8 +36,8 @@ def get_sgr_cfg() -> CN:
 
 
 def _set_defaults(cfg: CN) -> None:
-    # "SGRSegmentor"; "PeerSegmentor" with another kind of global reasoning; or a detector: "SGRGeneralizedRCNN",
-    # "SGRRetinaNet", "SGRPanopticFPN".
+    # "SGRSegmentor"; "PeerSegmentor", with other global reasoning (MODEL.PEER) in place of SGR; or a detector:
+    # "SGRGeneralizedRCNN", "SGRRetinaNet", "SGRPanopticFPN".
     cfg.MODEL.META_ARCHITECTURE = "SGRSegmentor"
     # 0 takes the number of classes from the metadata of DATASETS.TRAIN and TEST. Any other number must agree with them.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
@@ -51,7 +51,7 @@ def _set_defaults(cfg: CN) -> None:
 
 
 def _add_model_keys(cfg: CN) -> None:
-    # Keep feature maps as (B, H, W, C) in memory: same results, a fifth to a quarter faster on CPUs.
+    # Keep feature maps as (B, H, W, C) in memory: same results but for rounding, a fifth to a quarter faster on CPUs.
     cfg.MODEL.CHANNELS_LAST = True
 
     cfg.MODEL.SGR = CN()
@@ -77,8 +77,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.CLASS_WEIGHT = 0.0
     # SGR's losses fall linearly by this share until the end of training; 0 keeps them constant.
     cfg.MODEL.SGR.LOSS_DECAY = 0.0
-    # Share of the gradient of the region losses that flows on into the features. At 0 these losses train the region
-    # predictor alone; at 1 they pull at the features as hard as the head does; see docs/results.md.
+    # Share of the gradient of the region losses that flows on into the features. At 0 these losses only train the
+    # region predictor; at 1 they pull at the features as hard as the head does. See docs/method.md.
     cfg.MODEL.SGR.LOSS_GRADIENT = 0.0
     # Add a sine code of the position in the image to the features from which regions and tokens are made.
     cfg.MODEL.SGR.POSITION = True
@@ -97,8 +97,8 @@ def _add_model_keys(cfg: CN) -> None:
     # Scale what SGR adds by the root mean square of the image's features: a backbone's can be eight times a pyramid's.
     cfg.MODEL.SGR.FUSION_RELATIVE = True
     # Norm at the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device;
-    # "BN" over those of each process; or "LN", for training on single images, which also takes the fusion back to its
-    # first form, without a norm of the features and with the other norm before the ReLU. See docs/method.md.
+    # "BN" over those of each process; or "LN", for training on single images, with another order of norm and ReLU. See
+    # docs/method.md.
     cfg.MODEL.SGR.NORM = "SyncBN"
     # Let the queries of Mask2Former attend to the tokens (on in configs/_base_/heads); other heads have no queries.
     cfg.MODEL.SGR.QUERY_ATTENTION = False

@@ -7,9 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = """# Config keys
 
-Generated from `sgr_d2/config.py` by `python tools/list_keys.py`. Detectron2's own keys (`SOLVER.*`, `INPUT.*`,
-`MODEL.RESNETS.*`, ...) keep their meaning and are not listed. Any key can be set in a YAML file or, as `KEY value`, at
-the end of a command.
+The keys that sgr_d2 adds to Detectron2's, and those whose default it changes. All others (`SOLVER.*`, `INPUT.*`,
+`MODEL.RESNETS.*`, ...) are [Detectron2's own](https://detectron2.readthedocs.io/en/latest/modules/config.html) and keep
+their meaning. Any key can be set in a YAML file or, as `KEY value`, at the end of a command.
+
+Generated from `sgr_d2/config.py` by `python tools/list_keys.py`.
 """
 
 
@@ -25,6 +27,7 @@ def page(source: str) -> str:
     """Markdown with one table per group of keys."""
     groups: dict[str, list[str]] = {}
     for key, default, meaning in keys(source):
+        meaning = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", meaning)
         groups.setdefault(key.rpartition(".")[0] or "top level", []).append(
             f"| `{key}` | `{default}` | {meaning} |".replace("``", "")
         )
