@@ -57,6 +57,7 @@ DATA_SETS = {
     "ade20k": "ADEChallengeData2016/images/training",
     "cityscapes": "cityscapes/leftImg8bit/train",
     "coco": "coco/train2017",
+    "coco_stuff_10k": "coco/coco_stuff_10k",
     "tiny_coco": "tiny_coco",
 }
 

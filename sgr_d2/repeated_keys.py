@@ -1,4 +1,5 @@
-"""Finds keys that a YAML file gives twice: YAML readers keep the last and drop the others without a word."""
+"""Finds keys that a YAML file gives twice, of which YAML readers drop all but the last without a word, and tuples in
+braces, which they tear apart."""
 
 import yaml
 
@@ -6,14 +7,14 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 def check_repeated_keys(text: str, source: str) -> None:
-    """Raise ValueError if a mapping of a YAML text has a key twice.
+    """Raise ValueError if a mapping of a YAML text has a key twice, or holds a tuple in braces.
 
     Args:
         text: of the file.
         source: its name, for the message.
 
     Raises:
-        ValueError: names the key and both lines.
+        ValueError: names the key and its lines.
         yaml.YAMLError: if the text is not YAML.
     """
     _check(yaml.compose(text, Loader=yaml.SafeLoader), source, "", set())
@@ -31,6 +32,10 @@ def _check(node: yaml.Node | None, source: str, prefix: str, seen: set[int]) -> 
     lines: dict[str, int] = {}
     for key, value in node.value:
         name, line = str(key.value), key.start_mark.line + 1
+        if node.flow_style and name.endswith(")") and "(" not in name:
+            raise ValueError(
+                f"{source}, line {line}: a tuple (...) inside braces is torn apart at its commas; write a list [...]."
+            )
         if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
             if name in lines:
                 raise ValueError(

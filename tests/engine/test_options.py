@@ -87,6 +87,17 @@ def test_a_key_that_is_there_twice_is_named_with_its_lines(config_file, tmp_path
         load_config(str(config))
 
 
+def test_a_tuple_in_braces_is_told_to_be_a_list(tmp_path):
+    config = tmp_path / "mine.yaml"
+    for text in ('DATASETS: {TRAIN: ("a",), TEST: ("b",)}', "INPUT: {MIN_SIZE_TRAIN: (240, 320)}"):
+        config.write_text(f"SEED: 1\n{text}\n")
+        with pytest.raises(ValueError, match=r"mine.yaml, line 2: a tuple .* inside braces .* write a list"):
+            load_config(str(config))
+    config.write_text("INPUT:\n  MIN_SIZE_TRAIN: (240, 320)\n  CROP: {SIZE: [240, 320]}\n")
+    cfg = load_config(str(config), ["DATASETS.TRAIN", ("shapes_train",)])
+    assert cfg.INPUT.MIN_SIZE_TRAIN == (240, 320)
+
+
 def test_whole_numbers_are_floats_where_the_key_is_one(config_file):
     cfg = load(config_file, "MODEL.SGR.COMPONENT_WEIGHT", "3", "SOLVER.BASE_LR", 1, "SOLVER.MAX_ITER", "7")
     assert [cfg.MODEL.SGR.COMPONENT_WEIGHT, cfg.SOLVER.BASE_LR] == [3.0, 1.0]
