@@ -54,7 +54,9 @@ def test_root(monkeypatch, tmp_path):
 
 
 def test_all_are_registered_and_may_be_again(root):
+    before = [MetadataCatalog.get(name) for name in ("camvid_val", "shapes_val", "tiny_coco_val")]
     register_all()
+    assert all(MetadataCatalog.get(metadata.name) is metadata for metadata in before)
     names = {"camvid_train", "camvid_val", "camvid_test", "shapes_train", "shapes_val", "ade20k_sem_seg_val"}
     assert names <= set(semantic_names())
     metadata = metadata_of(["camvid_train", "camvid_val"])

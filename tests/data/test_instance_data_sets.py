@@ -3,17 +3,21 @@
 import json
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.structures import BoxMode
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
-from sgr_d2.data.datasets import register_all, register_things, thing_metadata_of
+from sgr_d2.data.datasets import get_dataset_records, register_all, register_things, thing_metadata_of
 from sgr_d2.data.datasets.camvid_instances import MIN_AREA, find_instances, write_annotations
 
 
@@ -154,6 +158,64 @@ def test_names_keep_their_owner_and_classes_must_agree():
             MetadataCatalog.remove(name)
     with pytest.raises(ValueError, match=r"DATASETS.TRAIN and DATASETS.TEST are empty"):
         thing_metadata_of([])
+
+
+def write_tiny_coco(root) -> None:
+    """One image with a toothbrush, whose id in COCO is 90, and its index 79."""
+    folder = root / "tiny_coco"
+    for child in ("annotations", "val2017"):
+        (folder / child).mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(folder / "val2017" / "1.png")
+    brush = {"id": 1, "image_id": 1, "category_id": 90, "bbox": [2, 3, 10, 8], "area": 80, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 20, "width": 30}],
+        "annotations": [brush],
+        "categories": [{"id": c["id"], "name": c["name"]} for c in COCO_CATEGORIES if c["isthing"]],
+    }
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+
+
+def test_registering_again_keeps_what_reading_has_learnt(root, tmp_path):
+    """COCO's evaluation needs the ids of the categories; without them the truth as prediction has an AP of 0."""
+    name = "tiny_coco_val"
+    write_tiny_coco(root)
+    (record,) = DatasetCatalog.get(name)
+    metadata = MetadataCatalog.get(name)
+    register_all()  # as every load_config does
+    assert MetadataCatalog.get(name) is metadata
+    evaluator = COCOEvaluator(name, tasks=("bbox",), output_dir=str(tmp_path), use_fast_impl=False)
+    evaluator.reset()
+    truth = Instances((20, 30), pred_boxes=Boxes(torch.tensor([[2.0, 3, 12, 11]])))
+    truth.scores, truth.pred_classes = torch.ones(1), torch.tensor([79])
+    evaluator.process([record], [{"instances": truth}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_other_content_replaces_the_metadata():
+    """Also if an entry is left out, as ``json_file`` is if the file does not exist."""
+    name, options = "things_with_a_file", {"owner": "test", "classes": ["x"]}
+    try:
+        register_things(name, list, **options, json_file="a.json")
+        first = MetadataCatalog.get(name)
+        register_things(name, lambda: [{}], **options, json_file="a.json")
+        assert MetadataCatalog.get(name) is first and DatasetCatalog.get(name) == [{}]
+        register_things(name, list, **options)
+        second = MetadataCatalog.get(name)
+        assert second is not first and not second.get("json_file")
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_a_file_that_an_evaluation_has_made_is_forgotten(root, tmp_path):
+    """It is in the output folder of another config, which may be gone."""
+    write_camvid(root, street())
+    name = "camvid_instances_val"
+    COCOEvaluator(name, tasks=("bbox",), output_dir=str(tmp_path / "output"))
+    shutil.rmtree(tmp_path / "output")
+    register_all()
+    assert len(get_dataset_records(name)) == 1
+    COCOEvaluator(name, tasks=("bbox",), output_dir=str(tmp_path / "other"))
 
 
 @pytest.mark.data

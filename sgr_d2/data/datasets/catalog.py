@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from sgr_d2.data.datasets.palette import generate_colors
@@ -73,27 +73,56 @@ def register_semantic(
     Raises:
         ValueError: if the name belongs to another data set.
     """
-    content = {
-        **(extra or {}),
-        "registered_by": owner,
-        "stuff_classes": list(classes),
-        "stuff_colors": [tuple(color) for color in colors or generate_colors(len(classes))],
-        "ignore_label": ignore_label,
-        "evaluator_type": evaluator_type,
-        "image_root": str(image_root),
-        "sem_seg_root": str(sem_seg_root),
-    }
+    claim_name(
+        name,
+        load,
+        owner=owner,
+        content={
+            **(extra or {}),
+            "stuff_classes": list(classes),
+            "stuff_colors": [tuple(color) for color in colors or generate_colors(len(classes))],
+            "ignore_label": ignore_label,
+            "evaluator_type": evaluator_type,
+            "image_root": str(image_root),
+            "sem_seg_root": str(sem_seg_root),
+        },
+    )
+
+
+def claim_name(
+    name: str, load: Callable[[], list[dict[str, Any]]], *, owner: str, content: Mapping[str, Any]
+) -> Metadata:
+    """Register a data set in both catalogs, or replace what ``owner`` has registered under its name.
+
+    If the content is that of before, the metadata stay, to which others may hold a reference, and to which reading the
+    files has added the ids of the categories, without which COCO's evaluation is wrong.
+
+    Args:
+        name, load, owner: see :func:`register_semantic`.
+        content: of the metadata.
+
+    Returns:
+        The metadata.
+
+    Raises:
+        ValueError: if the name belongs to another data set.
+    """
+    content = {**content, "registered_by": owner}
     if name in DatasetCatalog:
         present = MetadataCatalog.get(name)
-        if all(present.get(key) == value for key, value in content.items()):
-            DatasetCatalog[name] = load  # the metadata, to which others may hold a reference, stay
-            return
         if present.get("registered_by") != owner:
             raise ValueError(f"The name {name!r} already belongs to another data set; choose another one.")
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        if present.get("registered_content") == content:
+            DatasetCatalog[name] = load
+            return present
+        _free_name(name)
     DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(**content)
+    return MetadataCatalog.get(name).set(**content, registered_content=content)
+
+
+def _free_name(name: str) -> None:
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
 
 
 def register_published(name: str, load: Callable[[], list[dict[str, Any]]], *, owner: str, **options: Any) -> None:
@@ -102,8 +131,7 @@ def register_published(name: str, load: Callable[[], list[dict[str, Any]]], *, o
     Detectron2's own entry, whose folder is fixed when Detectron2 is imported, is replaced; that of other code is kept.
     """
     if name in DatasetCatalog and getattr(DatasetCatalog[name], "__module__", "").startswith("detectron2."):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        _free_name(name)
     elif name in DatasetCatalog and MetadataCatalog.get(name).get("registered_by") != owner:
         logger.info("%s is already registered by other code; that registration is kept.", name)
         return

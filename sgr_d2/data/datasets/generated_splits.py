@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from sgr_d2.data.datasets.catalog import register_semantic
@@ -71,10 +70,6 @@ class GeneratedSplits:
         generate = partial(self.generate, Path(root), num_train=num_train, num_val=num_val, seed=seed)
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
             name = f"{self.name}_{split}"
-            if name in DatasetCatalog and MetadataCatalog.get(name).get("registered_by") == self.name:
-                # The metadata does not contain counts and seed, so register_semantic would keep the old ones.
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
             register_semantic(
                 name,
                 partial(self._load_split, generate, split, count),

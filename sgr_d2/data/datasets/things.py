@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
-from sgr_d2.data.datasets.catalog import SemanticMetadata, class_difference, describe_root, load_records
+from sgr_d2.data.datasets.catalog import SemanticMetadata, claim_name, class_difference, describe_root, load_records
 from sgr_d2.data.datasets.palette import generate_colors
 from sgr_d2.data.instance_maps import NO_INSTANCE
 
@@ -28,13 +28,10 @@ def register_things(
     Raises:
         ValueError: if the name belongs to another data set.
     """
-    if name in DatasetCatalog:
-        if MetadataCatalog.get(name).get("registered_by") != owner:
-            raise ValueError(f"The name {name!r} already belongs to another data set; choose another one.")
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(registered_by=owner, thing_classes=list(classes), evaluator_type="coco", **metadata)
+    content = {"thing_classes": list(classes), "evaluator_type": "coco", **metadata}
+    present = claim_name(name, load, owner=owner, content=content)
+    if "json_file" not in content and present.get("json_file"):
+        del present.json_file  # which COCO's evaluation has made, in the output folder of another config
 
 
 def load_coco(name: str, json_file: Path, image_root: Path) -> list[dict[str, Any]]:
