@@ -12,6 +12,7 @@ from sgr_d2.data.datasets import (
     register_all,
     register_semantic,
     semantic_names,
+    thing_metadata_of,
 )
 from sgr_d2.data.datasets.palette import generate_colors
 from sgr_d2.data.mapper import SemanticMapper
@@ -97,6 +98,15 @@ def test_unknown_names(root):
         with pytest.raises(ValueError, match=message):
             use("camvid_trian")
     assert "camvid_trian" not in MetadataCatalog
+
+
+@pytest.mark.parametrize(
+    "use", [get_dataset_records, lambda name: metadata_of([name]), lambda n: thing_metadata_of([n])]
+)
+def test_unknown_names_may_be_those_of_detection(root, use):
+    message = "Unknown data set 'tiny_coco_trian'. Did you mean 'tiny_coco_train'.*Known: .*camvid_val.*tiny_coco_val"
+    with pytest.raises(ValueError, match=message):
+        use("tiny_coco_trian")
 
 
 def test_an_empty_data_set(register):

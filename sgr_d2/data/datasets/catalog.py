@@ -144,13 +144,26 @@ def semantic_names() -> list[str]:
     return sorted(name for name in known if MetadataCatalog.get(name).get("stuff_classes"))
 
 
+def require_registered(name: str) -> None:
+    """Raise ValueError, with the names that there are, if no data set, of any task, has this one."""
+    if name in DatasetCatalog:
+        return
+    known = sorted(DatasetCatalog.list())
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"Unknown data set {name!r}.{hint} Known: {', '.join(known)}. Your own folders go under "
+        "DATASETS.FOLDERS of a config; give that config to the tools."
+    )
+
+
 def get_dataset_records(name: str) -> list[dict[str, Any]]:
     """Return the records of a data set.
 
     Raises:
         ValueError: if the name is unknown, or the data set is empty.
     """
-    _check_name(name)
+    require_registered(name)
     records = load_records(name)
     if not len(records):
         folder = MetadataCatalog.get(name).get("image_root", "an unknown folder")
@@ -201,20 +214,29 @@ def metadata_of(names: Sequence[str]) -> SemanticMetadata:
         ValueError: if there are no names or an unknown one, if a data set has not one colour per class, or if the data
             sets differ in classes or ignore label.
     """
+    return shared_metadata(names, _metadata)
+
+
+def shared_metadata(names: Sequence[str], read: Callable[[str], SemanticMetadata]) -> SemanticMetadata:
+    """Return what ``read`` gives for each of the data sets.
+
+    Raises:
+        ValueError: if there are no names, or if the data sets differ in classes or ignore label; or from ``read``.
+    """
     if not names:
         raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
-    first, *others = (_metadata(name) for name in names)
+    first, *others = map(read, names)
     for name, other in zip(names[1:], others, strict=True):
         if other.classes != first.classes or other.ignore_label != first.ignore_label:
             raise ValueError(
-                f"Data sets {names[0]!r} and {name!r} cannot be used together: {class_difference(first, other)}. "
-                "Those of DATASETS.TRAIN and DATASETS.TEST must share classes and ignore label."
+                f"Data sets {names[0]!r} and {name!r} cannot be used together: {_difference(first, other)}. All of "
+                "DATASETS.TRAIN and DATASETS.TEST must agree in this."
             )
     return first
 
 
 def _metadata(name: str) -> SemanticMetadata:
-    _check_name(name)
+    require_registered(name)
     metadata = MetadataCatalog.get(name)
     classes = list(metadata.get("stuff_classes", ()))
     if not classes:
@@ -235,8 +257,7 @@ def _metadata(name: str) -> SemanticMetadata:
     return SemanticMetadata(classes, [tuple(color) for color in colors], metadata.ignore_label)
 
 
-def class_difference(first: SemanticMetadata, other: SemanticMetadata) -> str:
-    """What two data sets differ in, for messages."""
+def _difference(first: SemanticMetadata, other: SemanticMetadata) -> str:
     if first.ignore_label != other.ignore_label:
         return f"their ignore labels are {first.ignore_label} and {other.ignore_label}"
     if len(first.classes) != len(other.classes):
@@ -247,15 +268,3 @@ def class_difference(first: SemanticMetadata, other: SemanticMetadata) -> str:
         return f"they have {len(first.classes)} and {len(other.classes)} classes{names}"
     index = next(i for i, (a, b) in enumerate(zip(first.classes, other.classes, strict=True)) if a != b)
     return f"their class {index} is {first.classes[index]!r} and {other.classes[index]!r}"
-
-
-def _check_name(name: str) -> None:
-    if name in DatasetCatalog:
-        return
-    known = semantic_names()
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(
-        f"Unknown data set {name!r}.{hint} Known: {', '.join(known)}. Your own folders go under "
-        "DATASETS.FOLDERS of a config; give that config to the tools."
-    )

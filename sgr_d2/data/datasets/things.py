@@ -1,14 +1,20 @@
 """Registers, looks up and compares data sets of instances in Detectron2's catalogs."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 
-from sgr_d2.data.datasets.catalog import SemanticMetadata, claim_name, class_difference, describe_root, load_records
+from sgr_d2.data.datasets.catalog import (
+    SemanticMetadata,
+    claim_name,
+    describe_root,
+    load_records,
+    require_registered,
+    shared_metadata,
+)
 from sgr_d2.data.datasets.palette import generate_colors
 from sgr_d2.data.instance_maps import NO_INSTANCE
 
@@ -52,21 +58,11 @@ def thing_metadata_of(names: Sequence[str]) -> SemanticMetadata:
     Raises:
         ValueError: if there are no names or an unknown one, if a data set has no such classes, or if they differ.
     """
-    if not names:
-        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; name at least one data set.")
-    first, *others = (_metadata(name) for name in names)
-    for name, other in zip(names[1:], others, strict=True):
-        if other.classes != first.classes:
-            raise ValueError(
-                f"Data sets {names[0]!r} and {name!r} cannot be used together: {class_difference(first, other)}."
-            )
-    return first
+    return shared_metadata(names, _metadata)
 
 
 def _metadata(name: str) -> SemanticMetadata:
-    if name not in DatasetCatalog:
-        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=1)
-        raise ValueError(f"Unknown data set {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+    require_registered(name)
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes"):
         load_records(name)  # Detectron2's register_coco_instances learns the classes from the file
