@@ -55,7 +55,7 @@ def read_image(path: str | os.PathLike, format: str = "RGB") -> np.ndarray:
         ValueError: if the file cannot be decoded, or ``format`` is unknown.
     """
     check_choice("INPUT.FORMAT", format, IMAGE_FORMATS)
-    with _decoded(path, "image") as image:
+    with _decoded(path, "image", indices=False) as image:
         return _to_array(image, path, format)
 
 
@@ -146,13 +146,13 @@ def read_values(path: str | os.PathLike, kind: str = "label", *, colors: bool = 
         FileNotFoundError: if the file does not exist.
         ValueError: if it cannot be decoded, or has several channels.
     """
-    with _decoded(path, kind) as image:
+    with _decoded(path, kind, indices=not colors) as image:
         return pack_colors(_to_array(image, path, "RGB")) if colors else _values_of(image, path)
 
 
 def read_values_and_palette(path: str | os.PathLike) -> tuple[np.ndarray, dict[int, Color]]:
     """Return what `read_values` does, and {value: (R, G, B)} from the palette of the file; {} if it has none."""
-    with _decoded(path, "label") as image:
+    with _decoded(path, "label", indices=True) as image:
         values = _values_of(image, path)
         if image.mode != "P":
             return values, {}
@@ -195,14 +195,14 @@ def label_dtype(num_classes: int, ignore_label: int) -> np.dtype:
 
 
 @contextmanager
-def _decoded(path: str | os.PathLike, kind: str) -> Iterator[Image.Image]:
-    """Yield the decoded, upright image of a file."""
+def _decoded(path: str | os.PathLike, kind: str, *, indices: bool) -> Iterator[Image.Image]:
+    """Yield the decoded, upright image of a file; if its values are ``indices``, they are not stretched to 0..255."""
     try:
         with Image.open(path) as image:
             step, divided = _GREY_STEPS.get(_raw_mode(image), 1), kind == "image" and _is_divided(image)
             image.load()
             upright = _apply_exif_orientation(image)
-            if kind != "image" and step > 1:
+            if indices and step > 1:
                 upright = upright.point([value // step for value in range(256)])
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No {kind} file {path}. Check the path.") from error

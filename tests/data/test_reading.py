@@ -137,19 +137,33 @@ def test_label_modes(tmp_path):
     assert read_label(files[0], num_classes=3, ignore_label=255, dtype=np.int64).dtype == np.int64
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_of_few_bits_keeps_its_values(tmp_path, bits):
-    """Pillow stretches 2 and 4 bits to 0..255; it cannot write them, so the file is written by hand."""
-    values = np.arange(8, dtype=np.uint8)[None] % 2**bits
+def write_few_bits(path, values, bits):
+    """A row of grey; Pillow cannot write 2 and 4 bits, so the file is written by hand."""
     packed = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., 8 - bits :].reshape(1, -1), axis=-1)
-    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
-    path = tmp_path / "few.png"
+    header = struct.pack(">IIBBBBB", values.size, 1, bits, 0, 0, 0, 0)
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + packed.tobytes())), (b"IEND", b"")):
             file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_keeps_its_values(tmp_path, bits):
+    """Pillow stretches 2 and 4 bits to 0..255."""
+    values = np.arange(8, dtype=np.uint8)[None] % 2**bits
+    path = write_few_bits(tmp_path / "few.png", values, bits)
     assert read_label(path, num_classes=16, ignore_label=255).tolist() == values.tolist()
     assert read_image(path)[..., 0].tolist() == (values * (255 // (2**bits - 1))).tolist()  # a photograph is stretched
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_colours_of_few_bits_of_grey(tmp_path, bits):
+    """White is (255, 255, 255) in a file of any number of bits."""
+    white = np.array([[0, 1, 0, 1]], np.uint8)
+    path = write_few_bits(tmp_path / "few.png", white * (2**bits - 1), bits)
+    label_map = {(0, 0, 0): 0, (255, 255, 255): 1}
+    assert read_label(path, num_classes=2, ignore_label=255, label_map=label_map).tolist() == white.tolist()
 
 
 def test_many_classes_need_sixteen_bits(tmp_path):
