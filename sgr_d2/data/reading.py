@@ -170,7 +170,7 @@ def _values_of(image: Image.Image, path: str | os.PathLike) -> np.ndarray:
 def is_turned(path: str | os.PathLike) -> bool:
     """Whether a file that can be read has an EXIF orientation, by which `read_image` and `read_label` turn it."""
     with Image.open(path) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
 
 
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:

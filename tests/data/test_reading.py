@@ -8,7 +8,7 @@ from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
 from sgr_d2.data.label_values import map_values, pack_colors
-from sgr_d2.data.reading import label_dtype, pil_to_array, read_image, read_label
+from sgr_d2.data.reading import is_turned, label_dtype, pil_to_array, read_image, read_label
 
 GRAY = np.array([[0, 10, 200], [255, 7, 3]], np.uint8)
 RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
@@ -92,6 +92,14 @@ def test_exif_orientation_as_in_detectron2(tmp_path, orientation):
     assert read_image(path).shape == ((5, 7, 3) if orientation < 5 else (7, 5, 3))
     with Image.open(path) as opened:  # a picture that the user has opened
         assert np.array_equal(pil_to_array(opened), read_image(path))
+
+
+@pytest.mark.parametrize("orientation", range(11))
+def test_only_valid_orientations_turn(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = save(tmp_path / "a.png", RGB, exif=exif)
+    assert is_turned(path) == (not np.array_equal(read_image(path), RGB)) == (2 <= orientation <= 8)
 
 
 @pytest.mark.parametrize("read", [read_image, lambda path: read_label(path, num_classes=3, ignore_label=255)])
