@@ -5,7 +5,6 @@ from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
 from sgr_d2.evaluation.error_kinds import KINDS, ErrorKindsEvaluator, error_kinds
 from sgr_d2.evaluation.exact_sum import ExactSum
-from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_meter import TokenSemanticsMeter
@@ -26,7 +25,6 @@ __all__ = [
     "ErrorKindsEvaluator",
     "ExactSum",
     "LabelMasses",
-    "LastFileCache",
     "StreamingSemSegEvaluator",
     "TokenSemantics",
     "TokenSemanticsEvaluator",

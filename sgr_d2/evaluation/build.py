@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from detectron2.evaluation import DatasetEvaluator
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
 from sgr_d2.evaluation.error_kinds import ErrorKindsEvaluator
-from sgr_d2.evaluation.label_files import LastFileCache
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
 
@@ -40,7 +40,7 @@ def build_sem_seg_evaluators(
         segments_of, error_radius: for `ErrorKindsEvaluator`, which is not used without ``segments_of``.
         components_of, min_mass, full_size, distributed: see the evaluators.
     """
-    read_once = LastFileCache(read_label)
+    read_once = _keep_last(read_label)
     arguments = {"read_label": read_once, "full_size": full_size, "distributed": distributed}
     if segments_of is None:
         sem_seg = StreamingSemSegEvaluator(dataset_name, **arguments)
@@ -63,6 +63,18 @@ def build_sem_seg_evaluators(
         distributed=distributed,
     )
     return [sem_seg, tokens]
+
+
+def _keep_last(read_label: Callable[[str], np.ndarray]) -> Callable[[str], np.ndarray]:
+    """Keep the labels of the last file, so that with test batches of one image, the default, each is read once."""
+
+    @lru_cache(maxsize=1)
+    def read(path: str) -> np.ndarray:
+        labels = np.array(read_label(path))
+        labels.setflags(write=False)  # several evaluators get this array
+        return labels
+
+    return read
 
 
 def build_cityscapes_evaluators(dataset_name: str, *, full_size: bool = True, **arguments) -> list[DatasetEvaluator]:

@@ -15,9 +15,11 @@ def test_both_evaluators_in_one_pass_read_each_file_once(make_dataset, make_labe
         reads.append(path)
         return read_png(path)
 
-    evaluator = DatasetEvaluators(
-        evaluators_of(data.name, read_label=read, components_of=lambda labels: (labels == 0).astype(np.int32))
-    )
+    def components_of(labels):
+        assert not labels.flags.writeable  # it is shared
+        return (labels == 0).astype(np.int32)
+
+    evaluator = DatasetEvaluators(evaluators_of(data.name, read_label=read, components_of=components_of))
     evaluator.reset()
     for image, label in zip(data.inputs, data.labels, strict=True):
         tokens = ImageTokens(torch.ones(4, 3, 3), torch.zeros(4, 2), (3.0, 2.5))
