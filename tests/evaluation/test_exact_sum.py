@@ -42,6 +42,9 @@ def test_extremes_of_double_precision():
     assert total_of([5e-324]).mean() == 5e-324
     assert total_of([1.7e308, 1.7e308]).mean() == 1.7e308
     assert total_of([-0.0]).mean() == 0.0
+    both = pickle.loads(pickle.dumps(total_of([5e-324, 1.7e308])))  # the widest there are
+    both.add(-1.7e308)
+    assert both.total() == 5e-324
 
 
 def test_empty_mean_is_nan():
