@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
 from sgr_d2.data.components import label_components
+from sgr_d2.data.detection_records import objects_of
 from sgr_d2.data.instance_maps import NO_INSTANCE, InstanceMaps, has_mask, paint_instances, to_rle
 from sgr_d2.visualization import Detections, InstanceTruth
 
@@ -38,7 +39,7 @@ class Truth:
 
     def maps_of(self, file_name: str) -> InstanceMaps:
         """Maps (H, W) of the categories and ids of the instances that have a mask."""
-        masked = [a for a in self._annotations(file_name) if has_mask(a)]
+        masked = [a for a in objects_of(self.records[file_name]) if has_mask(a)]
         categories = [a["category_id"] for a in masked]
         return paint_instances([a["segmentation"] for a in masked], categories, self._size(file_name))
 
@@ -53,7 +54,7 @@ class Truth:
         return InstanceTruth(self._detections(file_name), maps.labels, components)
 
     def _detections(self, file_name: str) -> Detections:
-        annotations, size = self._annotations(file_name), self._size(file_name)
+        annotations, size = objects_of(self.records[file_name]), self._size(file_name)
         boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
         masks = [coco_mask.decode(to_rle(a.get("segmentation") or [], size)).astype(bool) for a in annotations]
         return Detections(
@@ -61,9 +62,6 @@ class Truth:
             classes=np.array([a["category_id"] for a in annotations], np.int64),
             masks=np.array(masks, bool).reshape(-1, *size),
         )
-
-    def _annotations(self, file_name: str) -> list[dict[str, Any]]:
-        return [a for a in self.records[file_name].get("annotations", ()) if not a.get("iscrowd", 0)]
 
     def _size(self, file_name: str) -> tuple[int, int]:
         record = self.records[file_name]
