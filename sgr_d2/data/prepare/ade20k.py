@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, add_strays, files_by_key, pair_up, present_splits
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, mirrored_splits
 from sgr_d2.data.reading import read_values
 
 NUM_CLASSES = 150
@@ -17,21 +17,7 @@ def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:
     """
     folder = root / "ADEChallengeData2016"
     images, sources, targets = (folder / name for name in ("images", "annotations", "annotations_detectron2"))
-    present = present_splits(PUBLISHED, lambda name: (images / name, sources / name), partial)
-    splits = [
-        add_strays(
-            pair_up(
-                name,
-                PUBLISHED[name],
-                files_by_key(images / name, "*.jpg", ".jpg"),
-                files_by_key(sources / name, "*.png", ".png"),
-                lambda key, name=name: targets / name / f"{key}.png",
-                partial=partial,
-            ),
-            targets / name,
-        )
-        for name in present
-    ]
+    splits = mirrored_splits(PUBLISHED, images, sources, targets, partial=partial)
     rule = LabelRule(
         read=read_values,
         meaning="0 (not labelled) and 1 to 150",

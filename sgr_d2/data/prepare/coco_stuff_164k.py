@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
-from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, add_strays, files_by_key, pair_up, present_splits
+from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, mirrored_splits
 from sgr_d2.data.reading import read_values
 
 PUBLISHED = {"train2017": 118287, "val2017": 5000}
@@ -17,21 +17,7 @@ def plan_coco_stuff_164k(root: Path, *, partial: bool = False) -> Plan:
     """
     folder = root / "coco"
     sources, targets = folder / "stuffthingmaps", folder / "stuffthingmaps_detectron2"
-    present = present_splits(PUBLISHED, lambda name: (folder / name, sources / name), partial)
-    splits = [
-        add_strays(
-            pair_up(
-                name,
-                PUBLISHED[name],
-                files_by_key(folder / name, "*.jpg", ".jpg"),
-                files_by_key(sources / name, "*.png", ".png"),
-                lambda key, name=name: targets / name / f"{key}.png",
-                partial=partial,
-            ),
-            targets / name,
-        )
-        for name in present
-    ]
+    splits = mirrored_splits(PUBLISHED, folder, sources, targets, partial=partial)
     classes = coco_stuff_classes()
     rule = LabelRule(
         read=read_values,

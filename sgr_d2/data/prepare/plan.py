@@ -165,3 +165,28 @@ def present_splits(names: Iterable[str], folders: Callable[[str], tuple[Path, ..
             "place."
         )
     return present
+
+
+def mirrored_splits(
+    published: Mapping[str, int], images: Path, sources: Path, targets: Path, *, partial: bool
+) -> list[Split]:
+    """Return the splits whose images are ``images/SPLIT/KEY.jpg``, and whose label maps, ``sources/SPLIT/KEY.png``,
+    become ``targets/SPLIT/KEY.png``; see `pair_up` and `present_splits`.
+
+    Raises:
+        FileNotFoundError: from `present_splits`.
+    """
+
+    def split_of(name: str) -> Split:
+        split = pair_up(
+            name,
+            published[name],
+            files_by_key(images / name, "*.jpg", ".jpg"),
+            files_by_key(sources / name, "*.png", ".png"),
+            lambda key: targets / name / f"{key}.png",
+            partial=partial,
+        )
+        return add_strays(split, targets / name)
+
+    present = present_splits(published, lambda name: (images / name, sources / name), partial)
+    return [split_of(name) for name in present]
