@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 import numpy as np
 from command_line import directory, failed, quiet_in_pipes
@@ -24,6 +25,7 @@ from semantic_sets import semantic_metadata
 from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.check import CheckRules, DatasetCheck, check_records
 from sgr_d2.data.check_report import check_to_json, format_check
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import get_dataset_records, register_all
 from sgr_d2.engine import load_config
 from sgr_d2.visualization.class_frequencies import plot_class_frequencies
@@ -85,12 +87,13 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
     records = get_dataset_records(name)
     output = args.output / name
     output.mkdir(parents=True, exist_ok=True)  # before the files are read, which can take long
-    limits = cfg.INPUT.COMPONENTS
+    limits = ComponentLimits.from_config(cfg, is_train=False)
+    given = {"min_area": args.min_area, "max_components": args.max_components}
+    limits = replace(limits, **{key: value for key, value in given.items() if value is not None})
     rules = CheckRules(
         num_classes=len(info.classes),
         ignore_label=info.ignore_label,
-        min_area=limits.MIN_AREA if args.min_area is None else args.min_area,
-        max_components=limits.MAX_COMPONENTS if args.max_components is None else args.max_components,
+        limits=limits,
         train_edges=tuple(np.atleast_1d(cfg.INPUT.MIN_SIZE_TRAIN).tolist()),
         test_edge=cfg.INPUT.MIN_SIZE_TEST,
         first_instance_id=MetadataCatalog.get(name).get("first_instance_id", 1),
@@ -104,8 +107,8 @@ def check_dataset(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetC
         classes=info.classes,
         pixels=check.pixels,
         components=check.components,
-        min_area=rules.min_area,
-        max_components=rules.max_components,
+        min_area=limits.min_area,
+        max_components=limits.max_components,
         out_png=output / "class_frequencies.png",
     )
     print(f"written: {output}/class_frequencies.png, {output}/check.json\n")

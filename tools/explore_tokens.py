@@ -23,6 +23,7 @@ from semantic_sets import semantic_metadata
 from tqdm import tqdm
 
 from sgr_d2 import SGRPredictor
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import get_dataset_records, register_all, register_folders
 from sgr_d2.engine import ExploreSettings, NamedModel, explore, load_config, read_card
 from sgr_d2.engine.checkpoint.checkpoint_file import require_checkpoint
@@ -82,9 +83,7 @@ def write(args: argparse.Namespace) -> int:
             title=args.title or f"Tokens of {models[0].name}",
             dataset_name=dataset,
             settings=ExploreSettings(
-                min_mass=cfg.TEST.TOKEN_SEMANTICS.MIN_MASS,
-                min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
-                max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
+                cfg.TEST.TOKEN_SEMANTICS.MIN_MASS, ComponentLimits.from_config(cfg, is_train=False)
             ),
             progress=progress_bar,
             unreadable=(lambda error: failed.append(report(error))) if dataset is None else None,

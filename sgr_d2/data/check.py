@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.file_map import map_files
 from sgr_d2.data.label_values import Color, LabelMap, check_values, holds_colors, map_values
 from sgr_d2.data.reading import is_turned, read_image, read_instances, read_values, read_values_and_palette
@@ -29,7 +29,7 @@ class CheckRules:
 
     Attributes:
         num_classes, ignore_label: valid values are 0..num_classes-1 and the ignore label.
-        min_area, max_components: INPUT.COMPONENTS.MIN_AREA (pixels) and MAX_COMPONENTS.
+        limits: on the area and number of components.
         first_instance_id: smaller ids in instance maps mean "no instance".
         train_edges, test_edge: INPUT.MIN_SIZE_TRAIN and MIN_SIZE_TEST, to which the shorter edge is scaled; compared
             if there are ``train_edges``.
@@ -37,8 +37,7 @@ class CheckRules:
 
     num_classes: int
     ignore_label: int = 255
-    min_area: int = 128
-    max_components: int = 256
+    limits: ComponentLimits = ComponentLimits()
     first_instance_id: int = 1
     train_edges: tuple[int, ...] = ()
     test_edge: int = 0
@@ -207,11 +206,5 @@ def _compare_sizes(errors: list[tuple[str, str]], labels: np.ndarray, path: str,
 def _count_components(labels: np.ndarray, instances: np.ndarray | None, rules: CheckRules) -> tuple[int, int, int]:
     if instances is not None and instances.shape != labels.shape:
         instances = None
-    found = label_components(
-        labels,
-        ignore_label=rules.ignore_label,
-        min_area=rules.min_area,
-        max_components=rules.max_components,
-        instances=instances,
-    )
+    found = rules.limits.label(labels, ignore_label=rules.ignore_label, instances=instances)
     return len(found.classes), found.num_small, found.num_cut

@@ -39,8 +39,8 @@ def check_to_json(check: DatasetCheck, name: str, classes: Sequence[str]) -> dic
         "dataset": name,
         "num_images": check.num_pairs,
         "ignore_label": check.rules.ignore_label,
-        "min_area": check.rules.min_area,
-        "max_components": check.rules.max_components,
+        "min_area": check.rules.limits.min_area,
+        "max_components": check.rules.limits.max_components,
         "errors": check.errors,
         "wrong_values": {str(value): images for value, images in sorted(check.wrong.items())},
         "suspicions": suspicions(check, classes),
@@ -116,6 +116,6 @@ def _components(check: DatasetCheck) -> list[str]:
     return [
         f"components per image, at full size: {median:.0f} in the median, {low:.0f} to {high:.0f} in nine of ten "
         f"images, at most {kept.max()}; {np.count_nonzero(kept == 0)} images have none",
-        f"left out: {small.sum()} ({100 * small.sum() / every:.1f} %) below MIN_AREA {check.rules.min_area}; "
-        f"{cut.sum()} in {np.count_nonzero(cut)} images beyond MAX_COMPONENTS {check.rules.max_components}",
+        f"left out: {small.sum()} ({100 * small.sum() / every:.1f} %) below MIN_AREA {check.rules.limits.min_area}; "
+        f"{cut.sum()} in {np.count_nonzero(cut)} images beyond MAX_COMPONENTS {check.rules.limits.max_components}",
     ]

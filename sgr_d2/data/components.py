@@ -3,17 +3,52 @@
 Pure functions of arrays; one pass labels all classes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import cc3d
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 
 from sgr_d2.checks import check_choice
 from sgr_d2.structures import ComponentMap
 
 LEFT_OUT = ("ignored", "outside")
+
+
+@dataclass(frozen=True)
+class ComponentLimits:
+    """Which components count, and what becomes of the others: arguments of `label_components`, INPUT.COMPONENTS.
+
+    Raises:
+        ValueError: if a limit is negative, or ``left_out`` is unknown; names the key.
+    """
+
+    min_area: int = 128
+    max_components: int = 256
+    left_out: str = "ignored"
+
+    def __post_init__(self) -> None:
+        if self.min_area < 0 or self.max_components < 0:
+            raise ValueError(
+                "INPUT.COMPONENTS.MIN_AREA and MAX_COMPONENTS must be 0 or more; got "
+                f"{self.min_area} and {self.max_components}."
+            )
+        check_choice("INPUT.COMPONENTS.LEFT_OUT", self.left_out, LEFT_OUT)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, is_train: bool) -> "ComponentLimits":
+        """Those of a training have at most one component a token; an evaluation ignores what is left out."""
+        node = cfg.INPUT.COMPONENTS
+        if not is_train:
+            return cls(node.MIN_AREA, node.MAX_COMPONENTS)
+        return cls(node.MIN_AREA, min(node.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS), node.LEFT_OUT)
+
+    def label(self, labels: np.ndarray, *, ignore_label: int, instances: np.ndarray | None = None) -> ComponentMap:
+        """`label_components` with these limits."""
+        return label_components(labels, ignore_label=ignore_label, instances=instances, **vars(self))
 
 
 def label_components(
@@ -47,7 +82,7 @@ def label_components(
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         found = f"shape {tuple(labels.shape)} of {labels.dtype}" if hasattr(labels, "dtype") else "no array"
         raise ValueError(f"A label map is a 2-D integer NumPy array; got {type(labels).__name__}, {found}.")
-    check_component_options(min_area, max_components, left_out)
+    ComponentLimits(min_area, max_components, left_out)  # checks them
     if labels.size == 0:
         return ComponentMap(np.zeros(labels.shape, np.int32), np.zeros(0, np.int64), 0, 0)
     shifted = _ignored_to_zero(labels, ignore_label)
@@ -81,15 +116,6 @@ def component_targets(found: ComponentMap) -> dict[str, Any]:
         "components_small": found.num_small,
         "components_cut": found.num_cut,
     }
-
-
-def check_component_options(min_area: int, max_components: int, left_out: str) -> None:
-    """Raise ValueError, naming the key of INPUT.COMPONENTS, if an option of `label_components` is invalid."""
-    if min_area < 0 or max_components < 0:
-        raise ValueError(
-            f"INPUT.COMPONENTS.MIN_AREA and MAX_COMPONENTS must be 0 or more; got {min_area} and {max_components}."
-        )
-    check_choice("INPUT.COMPONENTS.LEFT_OUT", left_out, LEFT_OUT)
 
 
 def _ignored_to_zero(labels: np.ndarray, ignore_label: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from detectron2.structures import BitMasks, Instances, PolygonMasks
 from fvcore.transforms.transform import CropTransform
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.components import check_component_options, component_targets, label_components
+from sgr_d2.data.components import ComponentLimits, component_targets
 from sgr_d2.data.datasets.things import thing_metadata_of
 from sgr_d2.data.detection_records import refuse_run_lengths
 from sgr_d2.data.instance_maps import NO_INSTANCE, has_mask, paint_instances, polygons_of, to_rle
@@ -57,17 +57,13 @@ class DetectionMapper:
         masks: bool = True,
         mask_format: str = "polygon",
         components: bool = True,
-        min_area: int = 128,
-        max_components: int = 256,
-        left_out: str = "ignored",
+        limits: ComponentLimits = ComponentLimits(),
     ) -> None:
         """``classes`` and all arguments after it are only used in training.
 
         Raises:
-            ValueError: if ``mask_format`` is neither "polygon" nor "bitmask", or an option of `label_components` is
-                invalid.
+            ValueError: if ``mask_format`` is neither "polygon" nor "bitmask".
         """
-        check_component_options(min_area, max_components, left_out)
         if mask_format not in ("polygon", "bitmask"):
             raise ValueError(f"INPUT.MASK_FORMAT must be polygon or bitmask; got {mask_format!r}.")
         self.is_train = is_train
@@ -77,9 +73,7 @@ class DetectionMapper:
         self.masks = masks
         self.mask_format = mask_format
         self.components = components
-        self.min_area = min_area
-        self.max_components = max_components
-        self.left_out = left_out
+        self.limits = limits
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True, components: bool = True) -> dict[str, Any]:
@@ -98,9 +92,7 @@ class DetectionMapper:
             "masks": cfg.MODEL.MASK_ON,
             "mask_format": cfg.INPUT.MASK_FORMAT,
             "components": components and cfg.MODEL.SGR.ENABLED,
-            "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
-            "max_components": min(cfg.INPUT.COMPONENTS.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS),
-            "left_out": cfg.INPUT.COMPONENTS.LEFT_OUT,
+            "limits": ComponentLimits.from_config(cfg, is_train=True),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -175,15 +167,7 @@ class DetectionMapper:
     def _component_targets(self, annotations: list[Annotation], size: tuple[int, int]) -> dict[str, Any]:
         painted = [a for a in annotations if "segmentation" in a]
         maps = paint_instances([a["segmentation"] for a in painted], [a["category_id"] for a in painted], size)
-        found = label_components(
-            maps.labels,
-            ignore_label=NO_INSTANCE,
-            min_area=self.min_area,
-            max_components=self.max_components,
-            instances=maps.ids,
-            left_out=self.left_out,
-        )
-        return component_targets(found)
+        return component_targets(self.limits.label(maps.labels, ignore_label=NO_INSTANCE, instances=maps.ids))
 
 
 def _check_size(record: dict[str, Any], image: np.ndarray) -> None:

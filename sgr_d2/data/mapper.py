@@ -14,7 +14,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from fvcore.transforms.transform import Transform
 
 from sgr_d2.data.augmentation import build_augmentations
-from sgr_d2.data.components import check_component_options, component_targets, label_components
+from sgr_d2.data.components import ComponentLimits, component_targets
 from sgr_d2.data.datasets import metadata_of
 from sgr_d2.data.reading import read_image, read_label
 
@@ -46,16 +46,9 @@ class SemanticMapper:
         ignore_label: int = 255,
         long_labels: bool = False,
         components: bool = True,
-        min_area: int = 128,
-        max_components: int = 256,
-        left_out: str = "ignored",
+        limits: ComponentLimits = ComponentLimits(),
     ) -> None:
-        """``num_classes`` and all arguments after it are only used in training.
-
-        Raises:
-            ValueError: if ``min_area``, ``max_components`` or ``left_out`` is invalid for `label_components`.
-        """
-        check_component_options(min_area, max_components, left_out)
+        """``num_classes`` and all arguments after it are only used in training."""
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -63,9 +56,7 @@ class SemanticMapper:
         self.ignore_label = ignore_label
         self.long_labels = long_labels
         self.components = components
-        self.min_area = min_area
-        self.max_components = max_components
-        self.left_out = left_out
+        self.limits = limits
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -83,9 +74,7 @@ class SemanticMapper:
             "ignore_label": metadata.ignore_label,
             "long_labels": not getattr(architecture, "takes_small_labels", False),
             "components": cfg.MODEL.SGR.ENABLED,
-            "min_area": cfg.INPUT.COMPONENTS.MIN_AREA,
-            "max_components": min(cfg.INPUT.COMPONENTS.MAX_COMPONENTS, cfg.MODEL.SGR.NUM_TOKENS),
-            "left_out": cfg.INPUT.COMPONENTS.LEFT_OUT,
+            "limits": ComponentLimits.from_config(cfg, is_train=True),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -121,17 +110,9 @@ class SemanticMapper:
         small = np.uint8 if labels.dtype == np.uint8 else np.int32
         sem_seg = labels.astype(np.int64 if self.long_labels else small, order="C")
         targets = {"sem_seg": torch.from_numpy(sem_seg)}
-        return targets | self._components(labels) if self.components else targets
-
-    def _components(self, labels: np.ndarray) -> dict[str, Any]:
-        found = label_components(
-            labels,
-            ignore_label=self.ignore_label,
-            min_area=self.min_area,
-            max_components=self.max_components,
-            left_out=self.left_out,
-        )
-        return component_targets(found)
+        if not self.components:
+            return targets
+        return targets | component_targets(self.limits.label(labels, ignore_label=self.ignore_label))
 
 
 class _LabelledInput(T.AugInput):

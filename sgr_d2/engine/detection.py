@@ -10,6 +10,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 from torch.utils.data import DataLoader
 
 from sgr_d2.data.coco_annotations import check_coco_annotations
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.detection_mapper import DetectionMapper
 from sgr_d2.data.detection_records import any_mask, trainable_records
@@ -107,7 +108,7 @@ def build_detection_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 def build_detection_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
     """COCO's metrics, token metrics and pictures."""
     folder = Path(cfg.OUTPUT_DIR) / "evaluation" / dataset_name
-    truth = Truth(get_dataset_records(dataset_name), cfg.INPUT.COMPONENTS)
+    truth = Truth(get_dataset_records(dataset_name), ComponentLimits.from_config(cfg, is_train=False))
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     evaluators = [
         COCOEvaluator(dataset_name, tasks=tasks, output_dir=str(folder), allow_cached_coco=False),

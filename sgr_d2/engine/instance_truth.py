@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as coco_mask
-from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.detection_records import objects_of
 from sgr_d2.data.instance_maps import NO_INSTANCE, InstanceMaps, has_mask, paint_instances, to_rle
 from sgr_d2.visualization import Detections, InstanceTruth
@@ -19,23 +18,18 @@ from sgr_d2.visualization import Detections, InstanceTruth
 class Truth:
     """Looks up the annotations of an image by its file name, without crowds."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], limits: CfgNode):
+    def __init__(self, records: Sequence[dict[str, Any]], limits: ComponentLimits):
         """
         Args:
             records: in Detectron2's format.
-            limits: INPUT.COMPONENTS, the limits on size and number of components.
+            limits: on the size and number of components.
 
         Raises:
             ValueError: if two records have the same image.
         """
         self.records = {record["file_name"]: record for record in records}
         check_images(records)
-        self._components = partial(
-            label_components,
-            ignore_label=NO_INSTANCE,
-            min_area=limits.MIN_AREA,
-            max_components=limits.MAX_COMPONENTS,
-        )
+        self._components = partial(limits.label, ignore_label=NO_INSTANCE)
 
     def maps_of(self, file_name: str) -> InstanceMaps:
         """Maps (H, W) of the categories and ids of the instances that have a mask."""

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from torch.utils.data import DataLoader
 
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import ComponentLimits, label_components
 from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.loader import build_test_loader
 from sgr_d2.data.mapper import SemanticMapper
@@ -82,12 +82,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) ->
     records = get_dataset_records(dataset_name)
     read = _label_reader(records, info)
     segments_of = partial(label_components, ignore_label=info.ignore_label, min_area=0, max_components=2**31 - 1)
-    components_of = partial(
-        label_components,
-        ignore_label=info.ignore_label,
-        min_area=cfg.INPUT.COMPONENTS.MIN_AREA,
-        max_components=cfg.INPUT.COMPONENTS.MAX_COMPONENTS,
-    )
+    limits = ComponentLimits.from_config(cfg, is_train=False)
+    components_of = partial(limits.label, ignore_label=info.ignore_label)
     evaluators = evaluators_of(
         dataset_name,
         read_label=read,

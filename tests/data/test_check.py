@@ -12,8 +12,9 @@ from PIL import Image
 from sgr_d2.data.check import CheckRules, DatasetCheck, PairCheck, check_pair, check_records
 from sgr_d2.data.check_hints import suspicions
 from sgr_d2.data.check_report import SHOWN, check_to_json, format_check
+from sgr_d2.data.components import ComponentLimits
 
-RULES = CheckRules(num_classes=3, min_area=4, max_components=2)
+RULES = CheckRules(num_classes=3, limits=ComponentLimits(4, 2))
 CLASSES = ["ground", "box", "pole"]
 
 
@@ -34,7 +35,7 @@ def test_a_pair_in_order(record, scene):
     }
     # ground, the two boxes, one of which the pole cuts in two, and the pole: five; two are kept
     assert pair.components == (2, 0, 3)
-    large = CheckRules(num_classes=3, min_area=100, max_components=256)
+    large = CheckRules(num_classes=3, limits=ComponentLimits(100))
     assert check_pair(record, rules=large).components == (4, 1, 0)
 
 
@@ -150,7 +151,7 @@ def test_real_instances_take_the_place_of_components(record, scene, tmp_path):
     ids = np.where(scene == 1, 1000, 26).astype(np.uint16)
     Image.fromarray(ids).save(tmp_path / "ids.png")
     record["instance_file_name"] = str(tmp_path / "ids.png")
-    rules = CheckRules(num_classes=3, min_area=4, max_components=256, first_instance_id=1000)
+    rules = CheckRules(num_classes=3, limits=ComponentLimits(4), first_instance_id=1000)
     assert check_pair(record, rules=rules).components == (3, 0, 0)  # both boxes are one object
     Image.fromarray(ids[1:]).save(tmp_path / "ids.png")
     assert found(record, rules) == ["sizes differ"]

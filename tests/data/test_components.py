@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgr_d2.data.components import label_components
+from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.components import ComponentLimits, label_components
 from sgr_d2.structures import ComponentMap
 
 EVERYTHING = {"ignore_label": 255, "min_area": 0, "max_components": 10**6}
@@ -192,3 +193,14 @@ def test_bad_input():
         label_components(np.zeros((2, 3), np.uint8), **EVERYTHING, left_out="inside")
     with pytest.raises(ValueError, match=r"span 0\.\.70000"):
         label_components(np.array([[0, 70000]]), **EVERYTHING)
+
+
+def test_limits_are_those_of_the_config():
+    cfg = get_sgr_cfg()
+    assert ComponentLimits() == ComponentLimits.from_config(cfg, is_train=False)
+    cfg.INPUT.COMPONENTS.MIN_AREA, cfg.INPUT.COMPONENTS.LEFT_OUT, cfg.MODEL.SGR.NUM_TOKENS = 2, "outside", 3
+    assert ComponentLimits.from_config(cfg, is_train=True) == ComponentLimits(2, 3, "outside")
+    assert ComponentLimits.from_config(cfg, is_train=False) == ComponentLimits(2, 256, "ignored")
+    labels = np.array([[1, 1, 255], [0, 255, 2]], np.uint8)
+    expected = label_components(labels, ignore_label=255, min_area=2, max_components=1, left_out="outside")
+    assert_equal(ComponentLimits(2, 1, "outside").label(labels, ignore_label=255), expected)

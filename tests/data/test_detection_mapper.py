@@ -11,6 +11,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import register_all
 from sgr_d2.data.detection_mapper import DetectionMapper
 from sgr_d2.data.loader import seeded_randomness
@@ -52,7 +53,9 @@ def record(tmp_path):
 
 
 def make(**options):
-    return DetectionMapper(**{"is_train": True, "augmentations": [], "classes": CLASSES, "min_area": 1, **options})
+    return DetectionMapper(
+        **{"is_train": True, "augmentations": [], "classes": CLASSES, "limits": ComponentLimits(1), **options}
+    )
 
 
 def test_by_hand(record):
@@ -145,15 +148,15 @@ def test_images_without_annotations(record, annotations, mask_format):
 
 
 def test_small_and_too_many(record):
-    output = make(min_area=21)(record)
+    output = make(limits=ComponentLimits(21))(record)
     assert (output["component_classes"].tolist(), output["components_small"]) == ([0], 1)
     assert (output["components"][10:15, 20:24] == 0).all()
-    output = make(max_components=1)(record)
+    output = make(limits=ComponentLimits(1, 1))(record)
     assert (output["component_classes"].tolist(), output["components_cut"]) == ([0], 1)
 
 
 def test_pixels_of_what_is_too_small_can_be_outside(record):
-    output = make(min_area=21, left_out="outside")(record)
+    output = make(limits=ComponentLimits(21, left_out="outside"))(record)
     assert (output["components"][10:15, 20:24] == 2).all() and output["component_classes"].tolist() == [0]
 
 
@@ -166,7 +169,7 @@ def test_from_config():
     cfg.MODEL.SGR.ENABLED, cfg.MODEL.SGR.NUM_TOKENS = True, 9
     mapper = DetectionMapper(cfg, is_train=True)
     assert (mapper.masks, mapper.mask_format, mapper.image_format, len(mapper.classes)) == (False, "bitmask", "RGB", 80)
-    assert (mapper.components, mapper.min_area, mapper.max_components, mapper.left_out) == (True, 7, 9, "outside")
+    assert mapper.components and mapper.limits == ComponentLimits(7, 9, "outside")
     assert not DetectionMapper(cfg, is_train=True, components=False).components
     cfg.INPUT.COMPONENTS.LEFT_OUT = "nowhere"
     with pytest.raises(ValueError, match=r"INPUT.COMPONENTS.LEFT_OUT.*nowhere"):

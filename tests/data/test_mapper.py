@@ -8,15 +8,15 @@ from detectron2.data.detection_utils import SizeMismatchError
 from PIL import Image
 
 import sgr_d2.modeling  # noqa: F401  # registers the models, which say what labels they take
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import ComponentLimits, label_components
 from sgr_d2.data.datasets import register_folders
 from sgr_d2.data.loader import seeded_randomness
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import label_dtype
 
 
-def make_mapper(**options):
-    return SemanticMapper(**{"is_train": True, "augmentations": [], "num_classes": 3, "min_area": 4, **options})
+def make_mapper(limits=ComponentLimits(min_area=4), **options):
+    return SemanticMapper(**{"is_train": True, "augmentations": [], "num_classes": 3, "limits": limits, **options})
 
 
 def assert_consistent(output, mapper):
@@ -30,13 +30,7 @@ def assert_consistent(output, mapper):
     small = label_dtype(mapper.num_classes, mapper.ignore_label) == np.uint8
     assert output["sem_seg"].dtype == (torch.uint8 if small else torch.int32)
     assert output["components"].dtype == torch.int16
-    expected = label_components(
-        labels,
-        ignore_label=mapper.ignore_label,
-        min_area=mapper.min_area,
-        max_components=mapper.max_components,
-        left_out=mapper.left_out,
-    )
+    expected = label_components(labels, ignore_label=mapper.ignore_label, **vars(mapper.limits))
     assert output["components"].tolist() == expected.ids.tolist()
     assert output["component_classes"].tolist() == expected.classes.tolist()
     assert (output["components_small"], output["components_cut"]) == expected[2:]
@@ -44,7 +38,7 @@ def assert_consistent(output, mapper):
 
 def test_without_augmentation(write_pair, scene):
     record = write_pair("a", scene)
-    mapper = make_mapper(max_components=4)
+    mapper = make_mapper(ComponentLimits(4, 4))
     output = mapper(dict(record, image_set="left"))
     assert_consistent(output, mapper)
     assert output["image"].tolist() == np.asarray(Image.open(record["file_name"])).transpose(2, 0, 1).tolist()
@@ -87,10 +81,10 @@ def test_from_config(folder_cfg, write_pair, scene):
     folder_cfg.MODEL.SGR.ENABLED, folder_cfg.INPUT.COMPONENTS.MAX_COMPONENTS = True, 3
     folder_cfg.INPUT.COMPONENTS.LEFT_OUT = "outside"
     mapper = SemanticMapper(folder_cfg, is_train=True)
-    assert (mapper.num_classes, mapper.ignore_label, mapper.min_area, mapper.max_components) == (3, 255, 4, 3)
-    assert mapper.left_out == "outside"
+    assert (mapper.num_classes, mapper.ignore_label) == (3, 255)
+    assert mapper.limits == ComponentLimits(4, 3, "outside")
     folder_cfg.MODEL.SGR.NUM_TOKENS = 2  # the losses have no use for more components than tokens
-    assert SemanticMapper(folder_cfg, is_train=True).max_components == 2
+    assert SemanticMapper(folder_cfg, is_train=True).limits.max_components == 2
     record = write_pair("a", scene)
     for seed in range(6):
         with seeded_randomness(seed):
@@ -159,7 +153,7 @@ def test_in_test_mode_only_the_image(write_pair, scene):
 
 @pytest.mark.parametrize("labels", [np.full((9, 5), 255, np.uint8), np.full((1, 1), 2, np.uint8)])
 def test_all_ignored_and_one_colour(write_pair, labels):
-    output = make_mapper(min_area=0)(write_pair("a", labels))
+    output = make_mapper(ComponentLimits(0))(write_pair("a", labels))
     count = int((labels != 255).any())
     assert output["component_classes"].tolist() == [2] * count
     assert output["components"].tolist() == np.where(labels == 255, 0, 1).tolist()
@@ -170,7 +164,7 @@ def test_the_number_of_what_is_left_out_fits_as_well(write_pair, kept, dtype):
     """It is one more than the last of the components that are kept, here of 183 x 183."""
     labels = np.full((366, 366), 255, np.uint8)
     labels[::2, ::2] = 1
-    output = make_mapper(min_area=0, max_components=kept, left_out="outside")(write_pair("a", labels))
+    output = make_mapper(ComponentLimits(0, kept, "outside"))(write_pair("a", labels))
     assert output["components"].dtype == dtype
     assert (output["components"].min(), output["components"].max()) == (0, kept + 1)
 

@@ -18,6 +18,7 @@ from toy_processes import run_program
 
 import train_net
 from sgr_d2.config import get_sgr_cfg
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import register_all, register_things
 from sgr_d2.data.instance_maps import NO_INSTANCE
 from sgr_d2.engine import load_config
@@ -146,7 +147,7 @@ def test_two_processes_with_images_without_instances(config_file, records, tmp_p
 
 def test_crowds_are_no_instances(records):
     records[0]["annotations"][1]["iscrowd"] = 1
-    maps = Truth(records, get_sgr_cfg().INPUT.COMPONENTS).maps_of(records[0]["file_name"])
+    maps = Truth(records, ComponentLimits()).maps_of(records[0]["file_name"])
     assert set(np.unique(maps.labels)) == {NO_INSTANCE, 0} and set(np.unique(maps.ids)) == {0, 1}
 
 

@@ -175,4 +175,4 @@ def test_options_override_the_config_of_the_checkpoint(checkpoint, photos, tmp_p
         patch.setattr(explore_tokens, "explore", lambda *_, **options: settings.append(options["settings"]))
         options = ["--opts", "TEST.TOKEN_SEMANTICS.MIN_MASS", 0.05, "INPUT.COMPONENTS.MIN_AREA", 7]
         run("--weights", checkpoint, "--images", photos, "--output", tmp_path / "out", *options)
-    assert (settings[0].min_mass, settings[0].min_area) == (0.05, 7)
+    assert (settings[0].min_mass, settings[0].limits.min_area) == (0.05, 7)

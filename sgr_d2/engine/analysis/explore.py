@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 
-from sgr_d2.data.components import label_components
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.data.reading import read_image, read_instances, read_label
 from sgr_d2.engine.inference.prediction import Prediction
@@ -29,12 +29,11 @@ class ExploreSettings(NamedTuple):
 
     Attributes:
         min_mass: TEST.TOKEN_SEMANTICS.MIN_MASS.
-        min_area, max_components: INPUT.COMPONENTS.
+        limits: INPUT.COMPONENTS.
     """
 
     min_mass: float = 1e-4
-    min_area: int = 128
-    max_components: int = 256
+    limits: ComponentLimits = ComponentLimits()
 
 
 class NamedModel(NamedTuple):
@@ -196,13 +195,7 @@ class _Meter:
         return self._labels, read_instances(path, first_id=self._first_id) if path else None
 
     def _components(self, labels: np.ndarray, instances: np.ndarray | None = None) -> np.ndarray:
-        return label_components(
-            labels,
-            instances=instances,
-            ignore_label=self._info.ignore_label,
-            min_area=self._settings.min_area,
-            max_components=self._settings.max_components,
-        ).ids
+        return self._settings.limits.label(labels, ignore_label=self._info.ignore_label, instances=instances).ids
 
 
 def _figures(evaluators: list) -> tuple[dict[str, float], dict[str, float]]:

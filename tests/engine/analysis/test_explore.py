@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import get_dataset_records
 from sgr_d2.engine import ExploreSettings, NamedModel, SGRPredictor, evaluate, explore, load_config
 
@@ -39,9 +40,8 @@ def test_classes_that_one_image_lacks_are_no_warning(predictor, tmp_path, caplog
 def test_figures_are_those_of_an_evaluation(trained, predictor, tmp_path):
     cfg = load_config(str(trained.config), ["OUTPUT_DIR", str(tmp_path / "evaluated")])
     expected = evaluate(cfg, predictor.model, "scenes_val")
-    settings = ExploreSettings(
-        cfg.TEST.TOKEN_SEMANTICS.MIN_MASS, cfg.INPUT.COMPONENTS.MIN_AREA, cfg.INPUT.COMPONENTS.MAX_COMPONENTS
-    )
+    limits = ComponentLimits.from_config(cfg, is_train=False)
+    settings = ExploreSettings(cfg.TEST.TOKEN_SEMANTICS.MIN_MASS, limits)
     records = get_dataset_records("scenes_val")
     model = NamedModel("run", "model.pth", predictor)
     explore([model], records, tmp_path / "out", title="t", dataset_name="scenes_val", settings=settings)
