@@ -18,6 +18,8 @@ _RANGES = {
     "SOLVER.WARMUP_ITERS": (0, math.inf),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (0, math.inf),
     "INPUT.MAX_SIZE_TRAIN": (1, math.inf),
+    "INPUT.MIN_SIZE_TEST": (0, math.inf),
+    "INPUT.MAX_SIZE_TEST": (1, math.inf),
     "SOLVER.CHECKPOINT_PERIOD": (1, math.inf),
     "TEST.EVAL_PERIOD": (0, math.inf),
     "SOLVER.BACKBONE_MULTIPLIER": (0, math.inf),
@@ -32,6 +34,8 @@ _RANGES = {
     "MODEL.TIMM.DROP_PATH_RATE": (0, 1),
     "MODEL.TIMM.SIZE_DIVISIBILITY": (0, math.inf),
     "MODEL.SWIN.DROP_PATH_RATE": (0, 1),
+    "TEST.AUG.MAX_SIZE": (1, math.inf),
+    "TEST.SLIDING_WINDOW.BATCH_SIZE": (1, math.inf),
     "TEST.NUM_PICTURES": (0, math.inf),
     "TEST.TOKEN_SEMANTICS.MIN_MASS": (0, 1),
 }
