@@ -53,7 +53,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         cfg = with_seed(scale_solver(cfg, comm.get_world_size()))
         model = self.build_model(cfg)
-        check_evaluation(cfg, model)  # now rather than after hours of training
+        self.check_evaluation(cfg, model)  # now rather than after hours of training
         amp = cfg.SOLVER.AMP
         self._trainer = TrainLoop(
             distribute(model),
@@ -191,6 +191,12 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def check_evaluation(cls, cfg, model):
+        """Raise ValueError before training for what its first evaluation would; see `evaluate.check_evaluation`."""
+        own = getattr(cls.build_evaluator, "__func__", None) is not Trainer.build_evaluator.__func__
+        check_evaluation(cfg, model, own_evaluators=own)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

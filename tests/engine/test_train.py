@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
+from detectron2.evaluation import DatasetEvaluator
 from torch import nn
 from toy_runs import run, weights
 
@@ -81,6 +82,34 @@ def test_a_trainer_of_ones_own_as_documented(config_file, tmp_path):
     assert set(results) == {"input"}
     with pytest.raises(ValueError, match=r"0 evaluators for DATASETS.TEST = .*scenes_val"):
         Trainer.test(cfg, nn.Identity(), evaluators=[])
+
+
+def test_own_evaluators_take_data_sets_of_any_type(config_file, tmp_path, monkeypatch, caplog):
+    """For which there are none of the project, and which it would refuse before the training."""
+
+    class Count(DatasetEvaluator):
+        def reset(self):
+            self.number = 0
+
+        def process(self, inputs, outputs):
+            self.number += len(inputs)
+
+        def evaluate(self):
+            return {"mine": {"images": self.number}}
+
+    class Own(Trainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name):
+            return Count()
+
+    monkeypatch.setattr(logging.getLogger("sgr_d2.engine.evaluate"), "handlers", [caplog.handler])
+    cfg = load_config(str(config_file), ["OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", "1"])
+    assert Own(cfg) and "build_evaluator" not in caplog.text
+    monkeypatch.setitem(vars(MetadataCatalog.get("scenes_val")), "evaluator_type", "mine")
+    with pytest.raises(ValueError, match=r"unknown evaluator_type 'mine'"):
+        Trainer(cfg)
+    assert train(cfg, trainer=Own)["mine"]["images"] == len(DatasetCatalog.get("scenes_val"))
+    assert "if your build_evaluator calls that of Trainer: data set 'scenes_val': unknown evaluator_type" in caplog.text
 
 
 def test_detectron2s_own_segmentor_trains(config_file, tmp_path):
