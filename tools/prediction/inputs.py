@@ -91,10 +91,12 @@ def _named(found: dict[Path, str]) -> list[Input]:
     It is also kept for a video next to a folder of its name, since its frames get such a folder.
     """
     stems = [str(Path(name).with_suffix("")) for name in found.values()]
+    times = Counter(stems)
+    folders = {str(folder) for name in found.values() for folder in Path(name).parents}
     inputs: dict[str, Input] = {}
     for (path, name), stem in zip(found.items(), stems, strict=True):
-        beside_folder = Path(name).suffix.lower() in VIDEO_SUFFIXES and any(s.startswith(f"{stem}/") for s in stems)
-        alone = stems.count(stem) == 1 and not beside_folder
+        beside_folder = Path(name).suffix.lower() in VIDEO_SUFFIXES and stem in folders
+        alone = times[stem] == 1 and not beside_folder
         unique = stem if alone else f"{stem}_{Path(name).suffix.lstrip('.')}"
         if unique in inputs:
             raise ValueError(
