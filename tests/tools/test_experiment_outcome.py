@@ -1,5 +1,6 @@
 """Figures that tools/experiments/outcome.py draws from the files of a run."""
 
+import numpy as np
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from experiments.outcome import _head_loss, _parameters
@@ -19,5 +20,5 @@ def test_the_heads_loss_of_the_last_fifth():
 
 def test_parameters_are_the_values_that_are_learnt(tmp_path):
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), FrozenBatchNorm2d(3), nn.Linear(3, 4))
-    torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
+    torch.save({"model": model.state_dict(), "best": np.float64(71.2)}, tmp_path / "model.pth")
     assert _parameters(tmp_path / "model.pth") == (2 * 3 + 3) + (3 + 3) + 0 + (3 * 4 + 4)

@@ -14,6 +14,7 @@ import torch
 
 import sgr_d2
 from sgr_d2.collect_env import cpu_model
+from sgr_d2.engine.checkpoint.safe_unpickle import load_torch
 from sgr_d2.modeling.peers import PEER_LOSS
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
 
@@ -153,7 +154,7 @@ def _parameters(checkpoint: Path) -> int | None:
     if not checkpoint.is_file():
         return None
     try:
-        model = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
+        model = load_torch(str(checkpoint), mmap=True)["model"]
     except Exception as error:  # a damaged file raises RuntimeError, UnpicklingError, EOFError, KeyError ...
         raise ValueError(f"{checkpoint}: cannot be read as a checkpoint ({type(error).__name__}).") from error
     norms = {name.removesuffix("running_mean") for name in model if name.endswith("running_mean")}

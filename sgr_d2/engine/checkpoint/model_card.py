@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from detectron2.config import CfgNode
 
@@ -19,6 +18,7 @@ from sgr_d2.engine.own_modules import config_with, imports_in, require_imported
 from sgr_d2.engine.tasks import task_of
 
 from .checkpoint_file import read_checkpoint, require_checkpoint
+from .safe_unpickle import load_torch
 
 # The entry of a checkpoint that contains the card.
 KEY = "model_card"
@@ -114,7 +114,7 @@ def read_card(path: str | Path) -> ModelCard:
         "Give the config of its run: --config-file, or config_file= of SGRPredictor.from_checkpoint."
     )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        state = load_torch(str(path), mmap=_is_zip(path))
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError and others for other files
         read_checkpoint(path)  # says what is wrong, unless the file has another format
         raise ValueError(without) from error

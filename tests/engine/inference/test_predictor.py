@@ -216,6 +216,14 @@ def test_reading_a_card_runs_no_code(tmp_path):
     assert not (tmp_path / "created").exists()
 
 
+@pytest.mark.parametrize("present_format", [True, False])
+def test_a_card_beside_numbers_of_numpy_is_read(trained, tmp_path, present_format):
+    """Which hooks of one's own may put into a checkpoint, and which the weights are read beside."""
+    content = torch.load(trained.checkpoint, weights_only=True) | {"best": np.float64(71.2)}
+    torch.save(content, tmp_path / "best.pth", _use_new_zipfile_serialization=present_format)
+    assert read_card(tmp_path / "best.pth") == read_card(trained.checkpoint)
+
+
 def test_files_and_devices_that_are_not_there(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pth: no such checkpoint"):
         SGRPredictor.from_checkpoint(tmp_path / "none.pth")
