@@ -9,6 +9,7 @@ from typing import IO
 
 from sgr_d2.files import appearing_whole
 
+from .checkpoint.checkpoint_file import local_file
 from .checkpoint.last_checkpoint import find_last
 
 try:
@@ -83,7 +84,7 @@ def set_aside(folder: Path, *, needed: str = "") -> Path | None:
     if not holds_run(folder):
         return None
     files = sorted({path for pattern in _FILES for path in folder.glob(pattern)})
-    if needed and Path(needed).resolve() in {path.resolve() for path in files}:
+    if needed and local_file(needed).resolve() in {path.resolve() for path in files}:
         raise ValueError(
             f"MODEL.WEIGHTS = {needed} is a file of the run in OUTPUT_DIR = {folder}, which a new run would replace. "
             "Give the new run another OUTPUT_DIR, or continue the old one with --resume."

@@ -37,7 +37,7 @@ def require_weights(path: str) -> None:
         FileNotFoundError: if ``path`` is neither empty, a URL nor an existing file.
     """
     if path and "://" not in path:
-        require_checkpoint(_local(path), f"MODEL.WEIGHTS = {path}")
+        require_checkpoint(local_file(path), f"MODEL.WEIGHTS = {path}")
 
 
 def require_checkpoint(path: str | Path, called: str = "") -> None:
@@ -62,7 +62,7 @@ def check_weights(path: str) -> None:
     require_weights(path)
     if not path or "://" in path:
         return
-    file = _local(path)
+    file = local_file(path)
     head, size = _head(file), file.stat().st_size
     if size < _SMALL:
         read_checkpoint(file)
@@ -77,7 +77,7 @@ def check_weights(path: str) -> None:
         read_checkpoint(file)  # to say what is wrong with it
 
 
-def _local(path: str) -> Path:
+def local_file(path: str) -> Path:
     """The file of a path that may end with Detectron2's options, ?matching_heuristics=True."""
     return Path(path.split("?")[0])
 
