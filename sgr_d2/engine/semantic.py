@@ -63,16 +63,22 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     check_evaluator_type(dataset_name)
     if cfg.TEST.ERROR_KINDS.RADIUS < 0:
         raise ValueError(f"TEST.ERROR_KINDS.RADIUS = {cfg.TEST.ERROR_KINDS.RADIUS}: give 0 or more pixels.")
-    bare = [record["file_name"] for record in get_dataset_records(dataset_name) if "sem_seg_file_name" not in record]
-    if bare:
-        raise ValueError(
-            f"{dataset_name}: {len(bare)} records have no sem_seg_file_name, e.g. that of {bare[0]}, but an evaluation "
-            "needs labels. Give them one, or leave the data set out of DATASETS.TEST; tools/predict.py needs no labels."
-        )
+    otherwise = "leave the data set out of DATASETS.TEST; tools/predict.py needs no labels"
+    require_labels(dataset_name, get_dataset_records(dataset_name), otherwise)
     if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" and not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
         raise ValueError(
             f"MODEL.MASK_FORMER.TEST.SEMANTIC_ON is False, but {dataset_name} is evaluated by semantic scores. Set it "
             "to True, or DATASETS.TEST to ()."
+        )
+
+
+def require_labels(dataset_name: str, records: Sequence[dict[str, Any]], otherwise: str) -> None:
+    """Raise ValueError if a record has no label file; ``otherwise``: what to do if it cannot be given one."""
+    bare = [record["file_name"] for record in records if "sem_seg_file_name" not in record]
+    if bare:
+        raise ValueError(
+            f"{dataset_name}: {len(bare)} records have no sem_seg_file_name, e.g. that of {bare[0]}, but an evaluation "
+            f"needs labels. Give them one, or {otherwise}."
         )
 
 

@@ -13,10 +13,11 @@ import torch
 from detectron2.data import MetadataCatalog
 
 from sgr_d2.data.components import ComponentLimits
-from sgr_d2.data.datasets import SemanticMetadata
+from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.reading import read_image, read_instances, read_label
 from sgr_d2.engine.inference.prediction import Prediction
 from sgr_d2.engine.inference.predictor import SGRPredictor
+from sgr_d2.engine.semantic import require_labels
 from sgr_d2.evaluation import TOKEN_FIGURES, StreamingSemSegEvaluator, TokenSemanticsEvaluator, label_masses
 from sgr_d2.modeling import SGR
 from sgr_d2.visualization.explorer import ExploredImage, ExploredRun, ExplorerWriter, Photograph
@@ -68,11 +69,12 @@ def explore(
         unreadable: called with the error for each image that cannot be read, which is then left out; None to raise it.
 
     Raises:
-        ValueError: if the models have different classes, or there is nothing to explore.
+        ValueError: if the models have different classes, a record of the data set has no label, or there is nothing to
+            explore.
         FileNotFoundError, ValueError: if an image cannot be read, or with ``unreadable`` if none can.
     """
     settings = settings or ExploreSettings()
-    _check(models, records)
+    _check(models, records, dataset_name)
     info = models[0].predictor.metadata
     writer = ExplorerWriter(
         output_dir,
@@ -160,8 +162,7 @@ class _Meter:
 
     def measure(self, record: dict[str, Any], prediction: Prediction, attention: np.ndarray | None) -> ExploredImage:
         """Everything the explorer shows about one image."""
-        truth = _truth(record, self._info) if self._has_truth else None
-        self._labels = prediction.labels if truth is None else truth
+        self._labels = _truth(record, self._info) if self._has_truth else prediction.labels
         tokens = None if prediction.regions is None else prediction.image_tokens()
         output = {"sgr": tokens}
         if prediction.scores is not None:
@@ -219,9 +220,13 @@ def _truth(record: dict[str, Any], info: SemanticMetadata) -> np.ndarray | None:
     )
 
 
-def _check(models: Sequence[NamedModel], records: Sequence[dict[str, Any]]) -> None:
+def _check(models: Sequence[NamedModel], records: Sequence[dict[str, Any]], dataset_name: str | None) -> None:
     if not records:
         raise ValueError("There is no image to explore.")
+    if dataset_name is not None:  # the evaluators need the labels of all its images, also of those that are not shown
+        otherwise = "explore its images without truth (no dataset_name; --images of tools/explore_tokens.py)"
+        for some in (get_dataset_records(dataset_name), records):
+            require_labels(dataset_name, some, otherwise)
     if not models or not models[0].predictor.has_sgr:
         raise ValueError(
             "The first model has no SGR (MODEL.SGR.ENABLED: False), hence no tokens to explore; a baseline can only "

@@ -7,6 +7,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import get_dataset_records
@@ -57,6 +58,25 @@ def test_figures_are_those_of_an_evaluation(trained, predictor, tmp_path):
     active = np.array(run["active"]) > 0
     assert np.sum(run["histogram"], axis=1)[active] == pytest.approx(1, abs=1e-3)
     assert (tmp_path / "out/data/run0/token5.js").is_file()
+
+
+@pytest.mark.parametrize("shown", [1, 2])
+def test_records_without_labels_are_told(predictor, tmp_path, shown):
+    """Also that of an image which is not among those to show."""
+    records = [dict(record) for record in get_dataset_records("scenes_val")[:2]]
+    del records[1]["sem_seg_file_name"]
+    DatasetCatalog.register("scenes_bare", lambda: records)
+    MetadataCatalog.get("scenes_bare").set(**MetadataCatalog.get("scenes_val").as_dict() | {"name": "scenes_bare"})
+    models = [NamedModel("run", "", predictor)]
+    try:
+        with pytest.raises(ValueError, match=r"scenes_bare: 1 records have no sem_seg_file_name.*\(no dataset_name"):
+            explore(models, records[:shown], tmp_path / "out", title="t", dataset_name="scenes_bare")
+    finally:
+        DatasetCatalog.remove("scenes_bare")
+        MetadataCatalog.remove("scenes_bare")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=r"scenes_val: 1 records have no sem_seg_file_name"):
+        explore(models, records, tmp_path / "out", title="t", dataset_name="scenes_val")
 
 
 def test_without_truth_classes_are_the_predicted_ones(predictor, scenes, tmp_path):
