@@ -4,12 +4,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from prediction import video
 from prediction.outputs import OutputFolder, describe
 from prediction.video import Frames, predict_frames
 from toy_checkpoint import write_checkpoint
 from toy_predictions import run, write_clip
 
-from sgr_d2.engine import SGRPredictor
+from sgr_d2.engine import Prediction, SGRPredictor
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,23 @@ def test_a_video_becomes_labels_areas_and_a_video(checkpoint, clip, tmp_path):
     areas = json.loads((output / "areas/clip.json").read_text())
     assert areas["num_frames"] == len(areas["frames"]) == 4 and areas["frames_per_second"] == 5
     assert len(list((output / "labels/clip").glob("*.png"))) == 4
-    video = cv2.VideoCapture(str(output / "overlays/clip.mp4"))
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and video.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
+    written = cv2.VideoCapture(str(output / "overlays/clip.mp4"))
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and written.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
     assert run(checkpoint, tmp_path / "few", clip, "--max-frames", 1, "--no-overlays") == 0
     assert json.loads((tmp_path / "few/areas/clip.json").read_text())["num_frames"] == 1
     assert not (tmp_path / "few/overlays").exists()
+
+
+def test_overlays_are_made_if_they_are_written_or_shown(checkpoint, clip, tmp_path, monkeypatch):
+    predictor, made, shown = SGRPredictor.from_checkpoint(checkpoint, device="cpu"), [], []
+    monkeypatch.setattr(Prediction, "overlay", lambda self, frame, opacity: made.append(1) or frame)
+    monkeypatch.setattr(video, "_shown", lambda frame: shown.append(frame) or True)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+    output = OutputFolder(tmp_path / "out", describe(predictor.metadata, checkpoint), overlays=False)
+    assert predict_frames(predictor, Frames(clip), "clip.avi", "clip", output, tick=lambda: None) == 7
+    assert not made
+    assert predict_frames(predictor, Frames(clip), "clip.avi", "clip", output, show=True, tick=lambda: None) == 7
+    assert len(made) == len(shown) == 7 and not (tmp_path / "out/overlays").exists()
 
 
 def test_frames_keep_their_colours_and_their_rate(checkpoint, tmp_path):
@@ -43,10 +56,10 @@ def test_frames_keep_their_colours_and_their_rate(checkpoint, tmp_path):
     (frame, *_) = Frames(tmp_path / "red.avi")
     assert frame[..., 0].min() > 180 and frame[..., 1:].max() < 60
     assert run(checkpoint, tmp_path / "out", tmp_path / "red.avi", "--opacity", 0) == 0
-    video = cv2.VideoCapture(str(tmp_path / "out/overlays/red.mp4"))
-    shown = video.read()[1]
+    written = cv2.VideoCapture(str(tmp_path / "out/overlays/red.mp4"))
+    shown = written.read()[1]
     assert shown[..., 2].min() > 180 and shown[..., :2].max() < 60
-    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(66.67, abs=0.01)
+    assert written.get(cv2.CAP_PROP_FPS) == pytest.approx(66.67, abs=0.01)
 
 
 def test_a_shorter_result_replaces_a_longer_one(checkpoint, clip, photos, tmp_path):

@@ -118,7 +118,7 @@ def predict_frames(
             prediction = predictor(frame, scores=False)
             output.write_labels(f"{name}/{len(found):06d}", prediction)
             found.append(areas(prediction))
-            overlay = prediction.overlay(frame, output.opacity)
+            overlay = prediction.overlay(frame, output.opacity) if output.overlays or show else None
             if output.overlays:
                 video.add(overlay)
             tick()

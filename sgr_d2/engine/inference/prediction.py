@@ -5,6 +5,7 @@ Shape legend: H x W the image, C classes, K tokens, D token channels, h x w toke
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -69,8 +70,7 @@ class Prediction:
         pixels = as_image(image, channels)
         if pixels.shape[:2] != self.labels.shape:
             raise ValueError(_other_size(pixels.shape, self.labels.shape))
-        mixed = (1 - opacity) * pixels.astype(np.float32) + opacity * self.color_map()
-        return np.rint(mixed).astype(np.uint8)
+        return cv2.addWeighted(pixels, 1 - opacity, self.color_map(), opacity, 0)
 
     def region_map(self, token: int) -> np.ndarray:
         """The region of ``token``, resized bilinearly to the size of the image: (H, W) float32, 0..1.

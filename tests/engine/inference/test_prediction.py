@@ -38,6 +38,15 @@ def test_an_overlay_takes_what_the_predictor_takes(out, tmp_path):
         out.overlay("none.png")
 
 
+@pytest.mark.parametrize("opacity", [0, 0.3, 0.5, 0.75, 1])
+def test_an_overlay_is_the_rounded_mean_to_one_level(opacity):
+    rng = np.random.default_rng(0)
+    out, image = prediction(rng.integers(0, 3, (50, 70))), rng.integers(0, 256, (50, 70, 3), np.uint8)
+    expected = (1 - opacity) * image + opacity * out.color_map()
+    found = out.overlay(image, opacity)
+    assert found.dtype == np.uint8 and np.abs(found - expected).max() <= (1 if opacity % 0.25 else 0.5)
+
+
 def test_an_array_that_exif_did_not_turn(out, tmp_path):
     exif = Image.Exif()
     exif[274] = 6
