@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+from functools import cache
 from pathlib import Path
 
 import pytest
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 
 ROOT = Path(__file__).parents[1]
 MODULES = {
@@ -77,8 +79,24 @@ def test_module_imports(module):
     importlib.import_module(module)
 
 
+@cache
+def _head_modules() -> set[str]:
+    """The modules of the package that register a head, whatever they are called."""
+    importlib.import_module("sgr_d2.modeling")
+    return {head.__module__ for _, head in SEM_SEG_HEADS_REGISTRY if head.__module__ in MODULES}
+
+
 def _is_head(name: str) -> bool:
-    return any(part == "mask2former" or part.rstrip("s").endswith("head") for part in name.lower().split("."))
+    """Whether a full name is that of a head, of its module or of something in that."""
+    of_head = any(name == module or name.startswith(f"{module}.") for module in _head_modules())
+    parts = name.lower().split(".")
+    return of_head or any(part == "mask2former" or part.rstrip("s").endswith("head") for part in parts)
+
+
+def test_every_head_is_known():
+    heads = {f"sgr_d2.modeling.{name}" for name in ("deeplab", "mask2former.head", "point_rend")}
+    assert _head_modules() == heads and all(map(_is_head, heads))
+    assert _is_head("sgr_d2.modeling.deeplab.WindowPool") and not _is_head("sgr_d2.modeling.postprocessing")
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("sgr_d2.modeling.")])
