@@ -33,6 +33,10 @@ def quotes() -> list[str]:
     return [piece for piece in pieces if len(piece) > 8]
 
 
+def test_troubleshooting_quotes_messages():
+    assert len(quotes()) > 30, "quote a message on lines that begin with '> '"
+
+
 @pytest.mark.parametrize("piece", quotes())
 def test_the_program_says_what_troubleshooting_quotes(piece):
     text = said_by_the_program()
@@ -42,7 +46,9 @@ def test_the_program_says_what_troubleshooting_quotes(piece):
 
 
 def code_of(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks, f"{page}: no block begins with ```python"
+    return blocks
 
 
 @pytest.mark.parametrize("page", ["extend.md"])
