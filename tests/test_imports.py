@@ -93,6 +93,15 @@ def _is_head(name: str) -> bool:
     return of_head or any(part == "mask2former" or part.rstrip("s").endswith("head") for part in parts)
 
 
+def _all_heads() -> set[str]:
+    return {_below_modeling(module) for module in _head_modules()}
+
+
+def _below_modeling(name: str) -> str:
+    """sgr_d2.modeling.mask2former.points -> sgr_d2.modeling.mask2former"""
+    return ".".join(name.split(".")[:3])
+
+
 def test_every_head_is_known():
     heads = {f"sgr_d2.modeling.{name}" for name in ("deeplab", "mask2former.head", "point_rend")}
     assert _head_modules() == heads and all(map(_is_head, heads))
@@ -107,6 +116,7 @@ def test_sgr_and_heads_do_not_know_each_other(module):
         assert not {name for name in names if _is_head(name) or "meta_arch" in name or "segmentor" in name}
     elif _is_head(module):
         assert not {name for name in names if name.startswith("sgr_d2.modeling.sgr")}
+        assert {_below_modeling(name) for name in names} & _all_heads() <= {_below_modeling(module)}
 
 
 @pytest.mark.parametrize(

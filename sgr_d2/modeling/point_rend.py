@@ -5,12 +5,11 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.point_rend.point_features import (
     get_uncertain_point_coords_on_grid,
     get_uncertain_point_coords_with_randomness,
+    point_sample,
 )
 from detectron2.projects.point_rend.semantic_seg import PointRendSemSegHead, calculate_uncertainty
 from torch import Tensor
 from torch.nn import functional as F
-
-from .mask2former.points import sample_points
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -46,10 +45,7 @@ class SparsePointRendSemSegHead(PointRendSemSegHead):
                 self.oversample_ratio,
                 self.importance_sample_ratio,
             )
-        labels = F.grid_sample(
-            targets[:, None].float(), 2 * points[:, :, None] - 1, mode="nearest", align_corners=False
-        )
-        labels = labels[:, 0, :, 0].long()
+        labels = point_sample(targets[:, None].float(), points, mode="nearest", align_corners=False)[:, 0].long()
         logits = self._point_logits(features, coarse, points)
         loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=self.ignore_value)
         return loss / (labels != self.ignore_value).sum().clamp(min=1)
@@ -68,5 +64,5 @@ class SparsePointRendSemSegHead(PointRendSemSegHead):
 
     def _point_logits(self, features: dict[str, Tensor], coarse: Tensor, points: Tensor) -> Tensor:
         """Points (B, P, 2) -> logits (B, C, P)."""
-        fine = torch.cat([sample_points(features[name], points) for name in self.in_features], dim=1)
-        return self.point_head(fine, sample_points(coarse, points))
+        fine = [point_sample(features[name], points, align_corners=False) for name in self.in_features]
+        return self.point_head(torch.cat(fine, dim=1), point_sample(coarse, points, align_corners=False))
