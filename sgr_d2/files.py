@@ -1,9 +1,11 @@
 """Reading text files of users, and writing files that are either complete or absent."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def read_text(path: Path, key: str) -> str:
@@ -45,3 +47,17 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(data: Any, path: Path, **options: Any) -> None:
+    """Write a JSON file that is either complete or absent, with a final line break; creates the folder.
+
+    Args:
+        options: of `json.dumps`: indent, allow_nan, ensure_ascii.
+
+    Raises:
+        ValueError, TypeError: if JSON has no such value, or NaN with ``allow_nan=False``; then nothing is written.
+    """
+    text = json.dumps(data, **options) + "\n"
+    with appearing_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sgr_d2.files import appearing_whole, walk_files
+from sgr_d2.files import appearing_whole, walk_files, write_json
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -22,6 +22,17 @@ def test_an_interrupted_write_leaves_the_old_file_alone(tmp_path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_json_is_whole_or_absent(tmp_path):
+    path = tmp_path / "a/b.json"
+    write_json({"name": "é", "value": 1.5}, path, indent=1, ensure_ascii=False)
+    assert path.read_bytes() == '{\n "name": "é",\n "value": 1.5\n}\n'.encode()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json({"value": float("nan")}, path, allow_nan=False)
+    with pytest.raises(TypeError, match="serializable"):
+        write_json({"value": {1}}, tmp_path / "c/d.json")
+    assert '"é"' in path.read_text(encoding="utf-8") and not (tmp_path / "c").exists()
 
 
 def test_files_below_links_that_lead_in_circles(tmp_path):

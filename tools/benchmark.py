@@ -17,8 +17,10 @@ os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 import cv2
 import torch
 from benchmarks import BENCHMARKS, Settings
-from benchmarks.report import describe_machine, read_json, refuse_other_results, to_json, to_markdown, write_json
+from benchmarks.report import describe_machine, read_json, refuse_other_results, to_json, to_markdown
 from command_line import positive
+
+from sgr_d2.files import write_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +82,7 @@ def run(names: list[str], args: argparse.Namespace) -> None:
         print(f"{name} ...", file=sys.stderr, flush=True)
         reports[name] = BENCHMARKS[name](settings)
         if args.json:
-            write_json(to_json(machine, settings, reports), args.json)
+            write_json(to_json(machine, settings, reports), args.json, indent=2)
     print(to_markdown(to_json(machine, settings, reports)))
 
 

@@ -12,7 +12,6 @@ writes DIR/diagnosis.json. Both evaluations take all images of DATASETS.TEST; --
 """
 
 import argparse
-import json
 import math
 import sys
 from itertools import islice
@@ -34,6 +33,7 @@ from sgr_d2.engine.machine import fit_to_machine
 from sgr_d2.engine.options import with_values
 from sgr_d2.engine.same_run import load_trained
 from sgr_d2.engine.tasks import task_of
+from sgr_d2.files import write_json
 
 # How to read the tables.
 READ_EVALUATION = (
@@ -68,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = diagnose(args)
     except (OSError, KeyError, ValueError) as error:
         return failed(parser.prog, error)
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "diagnosis.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(found, args.output / "diagnosis.json", indent=1)
     print(to_markdown(found))
     return 0
 

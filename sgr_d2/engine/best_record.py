@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sgr_d2.files import appearing_whole
+from sgr_d2.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -42,5 +42,4 @@ def read_bests(path: Path, metric: str) -> list[Best]:
 def write_bests(path: Path, metric: str, bests: Sequence[Best]) -> None:
     """Write the record of one or more values, the latest first."""
     latest, *earlier = (best._asdict() for best in bests)
-    with appearing_whole(path) as temporary:
-        temporary.write_text(json.dumps({"metric": metric, **latest, "earlier": earlier}) + "\n", encoding="utf-8")
+    write_json({"metric": metric, **latest, "earlier": earlier}, path)

@@ -1,6 +1,5 @@
 """Results of an evaluation as a JSON file and as a text table."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from tabulate import tabulate
 
 from sgr_d2.evaluation.error_kinds import KINDS
 from sgr_d2.evaluation.token_semantics import TOKEN_FIGURES
-from sgr_d2.files import appearing_whole
+from sgr_d2.files import write_json
 
 _SUMMARY = ("mIoU", "fwIoU", "mACC", "pACC")
 _CITYSCAPES = ("IoU", "iIoU", "IoU_sup", "iIoU_sup")
@@ -37,8 +36,7 @@ def write_metrics(results: Results, path: str | os.PathLike) -> None:
         task: {name: _json_number(f"{task}/{name}", value) for name, value in metrics.items()}
         for task, metrics in results.items()
     }
-    with appearing_whole(Path(path)) as temporary:
-        temporary.write_text(json.dumps(tasks, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(tasks, Path(path), indent=2, allow_nan=False)
 
 
 def format_table(results: Results, class_names: Sequence[str]) -> str:

@@ -20,12 +20,13 @@ from benchmarks.measure import (
     peak_bytes,
     peak_of_changes,
 )
-from benchmarks.report import Report, read_json, refuse_other_results, to_json, to_markdown, write_json
+from benchmarks.report import Report, read_json, refuse_other_results, to_json, to_markdown
 from benchmarks.street_scenes import HEIGHT, NUM_CLASSES, WIDTH, draw_street, street_scenes
 from benchmarks.sweep import voronoi_map
 
 from sgr_d2.data.components import label_components
 from sgr_d2.data.datasets import get_dataset_records
+from sgr_d2.files import write_json
 
 QUICK = Settings(quick=True)
 

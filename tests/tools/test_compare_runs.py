@@ -11,12 +11,12 @@ from comparison.classes import _draw_differences, class_differences, class_metri
 from comparison.grouping import compare, complete
 from comparison.page import to_html
 from comparison.reading import find_runs
-from experiments.records import write_json
 from experiments.resolved import differences, flat
 from experiments.summary import to_markdown
 from matplotlib.figure import Figure
 
 from sgr_d2.config import get_sgr_cfg
+from sgr_d2.files import write_json
 
 STEPS = 40
 

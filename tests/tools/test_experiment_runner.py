@@ -11,9 +11,11 @@ import pytest
 import torch
 from experiments.job import Job, Launch, last_lines, visible_gpus
 from experiments.plan import Run
-from experiments.records import Folders, is_locked, read_json, state_of, take_lock, write_json
+from experiments.records import Folders, is_locked, read_json, state_of, take_lock
 from experiments.remaining import Remaining, duration
 from experiments.runner import Runner
+
+from sgr_d2.files import write_json
 
 # Does what its option MODE says; "hang" waits for a signal at the first attempt and works at the second.
 PROGRAM = """

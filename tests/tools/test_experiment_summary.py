@@ -10,10 +10,12 @@ import run_experiment
 import yaml
 from experiments.plan import read_plan
 from experiments.plots import _draw_line, draw, draw_dots, draw_mean_and_interval, lines_of
-from experiments.records import Folders, read_json, write_json
+from experiments.records import Folders, read_json
 from experiments.resolved import resolve
 from experiments.summary import collect, to_markdown
 from matplotlib.figure import Figure
+
+from sgr_d2.files import write_json
 
 PLAN = {
     "title": "A toy",

@@ -9,7 +9,9 @@ import overview
 import pytest
 import yaml
 from experiments.overview import _limits, _lines, read_overview, to_markdown
-from experiments.records import read_json, write_json
+from experiments.records import read_json
+
+from sgr_d2.files import write_json
 
 METRICS = ["sem_seg/mIoU", "sem_seg/pACC"]
 ROW = {"label": "FPN, short", "baseline": "plan/fpn", "model": "plan/sgr"}

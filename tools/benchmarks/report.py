@@ -12,7 +12,6 @@ import torch
 from tabulate import tabulate
 
 from sgr_d2.collect_env import cpu_model
-from sgr_d2.files import appearing_whole
 
 from .measure import Ratio
 from .settings import Settings
@@ -62,12 +61,6 @@ def to_json(machine: Mapping[str, Any], settings: Settings, reports: Mapping[str
     }
 
 
-def write_json(data: Mapping[str, Any], path: Path) -> None:
-    """Write the file atomically, and create the folders above it."""
-    with appearing_whole(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-
 def refuse_other_results(path: Path, names: Iterable[str]) -> None:
     """Raise FileExistsError if ``path`` has results of other benchmarks than ``names``, which would be lost."""
     if not path.is_file():
@@ -78,7 +71,7 @@ def refuse_other_results(path: Path, names: Iterable[str]) -> None:
 
 
 def read_json(path: Path, option: str = "--table") -> dict[str, Any]:
-    """Read what `write_json` wrote.
+    """Read the file of --json.
 
     Raises:
         FileNotFoundError, ValueError: if there is no such file, or it is of another kind.

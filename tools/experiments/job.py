@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from sgr_d2.engine.earlier_run import set_aside
+from sgr_d2.files import write_json
 
 from .outcome import describe_machine, gather
 from .plan import ROOT, Run
-from .records import Folders, read_json, write_json
+from .records import LAYOUT, Folders, read_json
 from .resolved import differences
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Job:
         progress["environment"] = describe_machine(self.launch.num_gpus, threads, gpu=index)
         progress["attempts"] += 1
         progress |= {"open": True, "gpu": self.gpu}
-        write_json(progress, self.folders.progress(self.run))
+        write_json(progress, self.folders.progress(self.run), **LAYOUT)
         return progress
 
     def _command(self) -> list[str]:
@@ -124,7 +125,7 @@ class Job:
             self.progress["seconds"] += time.monotonic() - self.begun
             self.progress["peak_memory_mib"] = max(self.progress["peak_memory_mib"], peak)
         self.progress["open"] = False
-        write_json(self.progress, self.folders.progress(self.run))
+        write_json(self.progress, self.folders.progress(self.run), **LAYOUT)
         return self.process.returncode
 
     def finish(self) -> str:
@@ -136,7 +137,7 @@ class Job:
                 result = gather(self.run, self.output, self.progress, self.launch.metrics)
             except (FileNotFoundError, ValueError) as error:
                 return self._failed(str(error))
-            write_json(result, self.folders.result(self.run))
+            write_json(result, self.folders.result(self.run), **LAYOUT)
             self.folders.progress(self.run).unlink()
             if not self.launch.keep:
                 for checkpoint in self.output.glob("*.pth"):
@@ -149,7 +150,7 @@ class Job:
     def _failed(self, reason: str) -> str:
         lines = last_lines(self.output / "stdout.txt", LOG_LINES)
         failure = {"exit_code": self.process.returncode, "reason": reason, "log": lines}
-        write_json(failure, self.folders.failure(self.run))
+        write_json(failure, self.folders.failure(self.run), **LAYOUT)
         return f"{reason}: {lines[-1] if lines else 'no output'}"
 
     def ask_to_end(self) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sgr_d2.files import appearing_whole
-
 from .plan import ROOT, Run
 from .resolved import differences
 
 # How often a lock is tried, and the pause between attempts in seconds.
 LOOKS, PAUSE = 5, 0.05
+# How `write_json` writes these files.
+LAYOUT = {"indent": 1, "allow_nan": False}
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: holds {type(data).__name__}, not an object. Delete it to repeat the run.")
     return data
-
-
-def write_json(data: dict[str, Any], path: Path) -> None:
-    """Write a file atomically."""
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    with appearing_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def take_lock(folders: Folders, run: Run) -> int | None:

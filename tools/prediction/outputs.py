@@ -10,9 +10,12 @@ from PIL import Image
 
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.engine import Prediction
-from sgr_d2.files import appearing_whole
+from sgr_d2.files import appearing_whole, write_json
 from sgr_d2.visualization.palette import token_colors
 from sgr_d2.visualization.panels import region_panel
+
+# How `write_json` writes these files.
+LAYOUT = {"indent": 1, "ensure_ascii": False}
 
 
 class OutputFolder:
@@ -85,7 +88,7 @@ class OutputFolder:
                 raise FileExistsError(
                     f"{path}: these results are of a model with other {what}. Give another --output, or --overwrite."
                 )
-        write_json(content, path)
+        write_json(content, path, **LAYOUT)
 
     def write_image(
         self, name: str, source: Path, image: np.ndarray, prediction: Prediction, *, made_from: dict[str, int]
@@ -100,7 +103,7 @@ class OutputFolder:
             self._write_regions(name, image, prediction)
         height, width = prediction.labels.shape
         head = {"file": str(source), "source": made_from, "model": self.model, "height": height, "width": width}
-        write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"))
+        write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"), **LAYOUT)
 
     def write_labels(self, name: str, prediction: Prediction) -> None:
         with appearing_whole(self.path("labels", name, ".png")) as temporary:
@@ -150,8 +153,3 @@ def areas(prediction: Prediction) -> dict[str, dict[str, float]]:
         name: {"share": round(share, 6), "pixels": round(share * size)}
         for name, share in prediction.class_areas().items()
     }
-
-
-def write_json(content: object, path: Path) -> None:
-    with appearing_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from sgr_d2.engine import SGRPredictor
+from sgr_d2.files import write_json
 
-from .outputs import OutputFolder, areas, write_json
+from .outputs import LAYOUT, OutputFolder, areas
 
 DEFAULT_RATE = 25.0
 # The fraction of the frames claimed by a file that must be there.
@@ -140,7 +141,7 @@ def predict_frames(
     head["broken_off"] = frames.broken_off
     if made_from is not None:
         head["source"] = made_from
-    write_json(head | {"frames": found}, output.path("areas", name, ".json"))
+    write_json(head | {"frames": found}, output.path("areas", name, ".json"), **LAYOUT)
     if frames.broken_off:
         raise ValueError(
             f"{source}: broke off after {len(found)} of {frames.total} frames; the file is truncated or damaged."
