@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def plot_curves(metrics_json: str | Path, out_png: str | Path, metric: str = "se
 def read_series(metrics_json: str | Path) -> Series:
     """Read every number of ``metrics.json``: {name: (iterations ascending, values)}; NaN values are kept."""
     found: dict[str, dict[int, float]] = {}
-    for row in _read_rows(Path(metrics_json)):
+    for row in _rows_of(Path(metrics_json)):
         iteration = row.get("iteration")
         if not isinstance(iteration, int):
             continue
@@ -74,9 +75,12 @@ def read_series(metrics_json: str | Path) -> Series:
     return {name: (np.array(list(points)), np.array(list(points.values()))) for name, points in found.items()}
 
 
-def _read_rows(path: Path) -> list[dict]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. A training run writes it as OUTPUT_DIR/metrics.json.")
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The lines of Detectron2's ``metrics.json``, and the numbers (from 1) of those that are not JSON objects.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
     rows, broken = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if not line.strip():
@@ -89,6 +93,13 @@ def _read_rows(path: Path) -> list[dict]:
             rows.append(row)
         else:
             broken.append(number)
+    return rows, broken
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. A training run writes it as OUTPUT_DIR/metrics.json.")
+    rows, broken = read_rows(path)
     if broken and not rows:
         raise ValueError(f"{path}: line {broken[0]} is not a JSON object; expected metrics.json of a training run.")
     if broken:  # a run that was killed leaves half a line

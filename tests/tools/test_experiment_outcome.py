@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from experiments.outcome import _head_loss, _parameters
+from experiments.outcome import _head_loss, _parameters, training_rows
 from torch import nn
 
 
@@ -16,6 +16,13 @@ def test_the_heads_loss_of_the_last_fifth():
     again = [{"iteration": i, "total_loss": 20.0} for i in range(5, 10)]
     assert _head_loss([*alone[:5], *again, *alone[5:]]) == 1.5
     assert _head_loss([]) is None and _head_loss([{"iteration": 0, "total_loss": float("nan")}]) is None
+
+
+def test_lines_that_a_killed_run_left_are_skipped(tmp_path):
+    assert training_rows(tmp_path) == []
+    for text, rows in (('{"itera', []), ('{"iteration": 0}\n[1]\n\n{"itera', [{"iteration": 0}])):
+        (tmp_path / "metrics.json").write_text(text)
+        assert training_rows(tmp_path) == rows
 
 
 def test_parameters_are_the_values_that_are_learnt(tmp_path):

@@ -17,6 +17,7 @@ from sgr_d2.collect_env import cpu_model
 from sgr_d2.engine.checkpoint.safe_unpickle import load_torch
 from sgr_d2.modeling.peers import PEER_LOSS
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
+from sgr_d2.visualization.curves import read_rows
 
 from .plan import ROOT, Run
 from .resolved import hash_of
@@ -107,15 +108,7 @@ def _revision() -> str:
 def training_rows(output: Path) -> list[dict[str, Any]]:
     """The lines of Detectron2's metrics.json; those that a killed run left incomplete are skipped."""
     path = output / "metrics.json"
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if isinstance(row, dict)]
+    return read_rows(path)[0] if path.is_file() else []
 
 
 def _curve(rows: list[dict[str, Any]], metric: str) -> list[list[float]]:
