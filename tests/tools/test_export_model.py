@@ -133,6 +133,17 @@ def test_a_graph_that_cannot_be_written_says_so(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_was_only_begun_leaves_the_former_one(checkpoint, tmp_path, monkeypatch):
+    def begin(program, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(torch.export, "save", begin)
+    (tmp_path / "model.pt2").write_bytes(b"former")
+    assert run(checkpoint, tmp_path / "model.pt2", "--fixed") == 2
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("model.pt2", b"former")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sgr", [False, True])
 def test_mask2former_of_any_size_in_torch_export(tmp_path, sgr):

@@ -6,7 +6,6 @@ d is the model's ``size_divisibility``.
 import json
 import logging
 import math
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,21 +121,12 @@ def to_program(wrapper: ClassScores, sizes: Sizes) -> ExportedProgram:
 
 
 def save(program: ExportedProgram, path: Path, information: dict[str, str]) -> None:
-    """Write ``*.pt2`` (torch.export) or ``*.onnx``, including ``information``.
+    """Write ``*.pt2`` (torch.export) or ``*.onnx``, including ``information``; creates the folder.
 
     Raises:
         ExportError: if the graph cannot be written. ModuleNotFoundError: if it is not installed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        _write(program, temporary, information)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(program: ExportedProgram, path: Path, information: dict[str, str]) -> None:
     if path.suffix == ".pt2":
         try:
             torch.export.save(program, path, extra_files={"information.json": json.dumps(information)})
