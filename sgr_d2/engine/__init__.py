@@ -7,7 +7,6 @@ from .checkpoint.model_card import read_card
 from .evaluate import evaluate
 from .inference.prediction import Prediction
 from .inference.predictor import SGRPredictor
-from .options import merge_options
 from .processes import run_process
 from .refusals import refusals_in_a_line
 from .run import evaluate_checkpoint, limit_threads, train
@@ -27,7 +26,6 @@ __all__ = [
     "limit_threads",
     "load_config",
     "load_weights",
-    "merge_options",
     "read_card",
     "read_command_line",
     "refusals_in_a_line",

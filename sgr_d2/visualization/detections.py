@@ -15,7 +15,14 @@ from sgr_d2.visualization.layout import Cell, column_width, columns_of, inner_wi
 from sgr_d2.visualization.palette import token_colors
 from sgr_d2.visualization.panels import panel_size, resize_image, token_panel
 from sgr_d2.visualization.regions import RegionMaps
-from sgr_d2.visualization.sheet import PANEL_MAX_HEIGHT, PANEL_WIDTH, Classes, _legend, _region_cells
+from sgr_d2.visualization.sheet import (
+    MAX_REGIONS,
+    PANEL_MAX_HEIGHT,
+    PANEL_WIDTH,
+    Classes,
+    _legend,
+    _region_cells,
+)
 
 _MASK_OPACITY = 0.5
 _TEXT_SIZE = 10
@@ -45,7 +52,6 @@ def draw_detection_sheet(
     tokens: ImageTokens | None = None,
     labels: np.ndarray | None = None,
     components: ComponentMap | None = None,
-    max_regions: int = 10,
 ) -> np.ndarray:
     """Draw a detector's results for one image.
 
@@ -57,7 +63,6 @@ def draw_detection_sheet(
         tokens: regions of the image; None for a model without SGR, to leave out everything about tokens.
         labels: (H, W) true class of each pixel, for the titles of the regions; None if unknown.
         components: the true instances, whose contours are drawn over the tokens.
-        max_regions: number of single regions to show, largest first.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -75,7 +80,7 @@ def draw_detection_sheet(
         title = "Tokens" if components is None else "Tokens and instances"
         large.append(Cell(token_panel(small, maps, token_colors(len(maps)), ids), title))
         _, width = columns_of(inner_width(len(large), column_width(size[1])))
-        regions = _region_cells(image, labels, classes, tokens, width, max_regions)
+        regions = _region_cells(image, labels, classes, tokens, width, MAX_REGIONS)
     shown = None if truth is None else np.asarray(truth.classes)
     return lay_out(large, _legend(shown, np.asarray(prediction.classes), classes), regions)
 

@@ -35,6 +35,8 @@ from sgr_d2.visualization.regions import RegionMaps, RegionSummary
 PANEL_WIDTH = 300
 PANEL_MAX_HEIGHT = 400
 REGION_MAX_HEIGHT = 280
+# The number of single regions that a sheet shows.
+MAX_REGIONS = 10
 
 
 class Classes(NamedTuple):
@@ -58,7 +60,7 @@ def draw_sheet(
     classes: Classes,
     tokens: ImageTokens | None = None,
     components: ComponentMap | None = None,
-    max_regions: int = 10,
+    max_regions: int = MAX_REGIONS,
 ) -> np.ndarray:
     """Draw the model's results for one image.
 

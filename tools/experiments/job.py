@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 TRAIN = [sys.executable, str(ROOT / "train_net.py")]
 LOG_LINES = 20
+# Seconds that a process has to end when it is asked to, before it is killed.
+PATIENCE = 10.0
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 # ru_maxrss counts KiB on Linux, bytes on macOS.
 MEMORY_UNIT = 2**20 if sys.platform == "darwin" else 2**10
@@ -158,12 +160,12 @@ class Job:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
 
-    def end(self, patience: float = 10.0) -> None:
+    def end(self) -> None:
         """End the process and its children, and release the run. Next time it resumes from its last checkpoint."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-            limit = time.monotonic() + patience
+            limit = time.monotonic() + PATIENCE
             while self.poll() is None and time.monotonic() < limit:
                 time.sleep(0.05)
         os.close(self.lock)
