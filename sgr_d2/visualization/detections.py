@@ -20,8 +20,8 @@ from sgr_d2.visualization.sheet import (
     PANEL_MAX_HEIGHT,
     PANEL_WIDTH,
     Classes,
-    _legend,
-    _region_cells,
+    class_legend,
+    region_cells,
 )
 
 _MASK_OPACITY = 0.5
@@ -80,9 +80,9 @@ def draw_detection_sheet(
         title = "Tokens" if components is None else "Tokens and instances"
         large.append(Cell(token_panel(small, maps, token_colors(len(maps)), ids), title))
         _, width = columns_of(inner_width(len(large), column_width(size[1])))
-        regions = _region_cells(image, labels, classes, tokens, width, MAX_REGIONS)
+        regions = region_cells(image, labels, classes, tokens, width, MAX_REGIONS)
     shown = None if truth is None else np.asarray(truth.classes)
-    return lay_out(large, _legend(shown, np.asarray(prediction.classes), classes), regions)
+    return lay_out(large, class_legend(shown, np.asarray(prediction.classes), classes), regions)
 
 
 def detection_panel(image: np.ndarray, found: Detections, classes: Classes, size: tuple[int, int]) -> np.ndarray:

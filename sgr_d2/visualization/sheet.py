@@ -84,8 +84,8 @@ def draw_sheet(
     small = []
     if tokens is not None:
         _, width = columns_of(inner_width(len(large), column_width(large[0].panel.shape[1])))
-        small = _region_cells(image, truth, classes, tokens, width, max_regions)
-    return lay_out(large, _legend(truth, prediction, classes), small)
+        small = region_cells(image, truth, classes, tokens, width, max_regions)
+    return lay_out(large, class_legend(truth, prediction, classes), small)
 
 
 def _check_sizes(
@@ -121,7 +121,7 @@ def _large_cells(
     return cells
 
 
-def _region_cells(
+def region_cells(
     image: np.ndarray,
     truth: np.ndarray | None,
     classes: Classes,
@@ -129,6 +129,13 @@ def _region_cells(
     width: int,
     number: int,
 ) -> list[Cell]:
+    """The ``number`` largest regions, each over the image, with its token, main class and cover.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W) integer labels, for the main classes; None if unknown.
+        width: of a cell, pixels.
+    """
     size = panel_size(*image.shape[:2], REGION_MAX_HEIGHT, width)
     small = resize_image(image, size)
     maps = RegionMaps(tokens, size)
@@ -157,7 +164,7 @@ def _region_title(summary: RegionSummary, names: Sequence[str], width: int) -> s
     return start + shortened(names[summary.label], TEXT_SIZE, width - text_width(start + end, TEXT_SIZE)) + end
 
 
-def _legend(truth: np.ndarray | None, prediction: np.ndarray, classes: Classes) -> list[LegendEntry]:
+def class_legend(truth: np.ndarray | None, prediction: np.ndarray, classes: Classes) -> list[LegendEntry]:
     """The classes that occur, in their order, followed by "ignored" if any pixel belongs to no class."""
     shown = [np.unique(labels) for labels in (truth, prediction) if labels is not None]
     values = set(np.concatenate(shown).tolist())

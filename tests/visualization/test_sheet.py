@@ -7,7 +7,7 @@ from sgr_d2.visualization.canvas import shortened, text_width
 from sgr_d2.visualization.layout import GAP, MARGIN, TITLE_HEIGHT, LegendEntry, _break_lines, _entry_width
 from sgr_d2.visualization.palette import IGNORE_COLOR, token_colors
 from sgr_d2.visualization.regions import RegionSummary
-from sgr_d2.visualization.sheet import PANEL_WIDTH, Classes, _legend, _region_cells, _region_title, draw_sheet
+from sgr_d2.visualization.sheet import PANEL_WIDTH, Classes, _region_title, class_legend, draw_sheet, region_cells
 
 CLASSES = Classes(["sky", "car"], np.array([[200, 30, 30], [30, 30, 200]], dtype=np.uint8), 255)
 
@@ -54,7 +54,7 @@ def test_ignored_truth_is_shown_and_named():
     no_components = ComponentMap(np.zeros(truth.shape, dtype=np.int32), np.empty(0, dtype=np.int64), 0, 0)
     sheet = draw_sheet(image, truth, np.zeros_like(truth), CLASSES, tokens, no_components)
     assert _panel(sheet, 1) == list(IGNORE_COLOR)
-    entries = _legend(truth, np.zeros_like(truth), CLASSES)
+    entries = class_legend(truth, np.zeros_like(truth), CLASSES)
     assert [entry.name for entry in entries] == ["sky", "ignored"]
 
 
@@ -94,7 +94,7 @@ def test_a_title_names_no_ignored_class_even_where_its_number_is_a_class():
     truth[60:] = 1
     tokens = ImageTokens(torch.ones(1, 8, 8), torch.zeros(1, 2), (8.0, 8.0))
     titles = [
-        _region_cells(image, truth, CLASSES._replace(ignore_label=label), tokens, 230, 5)[0].title for label in (255, 0)
+        region_cells(image, truth, CLASSES._replace(ignore_label=label), tokens, 230, 5)[0].title for label in (255, 0)
     ]
     assert titles == ["token 0 · sky 94 %", "token 0 · car 100 %"]
 

@@ -1,1 +1,1 @@
-"""The parts of tools/predict.py: its inputs and outputs."""
+"""Inputs and outputs of tools/predict.py; inputs.py, report.py and explorer_folder.py also serve explore_tokens.py."""
