@@ -54,7 +54,7 @@ def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     )
 
 
-def check_evaluation(cfg: CfgNode, dataset_name: str) -> None:
+def check_semantic_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     """
     Raises:
         ValueError: if there is no evaluator for the data set, a record has no label, or the model returns no semantic
@@ -82,7 +82,7 @@ def require_labels(dataset_name: str, records: Sequence[dict[str, Any]], otherwi
         )
 
 
-def build_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
+def build_semantic_evaluators(cfg: CfgNode, dataset_name: str, info: SemanticMetadata) -> DatasetEvaluators:
     """The evaluators for the data set's type, and the one that draws pictures."""
     first_id = MetadataCatalog.get(dataset_name).get("first_instance_id", 1)
     records = get_dataset_records(dataset_name)

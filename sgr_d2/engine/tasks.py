@@ -47,8 +47,8 @@ SEMANTIC = Task(
     use_classes=semantic.use_semantic_classes,
     build_train_loader=build_train_loader,
     build_test_loader=semantic.build_semantic_test_loader,
-    check_evaluation=semantic.check_evaluation,
-    build_evaluators=semantic.build_evaluators,
+    check_evaluation=semantic.check_semantic_evaluation,
+    build_evaluators=semantic.build_semantic_evaluators,
     format_table=format_table,
 )
 DETECTION = Task(

@@ -10,7 +10,7 @@ from sgr_d2.data.components import label_components
 from sgr_d2.data.datasets import load_image_label_folder, metadata_of, register_semantic
 from sgr_d2.engine import Trainer, evaluate, load_config
 from sgr_d2.engine.evaluate import check_evaluation
-from sgr_d2.engine.semantic import build_evaluators
+from sgr_d2.engine.semantic import build_semantic_evaluators
 from sgr_d2.evaluation import token_semantics
 from sgr_d2.structures import ImageTokens
 
@@ -32,7 +32,7 @@ def test_tokens_are_measured_by_the_keys_of_the_config(config_file, tmp_path, mo
     regions = torch.rand(6, 9, 12, generator=torch.Generator().manual_seed(0))
     regions[0] *= 0.1  # inactive at this share, active at the usual one
     output = {"sem_seg": torch.zeros(3, *labels.shape), "sgr": ImageTokens(regions, torch.zeros(6, 2), (9.0, 12.0))}
-    evaluators = build_evaluators(cfg, name, metadata_of([name]))
+    evaluators = build_semantic_evaluators(cfg, name, metadata_of([name]))
     evaluators.reset()
     evaluators.process([record], [output])
     figures = evaluators.evaluate()["token_semantics"]
@@ -54,7 +54,9 @@ def test_labels_are_mapped_by_their_records(config_file, tmp_path):
     options = {"owner": "test", "classes": ["left", "right", "disc"]}
     register_semantic("counted_from_1", load, **options, image_root=folders[0], sem_seg_root=folders[1])
     try:
-        evaluators = build_evaluators(load_config(str(config_file)), "counted_from_1", metadata_of(["counted_from_1"]))
+        evaluators = build_semantic_evaluators(
+            load_config(str(config_file)), "counted_from_1", metadata_of(["counted_from_1"])
+        )
     finally:
         DatasetCatalog.remove("counted_from_1")
         MetadataCatalog.remove("counted_from_1")
