@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from sgr_d2.evaluation import KINDS, metrics_path, write_metrics
+from sgr_d2.evaluation import ERROR_KINDS, metrics_path, write_metrics
 from sgr_d2.files import appearing_whole
 from sgr_d2.visualization import draw_error_kinds
 
@@ -86,7 +86,7 @@ def evaluate(
         classes = task.metadata_of([dataset_name]).classes
         if errors := results.get("error_kinds"):
             title = f"{dataset_name}: where the IoU is lost"
-            draw_error_kinds(errors, KINDS, classes, title, path.with_name("error_kinds.png"))
+            draw_error_kinds(errors, ERROR_KINDS, classes, title, path.with_name("error_kinds.png"))
         logger.info("%s (%s):\n%s", dataset_name, path, task.format_table(results, classes))
     return results
 

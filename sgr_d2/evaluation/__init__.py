@@ -3,7 +3,7 @@
 from sgr_d2.evaluation.build import EVALUATORS, build_sem_seg_evaluators, check_evaluator_type, evaluators_of
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
-from sgr_d2.evaluation.error_kinds import KINDS, ErrorKindsEvaluator, error_kinds
+from sgr_d2.evaluation.error_kinds import ERROR_KINDS, ErrorKindsEvaluator, error_kinds
 from sgr_d2.evaluation.exact_sum import ExactSum
 from sgr_d2.evaluation.report import format_table, metrics_path, write_metrics
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
@@ -18,8 +18,8 @@ from sgr_d2.evaluation.token_semantics import (
 from sgr_d2.evaluation.token_semantics_evaluator import TokenSemanticsEvaluator
 
 __all__ = [
+    "ERROR_KINDS",
     "EVALUATORS",
-    "KINDS",
     "TOKEN_FIGURES",
     "CityscapesEvaluator",
     "ErrorKindsEvaluator",

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
 
 # In the order in which they are checked: each wrong pixel is of the first kind that fits.
-KINDS = ("segment", "boundary", "elsewhere", "absent")
+ERROR_KINDS = ("segment", "boundary", "elsewhere", "absent")
 
 
 def error_kinds(
@@ -29,7 +29,7 @@ def error_kinds(
         radius: 0 or more.
 
     Returns:
-        (H, W) uint8, 0 where the prediction is right or the truth unknown, else 1 + the index of the kind in `KINDS`.
+        (H, W) uint8, 0 where the prediction is right or the truth unknown, else 1 + the index in `ERROR_KINDS`.
 
     Raises:
         ValueError: if the shapes differ, or the radius is negative.
@@ -92,7 +92,7 @@ class ErrorKindsEvaluator(StreamingSemSegEvaluator):
     def reset(self) -> None:
         super().reset()
         # per kind: wrong pixels by (prediction, truth)
-        self._wrong = np.zeros((len(KINDS), self._num_classes, self._num_classes), np.int64)
+        self._wrong = np.zeros((len(ERROR_KINDS), self._num_classes, self._num_classes), np.int64)
 
     def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         segments = self.segments_of(truth)
@@ -121,7 +121,7 @@ class ErrorKindsEvaluator(StreamingSemSegEvaluator):
         truth, union = matrix.sum(0), matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
         lost = 100 * (wrong.sum(1) + wrong.sum(2)) / np.where(truth > 0, union, np.nan)  # (kinds, classes)
         figures = {}
-        for kind, of_classes, pixels in zip(KINDS, lost, wrong.sum((1, 2)), strict=True):
+        for kind, of_classes, pixels in zip(ERROR_KINDS, lost, wrong.sum((1, 2)), strict=True):
             occurring = of_classes[truth > 0]
             figures[kind] = float(occurring.mean()) if occurring.size else float("nan")
             figures[f"pixels-{kind}"] = float(100 * pixels / matrix.sum()) if matrix.sum() else float("nan")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from sgr_d2.evaluation.error_kinds import KINDS
+from sgr_d2.evaluation.error_kinds import ERROR_KINDS
 from sgr_d2.evaluation.token_semantics import TOKEN_FIGURES
 from sgr_d2.files import write_json
 
@@ -84,10 +84,10 @@ def _class_table(sem_seg: Mapping[str, float], class_names: Sequence[str]) -> st
 
 
 def _error_table(errors: Mapping[str, float], class_names: Sequence[str]) -> str:
-    rows = [[name, *(number_text(errors, f"{kind}-{name}", 2) for kind in KINDS)] for name in class_names]
-    rows.append(["mean", *(number_text(errors, kind, 2) for kind in KINDS)])
-    rows.append(["% of pixels", *(number_text(errors, f"pixels-{kind}", 2) for kind in KINDS)])
-    return tabulate(rows, headers=["IoU lost by", *KINDS], **_STYLE)
+    rows = [[name, *(number_text(errors, f"{kind}-{name}", 2) for kind in ERROR_KINDS)] for name in class_names]
+    rows.append(["mean", *(number_text(errors, kind, 2) for kind in ERROR_KINDS)])
+    rows.append(["% of pixels", *(number_text(errors, f"pixels-{kind}", 2) for kind in ERROR_KINDS)])
+    return tabulate(rows, headers=["IoU lost by", *ERROR_KINDS], **_STYLE)
 
 
 def _table_of_others(results: Results) -> str:

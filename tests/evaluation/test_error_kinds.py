@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from sgr_d2.data.components import label_components
-from sgr_d2.evaluation import KINDS, ErrorKindsEvaluator, error_kinds, evaluators_of
+from sgr_d2.evaluation import ERROR_KINDS, ErrorKindsEvaluator, error_kinds, evaluators_of
 
 IGNORE = 255
 SEGMENT, BOUNDARY, ELSEWHERE, ABSENT = 1, 2, 3, 4
@@ -91,11 +91,11 @@ def test_figures_by_hand(make_dataset, read_png, scores_of):
     predicted = np.array([[2, 0, 0, 1, 0, 1, 1, 1]])
     figures = evaluate(data, read_png, [{"sem_seg": scores_of(predicted)}], radius=1)["error_kinds"]
     # road: a union of six, of which three are missed; sky: a union of four, of which two are false; no tree is labelled
-    assert [figures[f"{kind}-road"] for kind in KINDS] == pytest.approx([0, 100 / 6, 100 / 6, 100 / 6])
-    assert [figures[f"{kind}-sky"] for kind in KINDS] == pytest.approx([0, 25, 25, 0])
-    assert all(math.isnan(figures[f"{kind}-tree"]) for kind in KINDS)
-    assert [figures[kind] for kind in KINDS] == pytest.approx([0, 125 / 6, 125 / 6, 50 / 6])
-    assert [figures[f"pixels-{kind}"] for kind in KINDS] == pytest.approx([0, 12.5, 12.5, 12.5])
+    assert [figures[f"{kind}-road"] for kind in ERROR_KINDS] == pytest.approx([0, 100 / 6, 100 / 6, 100 / 6])
+    assert [figures[f"{kind}-sky"] for kind in ERROR_KINDS] == pytest.approx([0, 25, 25, 0])
+    assert all(math.isnan(figures[f"{kind}-tree"]) for kind in ERROR_KINDS)
+    assert [figures[kind] for kind in ERROR_KINDS] == pytest.approx([0, 125 / 6, 125 / 6, 50 / 6])
+    assert [figures[f"pixels-{kind}"] for kind in ERROR_KINDS] == pytest.approx([0, 12.5, 12.5, 12.5])
     assert all(type(value) is float for value in figures.values())
 
 
@@ -107,7 +107,7 @@ def test_reset_forgets(make_dataset, read_png, scores_of):
         evaluator.reset()
         evaluator.process(data.inputs, [{"sem_seg": scores_of([predicted])}])
         figures = evaluator.evaluate()["error_kinds"]
-        found.append(sum(figures[f"pixels-{kind}"] for kind in KINDS))
+        found.append(sum(figures[f"pixels-{kind}"] for kind in ERROR_KINDS))
     assert found == pytest.approx([100 * 3 / 8, 0])
 
 
@@ -118,10 +118,10 @@ def test_iou_and_what_is_lost_add_up_to_all(make_dataset, make_labels, read_png,
     results = evaluate(data, read_png, [{"sem_seg": scores_of(x)} for x in predicted], radius=1)
     sem_seg, errors = results["sem_seg"], results["error_kinds"]
     assert errors["segment"] > 0 and errors["boundary"] > 0 and errors["elsewhere"] > 0
-    assert sem_seg["mIoU"] + sum(errors[kind] for kind in KINDS) == pytest.approx(100)
+    assert sem_seg["mIoU"] + sum(errors[kind] for kind in ERROR_KINDS) == pytest.approx(100)
     for name in ("road", "sky", "tree"):
-        assert sem_seg[f"IoU-{name}"] + sum(errors[f"{kind}-{name}"] for kind in KINDS) == pytest.approx(100)
-    assert sem_seg["pACC"] + sum(errors[f"pixels-{kind}"] for kind in KINDS) == pytest.approx(100)
+        assert sem_seg[f"IoU-{name}"] + sum(errors[f"{kind}-{name}"] for kind in ERROR_KINDS) == pytest.approx(100)
+    assert sem_seg["pACC"] + sum(errors[f"pixels-{kind}"] for kind in ERROR_KINDS) == pytest.approx(100)
 
 
 def test_no_labelled_pixel_gives_nan(make_dataset, read_png, scores_of):

@@ -7,7 +7,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
-from sgr_d2.evaluation import KINDS
+from sgr_d2.evaluation import ERROR_KINDS
 from sgr_d2.visualization import Classes, draw_error_kinds, draw_sheet
 from sgr_d2.visualization.canvas import Canvas, shortened, text_width
 from sgr_d2.visualization.fonts import font, fonts_for, installed_font
@@ -98,12 +98,12 @@ def test_the_glyphs_of_that_font_are_drawn(road_font):
 
 
 def test_plots_write_class_names(tmp_path, road_font):
-    figures = {f"{kind}-{ROAD}": 0.0 for kind in KINDS} | dict.fromkeys(KINDS, 0.0)
+    figures = {f"{kind}-{ROAD}": 0.0 for kind in ERROR_KINDS} | dict.fromkeys(ERROR_KINDS, 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a glyph that no font has
-        draw_error_kinds(figures, KINDS, [ROAD], ROAD, tmp_path / "kinds.png")
+        draw_error_kinds(figures, ERROR_KINDS, [ROAD], ROAD, tmp_path / "kinds.png")
         with pytest.raises(UserWarning, match="Glyph"):
-            draw_error_kinds(figures, KINDS, [ROAD], "水", tmp_path / "kinds.png")
+            draw_error_kinds(figures, ERROR_KINDS, [ROAD], "水", tmp_path / "kinds.png")
 
 
 def test_sheets_write_class_names(road_font):

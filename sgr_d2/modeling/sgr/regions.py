@@ -11,7 +11,7 @@ from sgr_d2.checks import check_choice
 
 from .pointwise import PointwiseConv2d
 
-KINDS = ("sigmoid", "softmax", "fixed")
+REGION_KINDS = ("sigmoid", "softmax", "fixed")
 # Regions start faint (sigmoid(-2) = 12 %), so that the union of several is not saturated before anything is learnt.
 REGION_BIAS = -2.0
 EPS = 1e-6
@@ -33,7 +33,7 @@ def build_region_predictor(kind: str, token_dim: int, num_tokens: int, layers: i
     Raises:
         ValueError: for an unknown kind, or a negative number of layers.
     """
-    check_choice("MODEL.SGR.REGIONS", kind, KINDS)
+    check_choice("MODEL.SGR.REGIONS", kind, REGION_KINDS)
     if layers < 0:
         raise ValueError(f"MODEL.SGR.REGION_LAYERS = {layers}: give 0 for none, or a positive number.")
     if kind == "fixed":
