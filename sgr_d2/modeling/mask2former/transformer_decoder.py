@@ -120,21 +120,21 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 f"The queries attend to the tokens of SGR (MODEL.SGR.QUERY_ATTENTION), but there is no {TOKENS!r} "
                 "among the features. Give the head what SGRSegmentor.refine returns, or set that key to False."
             )
-        tokens = [self._tokens(level, level_features) for level, level_features in enumerate(features.levels)]
+        memory = [self._keys_and_values(level, level_features) for level, level_features in enumerate(features.levels)]
         sizes = [tuple(level.shape[-2:]) for level in features.levels]
         steering = _resized(features.mask_features, sizes[: len(self.transformer_ffn_layers)])
         position = self.query_embed.weight
         x = self.query_feat.weight.expand(len(features.mask_features), -1, -1)  # (B, Q, D)
-        for _, unused in tokens[len(steering) :]:
+        for _, unused in memory[len(steering) :]:
             x = x + 0.0 * unused.sum()  # gives every parameter a gradient even with one or two layers
         x = self._attend_to_tokens(0, x, sgr_tokens)
         outputs = [self.decoder_norm(x)]
         embeddings = [self.mask_embed(outputs[0])]
         for i, ffn in enumerate(self.transformer_ffn_layers):
-            level = i % len(tokens)
+            level = i % len(memory)
             allowed = attention_mask(embeddings[-1], steering[level])
             x = self._attend_to_tokens(i, x, sgr_tokens) if i else x
-            x = self.transformer_cross_attention_layers[i](x, position, *tokens[level], allowed)
+            x = self.transformer_cross_attention_layers[i](x, position, *memory[level], allowed)
             x = self.transformer_self_attention_layers[i](x, position)
             x = ffn(x)
             outputs.append(self.decoder_norm(x))
@@ -147,7 +147,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             return x
         return self.transformer_token_attention_layers[layer](x, self.query_embed.weight, sgr_tokens)
 
-    def _tokens(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _keys_and_values(self, level: int, features: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (with position) and values (without), each (B, h*w, D), before the attention's projections."""
         projected = self.input_proj[level](features)
         height, width = projected.shape[-2:]
