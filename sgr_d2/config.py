@@ -87,6 +87,9 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.REGIONS = "sigmoid"
     # Number of depthwise separable 3x3 convolutions before the regions are predicted; fixed regions have none.
     cfg.MODEL.SGR.REGION_LAYERS = 1
+    # Further tokens, of soft discs at random places that stay the same: they tell each cell what is around it, which
+    # the regions of a backbone that sees little do not. They have no losses and are no part of the output. 0: none.
+    cfg.MODEL.SGR.NUM_PLACES = 0
     # "hungarian_then_best": each component gets one token, each other token joins its most similar component.
     # "hungarian" and "best" do one of the two alone.
     cfg.MODEL.SGR.ASSIGNMENT = "hungarian_then_best"

@@ -111,6 +111,8 @@ def test_position_depends_on_the_place_in_the_image_and_on_nothing_else():
         {"region_layers": 2},
         {"regions": "softmax"},
         {"regions": "fixed"},
+        {"num_places": 5},
+        {"num_places": 5, "norm": "LN"},
     ],
 )
 def test_every_parameter_gets_a_gradient(options):
@@ -193,6 +195,7 @@ def test_what_tokens_have_in_common_costs_no_digits_under_autocast():
     ("options", "key"),
     [
         ({"num_tokens": 0}, "NUM_TOKENS = 0"),
+        ({"num_places": -1}, "NUM_PLACES = -1"),
         ({"token_dim": 18}, "TOKEN_DIM = 18"),
         ({"token_dim": 16, "num_heads": 3}, "NUM_HEADS = 3"),
         ({"encoder_layers": -1}, "ENCODER_LAYERS = -1"),
@@ -237,7 +240,9 @@ def test_fixed_regions_are_discs_that_do_not_see_the_image():
     torch.testing.assert_close(F.avg_pool2d(large.region_logits, 2), first.region_logits, rtol=0.01, atol=0.1)
 
 
-@pytest.mark.parametrize("options", [{"region_layers": 2}, {"regions": "softmax"}, {"regions": "fixed"}])
+@pytest.mark.parametrize(
+    "options", [{"region_layers": 2}, {"regions": "softmax"}, {"regions": "fixed"}, {"num_places": 5}]
+)
 def test_padding_has_no_say_in_other_regions(options):
     sgr = make(**options)
     randomize_zeros(sgr)

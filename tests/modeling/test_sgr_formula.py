@@ -70,9 +70,10 @@ def region_layer(pixels, layer):
 
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize(
-    ("layers", "region_layers", "kind"), [(0, 0, "sigmoid"), (2, 1, "sigmoid"), (1, 2, "sigmoid"), (2, 1, "softmax")]
+    ("layers", "region_layers", "kind", "places"),
+    [(0, 0, "sigmoid", 0), (2, 1, "sigmoid", 0), (1, 2, "sigmoid", 5), (2, 1, "softmax", 0)],
 )
-def test_the_whole_module_on_images_without_padding(layers, region_layers, kind, relative):
+def test_the_whole_module_on_images_without_padding(layers, region_layers, kind, places, relative):
     torch.manual_seed(0)
     sgr = SGR(
         toy_shape(*LEVELS),
@@ -84,6 +85,7 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, kind,
         region_layers=region_layers,
         fusion_relative=relative,
         norm="LN",
+        num_places=places,
     )
     randomize_zeros(sgr)
     features = toy_features(2, 64, 96, *LEVELS)
@@ -99,8 +101,12 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, kind,
     if kind == "softmax":
         logits = torch.logit(logits.exp() / logits.exp().sum(1, keepdim=True), eps=1e-6)
     regions = logits.sigmoid()
-    tokens = F.linear(project(pixels, regions), sgr.value.weight, sgr.value.bias)
+    if places:  # tokens like the others, of which the output tells nothing
+        discs = sgr.places(pixels, None, torch.tensor([[16.0, 24.0]] * 2)).sigmoid()
+    pooled = project(pixels, torch.cat([regions, discs], 1) if places else regions)
+    tokens = F.linear(pooled, sgr.value.weight, sgr.value.bias)
     tokens = encode(sgr.encoder, tokens, 2) if layers else tokens
+    tokens, of_places = tokens[:, :7], tokens[:, 7:]
     output = sgr(features, torch.tensor([[64, 96]] * 2))
     close = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(output.region_logits, logits, **close)
@@ -109,6 +115,9 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, kind,
         own = F.adaptive_avg_pool2d(regions, features[name].shape[-2:])
         inner = reproject(F.linear(tokens, fusion.from_tokens.weight), own)
         inner = inner + F.conv2d(features[name], fusion.from_features.weight, fusion.from_features.bias)
+        if places:
+            own = F.adaptive_avg_pool2d(discs, features[name].shape[-2:])
+            inner = inner + reproject(F.linear(of_places, fusion.from_places.weight), own)
         hidden = channel_norm(inner, fusion.norm).relu()
         correction = F.conv2d(hidden, fusion.out.weight, fusion.out.bias)
         size = features[name].square().mean((1, 2, 3), keepdim=True).sqrt() if relative else 1

@@ -33,6 +33,7 @@ def run(*args, **options):
         ("POSITION", False),
         ("REGIONS", "softmax"),
         ("REGION_LAYERS", 2),
+        ("NUM_PLACES", 5),
         ("FUSION_INIT", "normal"),
         ("NORM", "LN"),
         ("NORM", "BN"),

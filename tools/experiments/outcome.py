@@ -24,7 +24,7 @@ from .resolved import hash_of
 
 AUXILIARY_LOSSES = (*SGR_LOSSES, PEER_LOSS)
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "relative_position_index", "attn_mask")
-BUFFERS += ("region_predictor.centres", "region_predictor.radii")
+BUFFERS += tuple(f"{kind}.{name}" for kind in ("region_predictor", "places") for name in ("centres", "radii"))
 
 
 def gather(run: Run, output: Path, progress: dict[str, Any], metrics: list[str]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Shapes: B batch, K tokens, D token channels, C and H x W channels and size of th
 the data flow; the formulas are ours.
 """
 
+from collections.abc import Sequence
+
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from .pointwise import PointwiseConv2d
 from .recompute import recomputed
 
 EPS = 1e-6
+Places = tuple[Tensor, Tensor]  # tokens of places (B, N, D) and their regions (B, N, H, W)
 
 
 class Fusion(nn.Module):
@@ -26,7 +29,13 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-        self, channels: int, token_dim: int, init: str = "zero", norm: nn.Module | None = None, relative: bool = False
+        self,
+        channels: int,
+        token_dim: int,
+        init: str = "zero",
+        norm: nn.Module | None = None,
+        relative: bool = False,
+        places: bool = False,
     ):
         """
         Args:
@@ -35,6 +44,7 @@ class Fusion(nn.Module):
             norm: a norm of D channels; None for a LayerNorm over them.
             relative: multiply what is added by the `root_mean_square` of the image's features, so that the relative
                 change does not depend on their magnitude, which differs between a pyramid and a bare backbone.
+            places: whether there are tokens of places, too. Their Y has a part of the first convolution of its own.
 
         Raises:
             ValueError: for an unknown ``init``.
@@ -44,6 +54,7 @@ class Fusion(nn.Module):
         self.relative = relative
         self.from_features = PointwiseConv2d(channels, token_dim)
         self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
+        self.from_places = nn.Linear(token_dim, token_dim, bias=False) if places else None
         self.norm = norm or LayerNorm2d(token_dim)
         self.out = PointwiseConv2d(token_dim, channels)
         if init == "zero":
@@ -53,16 +64,28 @@ class Fusion(nn.Module):
             nn.init.kaiming_normal_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor | None, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        regions: Tensor | None,
+        valid: Tensor | None = None,
+        places: Places | None = None,
+    ) -> Tensor:
         """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W).
 
-        Without regions, ``tokens`` are (B, H*W, D), one for each cell.
+        Without regions, ``tokens`` are (B, H*W, D), one for each cell. ``places`` are further tokens and their regions.
         """
-        mixed = self.from_tokens(tokens)
+        mixed = self._mixed(tokens, regions, places)
         pixels = self.from_features(features)  # (B, D, H, W)
         # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
         # convolution, since the last one needs its input and not its output.
-        return self._add(features, recomputed(self._correction, pixels, mixed, regions), valid)
+        return self._add(features, recomputed(self._correction, pixels, *mixed), valid)
+
+    def _mixed(self, tokens: Tensor, regions: Tensor | None, places: Places | None) -> list[Tensor | None]:
+        """Tokens after the first convolution and their regions, one pair after the other."""
+        pairs = [self.from_tokens(tokens), regions]
+        return pairs if places is None else [*pairs, self.from_places(places[0]), places[1]]
 
     def _add(self, features: Tensor, correction: Tensor, valid: Tensor | None) -> Tensor:
         """F + correction, scaled by the magnitude of F if ``relative``."""
@@ -72,10 +95,10 @@ class Fusion(nn.Module):
             features, root_mean_square(features, valid).to(features.dtype), correction.to(features.dtype)
         )
 
-    def _correction(self, pixels: Tensor, mixed: Tensor, regions: Tensor | None) -> Tensor:
-        """(B, D, H, W) features, (B, K, D) tokens, both after the first convolution -> (B, C, H, W)."""
+    def _correction(self, pixels: Tensor, *mixed: Tensor | None) -> Tensor:
+        """(B, D, H, W) features after the first convolution, and `_mixed` -> (B, C, H, W)."""
         with torch.autocast(pixels.device.type, enabled=False):
-            spread = _spread(mixed, regions, pixels.shape[-2:])
+            spread = _spread(mixed, pixels.shape[-2:])
         hidden = self.norm(pixels + spread)
         return self.out(F.relu(hidden))
 
@@ -87,19 +110,34 @@ class BatchNormFusion(Fusion):
     most of what `Fusion` adds is a bias. Here the norm removes that before the last convolution.
     """
 
-    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN", relative: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        token_dim: int,
+        init: str = "zero",
+        norm: str = "BN",
+        relative: bool = False,
+        places: bool = False,
+    ):
         """
         Args:
-            channels: C. token_dim: D. init, relative: see `Fusion`.
+            channels: C. token_dim: D. init, relative, places: see `Fusion`.
             norm: "BN" or "SyncBN".
         """
-        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"), relative)
+        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"), relative, places)
         self.features_norm = LayerNorm2d(channels)
 
-    def forward(self, features: Tensor, tokens: Tensor, regions: Tensor | None, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        tokens: Tensor,
+        regions: Tensor | None,
+        valid: Tensor | None = None,
+        places: Places | None = None,
+    ) -> Tensor:
         """As `Fusion.forward`."""
         # Only the map that is normalised is kept for the backward pass; the others are recomputed.
-        hidden = recomputed(self._hidden, features, self.from_tokens(tokens), regions, valid)
+        hidden = recomputed(self._hidden, features, valid, *self._mixed(tokens, regions, places))
         if isinstance(self.norm, BatchNorm):
             correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
         else:  # after nn.SyncBatchNorm.convert_sync_batchnorm
@@ -115,20 +153,20 @@ class BatchNormFusion(Fusion):
         cells = self.norm(row)[0, ..., 0].T
         return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
 
-    def _hidden(self, features: Tensor, mixed: Tensor, regions: Tensor | None, valid: Tensor | None) -> Tensor:
-        """(B, C, H, W) features, (B, K, D) tokens after the first convolution -> (B, D, H, W), 0 on the padding."""
+    def _hidden(self, features: Tensor, valid: Tensor | None, *mixed: Tensor | None) -> Tensor:
+        """(B, C, H, W) features, and `_mixed` -> (B, D, H, W), 0 on the padding."""
         pixels = self.from_features(self.features_norm(features))
         with torch.autocast(pixels.device.type, enabled=False):
-            hidden = F.relu(pixels + _spread(mixed, regions, pixels.shape[-2:]))
+            hidden = F.relu(pixels + _spread(mixed, pixels.shape[-2:]))
             # `masked_fill` would put the channels first in memory
             return hidden if valid is None else torch.where(valid, hidden, hidden.new_zeros(()))
 
 
-def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool) -> Fusion:
+def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool, places: bool = False) -> Fusion:
     """Build the fusion block for ``norm`` (MODEL.SGR.NORM)."""
     if norm == "LN":
-        return Fusion(channels, token_dim, init, relative=relative)
-    return BatchNormFusion(channels, token_dim, init, norm, relative)
+        return Fusion(channels, token_dim, init, relative=relative, places=places)
+    return BatchNormFusion(channels, token_dim, init, norm, relative, places)
 
 
 def root_mean_square(features: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -162,8 +200,15 @@ def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
     return pixels.transpose(1, 2).unflatten(2, regions.shape[-2:])
 
 
-def _spread(tokens: Tensor, regions: Tensor | None, size: torch.Size) -> Tensor:
-    """`reproject` in float32, or, without regions, the tokens (B, H*W, D) as a map (B, D, H, W)."""
-    if regions is None:
-        return tokens.float().transpose(1, 2).unflatten(2, size)
-    return reproject(tokens.float(), regions.float())
+def _spread(mixed: Sequence[Tensor | None], size: torch.Size) -> Tensor:
+    """`Fusion._mixed` -> (B, D, H, W) float32: the sum of `reproject` of each of its pairs of tokens and regions.
+
+    Without regions, the tokens (B, H*W, D) are the map.
+    """
+    first, *others = (
+        tokens.float().transpose(1, 2).unflatten(2, size)
+        if regions is None
+        else reproject(tokens.float(), regions.float())
+        for tokens, regions in zip(mixed[::2], mixed[1::2], strict=True)
+    )
+    return sum(others, start=first)

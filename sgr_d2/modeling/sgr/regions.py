@@ -58,7 +58,10 @@ class RegionPredictor(PointwiseConv2d):
 
 
 class FixedRegions(nn.Module):
-    """Soft-edged discs at random places of the image: a control that ignores the input and learns nothing."""
+    """Soft-edged discs at random places of the image, whose content they ignore; they learn nothing.
+
+    As regions of the concept tokens they are a control; beside those, they are the places of `MODEL.SGR.NUM_PLACES`.
+    """
 
     def __init__(self, num_tokens: int):
         super().__init__()

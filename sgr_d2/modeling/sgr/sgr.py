@@ -21,7 +21,7 @@ from .inputs import check_shapes, checked_sizes
 from .position import add_sine_position
 from .recompute import forked
 from .reduction import Reduction
-from .regions import build_region_predictor
+from .regions import FixedRegions, build_region_predictor
 
 EPS = 1e-6
 
@@ -52,6 +52,7 @@ class SGR(nn.Module):
         fusion_relative: bool = True,
         norm: str = "SyncBN",
         loss_gradient: float = 0.0,
+        num_places: int = 0,
     ):
         """
         Args:
@@ -71,12 +72,14 @@ class SGR(nn.Module):
                 processes (on any device), which remove what all tokens and all positions have in common; or "LN".
             loss_gradient: fraction of the gradient of the output's ``region_logits`` that reaches the features; the
                 region predictor gets all of it. The gradients of ``features`` and ``tokens`` are not affected.
+            num_places: number of tokens of places (`FixedRegions`), which reason with the others and tell every cell
+                what is around it; they are no part of the output.
 
         Raises:
             ValueError: if a value is invalid; the message names the config key.
         """
         super().__init__()
-        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, norm, loss_gradient)
+        _check(input_shape, num_tokens, token_dim, encoder_layers, num_heads, norm, loss_gradient, num_places)
         self.reduce = Reduction(input_shape, token_dim)
         self.in_features = list(self.reduce)  # finest first
         self._output_shape = {name: input_shape[name] for name in self.in_features}
@@ -91,10 +94,11 @@ class SGR(nn.Module):
             )
         self.fusion = nn.ModuleDict(
             {
-                name: build_fusion(level.channels, token_dim, fusion_init, norm, fusion_relative)
+                name: build_fusion(level.channels, token_dim, fusion_init, norm, fusion_relative, num_places > 0)
                 for name, level in changed.items()
             }
         )
+        self.places = FixedRegions(num_places) if num_places else None
         self.loss_gradient = loss_gradient
         self.frozen = freeze
         if freeze:
@@ -122,6 +126,7 @@ class SGR(nn.Module):
             "region_layers": sgr.REGION_LAYERS,
             "fusion_init": sgr.FUSION_INIT,
             "fusion_relative": sgr.FUSION_RELATIVE,
+            "num_places": sgr.NUM_PLACES,
         }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -157,21 +162,31 @@ class SGR(nn.Module):
             pixels = add_sine_position(pixels, extents)
         # Equal, (B, K, H, W). The second is for the losses: only a share of its gradient reaches the features.
         logits, region_logits = forked(self.region_predictor, pixels, valid[finest], extents, share=self.loss_gradient)
+        regions = [_masked(logits, valid[finest])]
+        if self.places is not None:
+            regions.append(_masked(self.places(pixels, valid[finest], extents), valid[finest]))
         with torch.autocast(pixels.device.type, enabled=False):
-            regions = torch.where(valid[finest], logits, -torch.inf).sigmoid()  # zero on the padding
-            pooled = project(pixels.float(), regions)
+            pooled = project(pixels.float(), torch.cat(regions, 1) if len(regions) > 1 else regions[0])
             # K vectors, so float32 costs little; the norm at the end removes a mean that is several times the spread,
             # and with it most digits of a half-precision number.
-            tokens = self.encoder(self.value(pooled))  # (B, K, D)
+            encoded = self.encoder(self.value(pooled))  # (B, K + places, D)
+        tokens, *of_places = encoded.split([each.shape[1] for each in regions], 1)
         refined = {}
         for name, fuse in self.fusion.items():
             level = features[name]
-            own = shrink_valid(regions, valid[finest], level.shape[-2:], self.reduce.ratios[name])
-            refined[name] = fuse(level, tokens, own, valid[name])
+            own, *others = (
+                shrink_valid(each, valid[finest], level.shape[-2:], self.reduce.ratios[name]) for each in regions
+            )
+            refined[name] = fuse(level, tokens, own, valid[name], (*of_places, *others) if others else None)
         return SGROutput(features | refined, region_logits, tokens, valid[finest], strides[finest])
 
     def train(self, mode: bool = True) -> "SGR":
         return super().train(mode and not self.frozen)
+
+
+def _masked(logits: Tensor, valid: Tensor) -> Tensor:
+    """Logits of regions -> the regions in float32, zero on the padding."""
+    return torch.where(valid, logits.float(), -torch.inf).sigmoid()
 
 
 def project(pixels: Tensor, regions: Tensor) -> Tensor:
@@ -195,10 +210,13 @@ def _check(
     num_heads: int,
     norm: str,
     loss_gradient: float,
+    num_places: int,
 ) -> None:
     check_shapes(input_shape)
     if num_tokens < 1:
         raise ValueError(f"MODEL.SGR.NUM_TOKENS = {num_tokens}: SGR needs at least one token.")
+    if num_places < 0:
+        raise ValueError(f"MODEL.SGR.NUM_PLACES = {num_places}: give 0 for none, or a positive number.")
     if encoder_layers < 0:
         raise ValueError(f"MODEL.SGR.ENCODER_LAYERS = {encoder_layers}: give 0 for none, or a positive number.")
     if num_heads < 1 or token_dim < 1 or token_dim % 4 or token_dim % num_heads:
