@@ -185,6 +185,8 @@ class _Meter:
         masses = np.zeros((len(tokens.regions), num_classes))
         masses[:, found.ids] = found.masses
         active = found.active(self._settings.min_mass)
+        if attention is not None:  # of the tokens that have a region to show, not those of places
+            attention = attention[:, : len(tokens.regions), : len(tokens.regions)]
         return ExploredImage(prediction.labels, figures, tokens, masses, active, attention)
 
     def total(self) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,5 +1,6 @@
 """The explorer of a trained model holds the figures of an evaluation."""
 
+import base64
 import json
 import logging
 import re
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from toy_processes import train_net
 
 from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import get_dataset_records
@@ -89,6 +91,16 @@ def test_without_truth_classes_are_the_predicted_ones(predictor, scenes, tmp_pat
     means = {entry[2] for entry in content(tmp_path / "data/run0/0000.js")["tokens"]}
     assert means <= set(np.unique(labels).tolist())
     assert not (tmp_path / "data/truth").exists()
+
+
+def test_tokens_of_places_are_not_shown(trained, scenes, tmp_path):
+    train_net(trained.config, tmp_path / "run", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()", "MODEL.SGR.NUM_PLACES", 3)
+    predictor = SGRPredictor.from_checkpoint(tmp_path / "run/model_final.pth", device="cpu")
+    assert predictor.model.sgr.places.centres.shape == (3, 2)
+    explore([NamedModel("", "", predictor)], [{"file_name": str(scenes / "val/images/009.png")}], tmp_path, title="t")
+    (run,) = content(tmp_path / "data/index.js")["runs"]
+    assert run["tokens"] == 6 and run["attention"]["layers"] == 1
+    assert len(base64.b64decode(content(tmp_path / "data/run0/0000.js")["attention"]["bytes"])) == 6 * 6
 
 
 def test_a_model_without_tokens_comes_second_only(trained, predictor, scenes, tmp_path):
