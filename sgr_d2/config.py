@@ -99,6 +99,8 @@ def _add_model_keys(cfg: CN) -> None:
     cfg.MODEL.SGR.FUSION_INIT = "zero"
     # Scale what SGR adds by the root mean square of the image's features: a backbone's can be eight times a pyramid's.
     cfg.MODEL.SGR.FUSION_RELATIVE = True
+    # Let the fusion blocks see the position of each cell: a backbone that sees little does not know it.
+    cfg.MODEL.SGR.FUSION_POSITION = False
     # Norm at the end of the encoder and in the fusion blocks: "SyncBN" over the images of all processes, on any device;
     # "BN" over those of each process; or "LN", for training on single images, with another order of norm and ReLU. See
     # docs/method.md.

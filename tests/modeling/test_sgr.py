@@ -113,6 +113,7 @@ def test_position_depends_on_the_place_in_the_image_and_on_nothing_else():
         {"regions": "fixed"},
         {"num_places": 5},
         {"num_places": 5, "norm": "LN"},
+        {"fusion_position": True},
     ],
 )
 def test_every_parameter_gets_a_gradient(options):

@@ -70,10 +70,15 @@ def region_layer(pixels, layer):
 
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize(
-    ("layers", "region_layers", "kind", "places"),
-    [(0, 0, "sigmoid", 0), (2, 1, "sigmoid", 0), (1, 2, "sigmoid", 5), (2, 1, "softmax", 0)],
+    ("layers", "region_layers", "kind", "places", "position"),
+    [
+        (0, 0, "sigmoid", 0, False),
+        (2, 1, "sigmoid", 0, True),
+        (1, 2, "sigmoid", 5, False),
+        (2, 1, "softmax", 0, False),
+    ],
 )
-def test_the_whole_module_on_images_without_padding(layers, region_layers, kind, places, relative):
+def test_the_whole_module_on_images_without_padding(layers, region_layers, kind, places, position, relative):
     torch.manual_seed(0)
     sgr = SGR(
         toy_shape(*LEVELS),
@@ -86,6 +91,7 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, kind,
         fusion_relative=relative,
         norm="LN",
         num_places=places,
+        fusion_position=position,
     )
     randomize_zeros(sgr)
     features = toy_features(2, 64, 96, *LEVELS)
@@ -115,6 +121,9 @@ def test_the_whole_module_on_images_without_padding(layers, region_layers, kind,
         own = F.adaptive_avg_pool2d(regions, features[name].shape[-2:])
         inner = reproject(F.linear(tokens, fusion.from_tokens.weight), own)
         inner = inner + F.conv2d(features[name], fusion.from_features.weight, fusion.from_features.bias)
+        if position:
+            code = sine_code(*features[name].shape[-2:], 16)[None]
+            inner = inner + F.conv2d(code, fusion.from_position.weight, fusion.from_position.bias)
         if places:
             own = F.adaptive_avg_pool2d(discs, features[name].shape[-2:])
             inner = inner + reproject(F.linear(of_places, fusion.from_places.weight), own)

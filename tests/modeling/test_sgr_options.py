@@ -34,6 +34,7 @@ def run(*args, **options):
         ("REGIONS", "softmax"),
         ("REGION_LAYERS", 2),
         ("NUM_PLACES", 5),
+        ("FUSION_POSITION", True),
         ("FUSION_INIT", "normal"),
         ("NORM", "LN"),
         ("NORM", "BN"),

@@ -15,6 +15,7 @@ from sgr_d2.checks import check_choice
 
 from .batch_norm import BatchNorm
 from .pointwise import PointwiseConv2d
+from .position import sine_position
 from .recompute import recomputed
 
 EPS = 1e-6
@@ -36,6 +37,7 @@ class Fusion(nn.Module):
         norm: nn.Module | None = None,
         relative: bool = False,
         places: bool = False,
+        position: bool = False,
     ):
         """
         Args:
@@ -45,6 +47,7 @@ class Fusion(nn.Module):
             relative: multiply what is added by the `root_mean_square` of the image's features, so that the relative
                 change does not depend on their magnitude, which differs between a pyramid and a bare backbone.
             places: whether there are tokens of places, too. Their Y has a part of the first convolution of its own.
+            position: whether the first convolution also reads the position of the cell, as `sine_position`.
 
         Raises:
             ValueError: for an unknown ``init``.
@@ -55,6 +58,7 @@ class Fusion(nn.Module):
         self.from_features = PointwiseConv2d(channels, token_dim)
         self.from_tokens = nn.Linear(token_dim, token_dim, bias=False)
         self.from_places = nn.Linear(token_dim, token_dim, bias=False) if places else None
+        self.from_position = PointwiseConv2d(token_dim, token_dim) if position else None
         self.norm = norm or LayerNorm2d(token_dim)
         self.out = PointwiseConv2d(token_dim, channels)
         if init == "zero":
@@ -71,16 +75,23 @@ class Fusion(nn.Module):
         regions: Tensor | None,
         valid: Tensor | None = None,
         places: Places | None = None,
+        extents: Tensor | None = None,
     ) -> Tensor:
         """(B, C, H, W), (B, K, D), (B, K, H, W), mask of the unpadded cells (B, 1, H, W) -> (B, C, H, W).
 
-        Without regions, ``tokens`` are (B, H*W, D), one for each cell. ``places`` are further tokens and their regions.
+        Without regions, ``tokens`` are (B, H*W, D), one for each cell. ``places`` are further tokens and their regions,
+        ``extents`` (B, 2) rows and columns of each image in cells, for the position.
         """
         mixed = self._mixed(tokens, regions, places)
-        pixels = self.from_features(features)  # (B, D, H, W)
+        pixels = self._with_position(self.from_features(features), extents)  # (B, D, H, W)
         # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
         # convolution, since the last one needs its input and not its output.
         return self._add(features, recomputed(self._correction, pixels, *mixed), valid)
+
+    def _with_position(self, pixels: Tensor, extents: Tensor | None) -> Tensor:
+        if self.from_position is None:
+            return pixels
+        return pixels + self.from_position(sine_position(pixels.shape, extents))
 
     def _mixed(self, tokens: Tensor, regions: Tensor | None, places: Places | None) -> list[Tensor | None]:
         """Tokens after the first convolution and their regions, one pair after the other."""
@@ -118,13 +129,15 @@ class BatchNormFusion(Fusion):
         norm: str = "BN",
         relative: bool = False,
         places: bool = False,
+        position: bool = False,
     ):
         """
         Args:
-            channels: C. token_dim: D. init, relative, places: see `Fusion`.
+            channels: C. token_dim: D. init, relative, places, position: see `Fusion`.
             norm: "BN" or "SyncBN".
         """
-        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"), relative, places)
+        norm_over_cells = BatchNorm(token_dim, sync=norm == "SyncBN")
+        super().__init__(channels, token_dim, init, norm_over_cells, relative, places, position)
         self.features_norm = LayerNorm2d(channels)
 
     def forward(
@@ -134,10 +147,11 @@ class BatchNormFusion(Fusion):
         regions: Tensor | None,
         valid: Tensor | None = None,
         places: Places | None = None,
+        extents: Tensor | None = None,
     ) -> Tensor:
         """As `Fusion.forward`."""
         # Only the map that is normalised is kept for the backward pass; the others are recomputed.
-        hidden = recomputed(self._hidden, features, valid, *self._mixed(tokens, regions, places))
+        hidden = recomputed(self._hidden, features, valid, extents, *self._mixed(tokens, regions, places))
         if isinstance(self.norm, BatchNorm):
             correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
         else:  # after nn.SyncBatchNorm.convert_sync_batchnorm
@@ -153,20 +167,20 @@ class BatchNormFusion(Fusion):
         cells = self.norm(row)[0, ..., 0].T
         return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
 
-    def _hidden(self, features: Tensor, valid: Tensor | None, *mixed: Tensor | None) -> Tensor:
+    def _hidden(self, features: Tensor, valid: Tensor | None, extents: Tensor | None, *mixed: Tensor | None) -> Tensor:
         """(B, C, H, W) features, and `_mixed` -> (B, D, H, W), 0 on the padding."""
-        pixels = self.from_features(self.features_norm(features))
+        pixels = self._with_position(self.from_features(self.features_norm(features)), extents)
         with torch.autocast(pixels.device.type, enabled=False):
             hidden = F.relu(pixels + _spread(mixed, pixels.shape[-2:]))
             # `masked_fill` would put the channels first in memory
             return hidden if valid is None else torch.where(valid, hidden, hidden.new_zeros(()))
 
 
-def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool, places: bool = False) -> Fusion:
-    """Build the fusion block for ``norm`` (MODEL.SGR.NORM)."""
+def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool, **options: bool) -> Fusion:
+    """Build the fusion block for ``norm`` (MODEL.SGR.NORM); ``options`` are ``places`` and ``position``."""
     if norm == "LN":
-        return Fusion(channels, token_dim, init, relative=relative, places=places)
-    return BatchNormFusion(channels, token_dim, init, norm, relative, places)
+        return Fusion(channels, token_dim, init, relative=relative, **options)
+    return BatchNormFusion(channels, token_dim, init, norm, relative, **options)
 
 
 def root_mean_square(features: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -53,6 +53,7 @@ class SGR(nn.Module):
         norm: str = "SyncBN",
         loss_gradient: float = 0.0,
         num_places: int = 0,
+        fusion_position: bool = False,
     ):
         """
         Args:
@@ -74,6 +75,7 @@ class SGR(nn.Module):
                 region predictor gets all of it. The gradients of ``features`` and ``tokens`` are not affected.
             num_places: number of tokens of places (`FixedRegions`), which reason with the others and tell every cell
                 what is around it; they are no part of the output.
+            fusion_position: let the fusion blocks see the position of each cell.
 
         Raises:
             ValueError: if a value is invalid; the message names the config key.
@@ -94,7 +96,15 @@ class SGR(nn.Module):
             )
         self.fusion = nn.ModuleDict(
             {
-                name: build_fusion(level.channels, token_dim, fusion_init, norm, fusion_relative, num_places > 0)
+                name: build_fusion(
+                    level.channels,
+                    token_dim,
+                    fusion_init,
+                    norm,
+                    fusion_relative,
+                    places=num_places > 0,
+                    position=fusion_position,
+                )
                 for name, level in changed.items()
             }
         )
@@ -127,6 +137,7 @@ class SGR(nn.Module):
             "fusion_init": sgr.FUSION_INIT,
             "fusion_relative": sgr.FUSION_RELATIVE,
             "num_places": sgr.NUM_PLACES,
+            "fusion_position": sgr.FUSION_POSITION,
         }
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -177,7 +188,8 @@ class SGR(nn.Module):
             own, *others = (
                 shrink_valid(each, valid[finest], level.shape[-2:], self.reduce.ratios[name]) for each in regions
             )
-            refined[name] = fuse(level, tokens, own, valid[name], (*of_places, *others) if others else None)
+            places = (*of_places, *others) if others else None
+            refined[name] = fuse(level, tokens, own, valid[name], places, image_sizes / strides[name])
         return SGROutput(features | refined, region_logits, tokens, valid[finest], strides[finest])
 
     def train(self, mode: bool = True) -> "SGR":
