@@ -10,7 +10,7 @@ from sgr_d2.data.datasets import get_dataset_records, metadata_of
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import read_label
 from sgr_d2.engine import Trainer, load_config
-from sgr_d2.engine.semantic import build_evaluators
+from sgr_d2.engine.semantic import build_semantic_evaluators
 from sgr_d2.evaluation import StreamingSemSegEvaluator
 
 from .measure import median, paired_ratio, time_runs
@@ -34,7 +34,7 @@ def benchmark_token_metrics(settings: Settings) -> Report:
         read = partial(read_label, num_classes=len(info.classes), ignore_label=info.ignore_label)
         runs = {
             "without token metrics": Evaluation(model, images, StreamingSemSegEvaluator(DATA_SET, read_label=read)),
-            "with token metrics": Evaluation(model, images, build_evaluators(cfg, DATA_SET, info)),
+            "with token metrics": Evaluation(model, images, build_semantic_evaluators(cfg, DATA_SET, info)),
         }
         times = time_runs(runs, 48, settings)
     return Report(
