@@ -50,7 +50,7 @@ def _is_refusal(error: BaseException) -> bool:
     if isinstance(error, BadRecordError):
         return True
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
-    known = isinstance(error, FileNotFoundError | KeyError | ValueError)
+    known = isinstance(error, FileNotFoundError | ConnectionError | KeyError | ValueError)
     return known and modules[-1].startswith(_PACKAGE) and _STEPS not in modules
 
 

@@ -76,3 +76,8 @@ def test_only_errors_that_name_a_file_of_the_record_are_about_it(error, found):
     with pytest.raises(found) as caught:
         CheckedMapper(mapper)({"file_name": "a.png", "sem_seg_file_name": "b.png", "image_id": "operands"})
     assert type(caught.value) is found and str(caught.value) == str(error)
+
+
+def test_weights_that_cannot_be_fetched_are_told_in_one_line(config_file, capsys):
+    line, _ = refused(capsys, config_file, "MODEL.WEIGHTS", "http://localhost:9/x.pth")
+    assert line.startswith("mine.py: error: MODEL.WEIGHTS = http://localhost:9/x.pth: cannot be fetched")
