@@ -89,7 +89,9 @@ def explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueEr
         return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")
     if match := _WRONG_TYPE.match(text):
         text = f"{match['key']} = {match['given']}: {_WANTED.get(match['type'], 'it is of another type')}."
-    return (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}")
+    if not text.startswith(source):  # what is wrong with the text of a file is told with its name
+        text = f"{source}: {text}"
+    return (KeyError if isinstance(error, KeyError) else ValueError)(text)
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

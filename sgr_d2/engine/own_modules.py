@@ -10,17 +10,17 @@ from typing import IO, Any
 from detectron2.config import CfgNode
 
 from sgr_d2.config import get_sgr_cfg
-from sgr_d2.repeated_keys import check_repeated_keys
+from sgr_d2.yaml_mistakes import check_yaml
 
 
 class _ConfigFile(CfgNode):
-    """Opens a config file, and each of its bases, only if no key is there twice."""
+    """Opens a config file, and each of its bases, only if `check_yaml` finds no mistake."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
             text = file.read()
-        check_repeated_keys(text, filename)
+        check_yaml(text, filename)
         return StringIO(text)
 
 

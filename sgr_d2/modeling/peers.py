@@ -127,7 +127,7 @@ class Peer(nn.Module):
                 f"The peer reads {list(input_shape)} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
             )
         self.fuse = nn.ModuleDict(
-            {name: build_fusion(width, dim, "zero", norm, fusion_relative) for name, width in channels.items()}
+            {name: build_fusion(width, dim, "zero", norm, relative=fusion_relative) for name, width in channels.items()}
         )
 
     @classmethod

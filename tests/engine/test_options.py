@@ -91,8 +91,9 @@ def test_a_tuple_in_braces_is_told_to_be_a_list(tmp_path):
     config = tmp_path / "mine.yaml"
     for text in ('DATASETS: {TRAIN: ("a",), TEST: ("b",)}', "INPUT: {MIN_SIZE_TRAIN: (240, 320)}"):
         config.write_text(f"SEED: 1\n{text}\n")
-        with pytest.raises(ValueError, match=r"mine.yaml, line 2: a tuple .* inside braces .* write a list"):
+        with pytest.raises(ValueError, match=r"mine.yaml, line 2: a tuple .* inside braces .* write a list") as told:
             load_config(str(config))
+        assert str(told.value).count("mine.yaml") == 1
     config.write_text("INPUT:\n  MIN_SIZE_TRAIN: (240, 320)\n  CROP: {SIZE: [240, 320]}\n")
     cfg = load_config(str(config), ["DATASETS.TRAIN", ("shapes_train",)])
     assert cfg.INPUT.MIN_SIZE_TRAIN == (240, 320)

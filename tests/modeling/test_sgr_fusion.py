@@ -30,7 +30,7 @@ def fuse_by_definition(fusion, features, tokens, regions):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_relative_fusion_multiplies_with_the_size_of_the_features(norm, memory_format):
     torch.manual_seed(0)
-    plain, relative = (build_fusion(5, 8, "normal", norm, relative) for relative in (False, True))
+    plain, relative = (build_fusion(5, 8, "normal", norm, relative=relative) for relative in (False, True))
     relative.load_state_dict(plain.state_dict())
     shapes = ((2, 5, 4, 6), (2, 3, 8), (2, 3, 4, 6))
     features, tokens, regions = (torch.rand(shape, requires_grad=True) for shape in shapes)

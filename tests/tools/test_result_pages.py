@@ -36,16 +36,17 @@ def table(page: str, header: str) -> list[list[str]]:
     return [[cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def baseline_and_difference(row: Row, digits: int) -> tuple[str, str]:
+def differences_text(values: list[float], digits: int = 2) -> str:
     """As the pages write them: up to two seeds one by one, more as mean and interval."""
-    seeds, differences = row.seeds(METRIC), row.differences(METRIC)
-    of_baseline = mean(row.baseline[METRIC][seed] for seed in seeds)
-    if len(seeds) < 3:
-        text = ", ".join(f"{value:+.{digits}f}" for value in differences)
-    else:
-        found = row.estimate(METRIC)
-        text = f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
-    return f"{of_baseline:.{digits}f}", text
+    if len(values) < 3:
+        return ", ".join(f"{value:+.{digits}f}" for value in values)
+    found = estimate(values)
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def baseline_and_difference(row: Row, digits: int) -> tuple[str, str]:
+    of_baseline = mean(row.baseline[METRIC][seed] for seed in row.seeds(METRIC))
+    return f"{of_baseline:.{digits}f}", differences_text(row.differences(METRIC), digits)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +73,7 @@ def results_of(folder: str) -> dict[int, dict]:
 
 def difference_of(model: dict[int, dict], baseline: dict[int, dict]) -> str:
     pairs = sorted(model.keys() & baseline.keys())
-    values = [metric_of(model[seed], METRIC) - metric_of(baseline[seed], METRIC) for seed in pairs]
-    if len(values) < 3:
-        return ", ".join(f"{value:+.2f}" for value in values)
-    found = estimate(values)
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    return differences_text([metric_of(model[seed], METRIC) - metric_of(baseline[seed], METRIC) for seed in pairs])
 
 
 def model_cells(baseline: str, folder: str) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from sgr_d2.repeated_keys import check_repeated_keys
+from sgr_d2.yaml_mistakes import check_yaml
 
 from .outcome import metric_of
 from .plots import COLORS, LIGHT, draw_mean_and_interval, save_figure
@@ -67,7 +67,7 @@ def read_overview(path: Path) -> Overview:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        check_repeated_keys(text, str(path))
+        check_yaml(text, str(path))
         data = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file. One of ours is results/overview.yaml.") from error

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from sgr_d2.repeated_keys import check_repeated_keys
+from sgr_d2.yaml_mistakes import check_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("sem_seg/mIoU", "sem_seg/pACC", *(f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I")))
@@ -129,7 +129,7 @@ def read_plan(path: Path) -> Plan:
         raise FileNotFoundError(f"{path}: no such plan. Plans are YAML files, e.g. experiments/main.yaml.")
     try:
         text = path.read_text(encoding="utf-8")
-        check_repeated_keys(text, str(path))
+        check_yaml(text, str(path))
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not a YAML file ({error}).") from error

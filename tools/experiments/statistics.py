@@ -50,8 +50,7 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 def relative_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
     """Estimate of ``values[seed]`` relative to ``baseline[seed]``, in percent of it, over the seeds that both have.
 
-    Raises:
-        ZeroDivisionError: if a number of the baseline is 0.
+    Those at which the baseline is 0 are left out.
     """
-    common = sorted(values.keys() & baseline.keys())
+    common = sorted(seed for seed in values.keys() & baseline.keys() if baseline[seed])
     return estimate([100 * (values[seed] / baseline[seed] - 1) for seed in common])

@@ -47,14 +47,10 @@ class Collected:
         found = {run.seed: metric_of(self.results[run.name], metric) for run in self._runs(variant)}
         return {seed: value for seed, value in found.items() if value is not None}
 
-    def costs(self, variant: Variant, key: str) -> list[float]:
-        found = [self.results[run.name].get(key) for run in self._runs(variant)]
-        return [value for value in found if value is not None]
-
-    def head_losses(self, variant: Variant) -> dict[int, float]:
-        """{seed: loss of the head over the last fifth of training} of the available runs that have it."""
-        found = {run.seed: self.results[run.name].get("head_loss") for run in self._runs(variant)}
-        return {seed: value for seed, value in found.items() if value}
+    def costs(self, variant: Variant, key: str) -> dict[int, float]:
+        """{seed: value} of the available runs that have the cost, a key of `COSTS`."""
+        found = {run.seed: self.results[run.name].get(key) for run in self._runs(variant)}
+        return {seed: value for seed, value in found.items() if value is not None}
 
     def begun(self) -> list[Variant]:
         """The variants of which any run was started: those that the tables show."""
@@ -171,7 +167,7 @@ def _differences(collected: Collected, variant: Variant, baseline: Variant) -> l
     there = [{run.seed for run in v.runs if run.name in collected.results} for v in (variant, baseline)]
     none = "n/a" if there[0] & there[1] else MISSING
     pairs = [(collected.values(variant, m), collected.values(baseline, m)) for m in collected.plan.metrics]
-    losses = [collected.head_losses(v) for v in (variant, baseline)]
+    losses = [collected.costs(v, "head_loss") for v in (variant, baseline)]
     figures = [*(paired_difference(*pair) for pair in pairs), relative_difference(*losses)]
     *metrics, loss = [interval(figure) if figure.n else none for figure in figures]
     return [*metrics, _ahead(*pairs[0]) or none, loss]
@@ -186,7 +182,7 @@ def _cost_table(collected: Collected) -> str:
     keys = [key for key in COSTS if any(collected.costs(variant, key) for variant in collected.begun())]
 
     def cells(variant: Variant) -> list[str]:
-        means = [(estimate(collected.costs(variant, key)).mean, COSTS[key][1]) for key in keys]
+        means = [(estimate(list(collected.costs(variant, key).values())).mean, COSTS[key][1]) for key in keys]
         return [MISSING if math.isnan(mean) else f"{mean:,.{digits}f}" for mean, digits in means]
 
     return _table(collected, [COSTS[key][0] for key in keys], cells)

@@ -98,7 +98,7 @@ class _ChangeMeter:
     def __init__(self, mean_token: Tensor):
         self.mean_token = mean_token
         self.features = self.changes = self.differences = self.sum = 0.0
-        self.places = 0
+        self.positions = 0
 
     def __call__(self, block: Fusion, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         features, tokens, *more = inputs
@@ -108,13 +108,13 @@ class _ChangeMeter:
         self.changes += change.square().sum()
         self.differences += (output - other).double().square().sum()
         self.sum += change.sum((0, 2, 3))
-        self.places += change[:, 0].numel()
+        self.positions += change[:, 0].numel()
 
     def change(self) -> Change:
         changes, features = float(self.changes), float(self.features)
         if not changes or not features:
             return Change(0.0, 0.0, 0.0)
-        constant = float((self.sum / self.places).square().sum()) * self.places
+        constant = float((self.sum / self.positions).square().sum()) * self.positions
         return Change((changes / features) ** 0.5, constant / changes, float(self.differences) / changes)
 
 

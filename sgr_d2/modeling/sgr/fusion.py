@@ -82,32 +82,36 @@ class Fusion(nn.Module):
         Without regions, ``tokens`` are (B, H*W, D), one for each cell. ``places`` are further tokens and their regions,
         ``extents`` (B, 2) rows and columns of each image in cells, for the position.
         """
-        mixed = self._mixed(tokens, regions, places)
-        pixels = self._with_position(self.from_features(features), extents)  # (B, D, H, W)
-        # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
-        # convolution, since the last one needs its input and not its output.
-        return self._add(features, recomputed(self._correction, pixels, *mixed), valid)
-
-    def _with_position(self, pixels: Tensor, extents: Tensor | None) -> Tensor:
-        if self.from_position is None:
-            return pixels
-        return pixels + self.from_position(sine_position(pixels.shape, extents))
-
-    def _mixed(self, tokens: Tensor, regions: Tensor | None, places: Places | None) -> list[Tensor | None]:
-        """Tokens after the first convolution and their regions, one pair after the other."""
-        pairs = [self.from_tokens(tokens), regions]
-        return pairs if places is None else [*pairs, self.from_places(places[0]), places[1]]
-
-    def _add(self, features: Tensor, correction: Tensor, valid: Tensor | None) -> Tensor:
-        """F + correction, scaled by the magnitude of F if ``relative``."""
+        mixed = [self.from_tokens(tokens), regions]
+        if places is not None:
+            mixed += [self.from_places(places[0]), places[1]]
+        correction = self._correction(features, valid, extents, mixed)
         if not self.relative:
             return features + correction
         return torch.addcmul(
             features, root_mean_square(features, valid).to(features.dtype), correction.to(features.dtype)
         )
 
-    def _correction(self, pixels: Tensor, *mixed: Tensor | None) -> Tensor:
-        """(B, D, H, W) features after the first convolution, and `_mixed` -> (B, C, H, W)."""
+    def _correction(
+        self, features: Tensor, valid: Tensor | None, extents: Tensor | None, mixed: list[Tensor | None]
+    ) -> Tensor:
+        """What is added to F (B, C, H, W), before it is scaled.
+
+        Args:
+            mixed: tokens after the first convolution, and their regions, one pair after the other.
+            features, valid, extents: see `forward`.
+        """
+        pixels = self._with_position(self.from_features(features), extents)  # (B, D, H, W)
+        # Only `pixels` is kept for the backward pass; the other D + D + K maps are recomputed. That repeats no
+        # convolution, since the last one needs its input and not its output.
+        return recomputed(self._from_pixels, pixels, *mixed)
+
+    def _with_position(self, pixels: Tensor, extents: Tensor | None) -> Tensor:
+        if self.from_position is None:
+            return pixels
+        return pixels + self.from_position(sine_position(pixels.shape, extents))
+
+    def _from_pixels(self, pixels: Tensor, *mixed: Tensor | None) -> Tensor:
         with torch.autocast(pixels.device.type, enabled=False):
             spread = _spread(mixed, pixels.shape[-2:])
         hidden = self.norm(pixels + spread)
@@ -121,54 +125,35 @@ class BatchNormFusion(Fusion):
     most of what `Fusion` adds is a bias. Here the norm removes that before the last convolution.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        token_dim: int,
-        init: str = "zero",
-        norm: str = "BN",
-        relative: bool = False,
-        places: bool = False,
-        position: bool = False,
-    ):
+    def __init__(self, channels: int, token_dim: int, init: str = "zero", norm: str = "BN", **options: bool):
         """
         Args:
-            channels: C. token_dim: D. init, relative, places, position: see `Fusion`.
+            channels: C. token_dim: D. init, options: see `Fusion`.
             norm: "BN" or "SyncBN".
         """
-        norm_over_cells = BatchNorm(token_dim, sync=norm == "SyncBN")
-        super().__init__(channels, token_dim, init, norm_over_cells, relative, places, position)
+        super().__init__(channels, token_dim, init, BatchNorm(token_dim, sync=norm == "SyncBN"), **options)
         self.features_norm = LayerNorm2d(channels)
 
-    def forward(
-        self,
-        features: Tensor,
-        tokens: Tensor,
-        regions: Tensor | None,
-        valid: Tensor | None = None,
-        places: Places | None = None,
-        extents: Tensor | None = None,
+    def _correction(
+        self, features: Tensor, valid: Tensor | None, extents: Tensor | None, mixed: list[Tensor | None]
     ) -> Tensor:
-        """As `Fusion.forward`."""
         # Only the map that is normalised is kept for the backward pass; the others are recomputed.
-        hidden = recomputed(self._hidden, features, valid, extents, *self._mixed(tokens, regions, places))
+        hidden = recomputed(self._hidden, features, valid, extents, *mixed)
         if isinstance(self.norm, BatchNorm):
-            correction = self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
-        else:  # after nn.SyncBatchNorm.convert_sync_batchnorm
-            correction = self.out(self._normalized(hidden, valid))
-        return self._add(features, correction, valid)
+            return self.norm(hidden, weight=self.out.weight, bias=self.out.bias, valid=valid)
+        return self.out(self._normalized(hidden, valid))  # after nn.SyncBatchNorm.convert_sync_batchnorm
 
     def _normalized(self, hidden: Tensor, valid: Tensor | None) -> Tensor:
         """Apply a norm that cannot mask cells: it gets only the valid ones, as one row (1, D, cells, 1)."""
         if valid is None:
             return self.norm(hidden)
-        places, by_cell = valid.movedim(1, -1), hidden.movedim(1, -1)  # (B, H, W, 1), (B, H, W, D)
-        row = by_cell[places[..., 0]].T[None, ..., None].contiguous()  # see TokenBatchNorm
+        inside, by_cell = valid.movedim(1, -1), hidden.movedim(1, -1)  # (B, H, W, 1), (B, H, W, D)
+        row = by_cell[inside[..., 0]].T[None, ..., None].contiguous()  # see TokenBatchNorm
         cells = self.norm(row)[0, ..., 0].T
-        return by_cell.masked_scatter(places, cells.to(by_cell.dtype)).movedim(-1, 1)
+        return by_cell.masked_scatter(inside, cells.to(by_cell.dtype)).movedim(-1, 1)
 
     def _hidden(self, features: Tensor, valid: Tensor | None, extents: Tensor | None, *mixed: Tensor | None) -> Tensor:
-        """(B, C, H, W) features, and `_mixed` -> (B, D, H, W), 0 on the padding."""
+        """(B, C, H, W) features, and ``mixed`` of `_correction` -> (B, D, H, W), 0 on the padding."""
         pixels = self._with_position(self.from_features(self.features_norm(features)), extents)
         with torch.autocast(pixels.device.type, enabled=False):
             hidden = F.relu(pixels + _spread(mixed, pixels.shape[-2:]))
@@ -176,11 +161,11 @@ class BatchNormFusion(Fusion):
             return hidden if valid is None else torch.where(valid, hidden, hidden.new_zeros(()))
 
 
-def build_fusion(channels: int, token_dim: int, init: str, norm: str, relative: bool, **options: bool) -> Fusion:
-    """Build the fusion block for ``norm`` (MODEL.SGR.NORM); ``options`` are ``places`` and ``position``."""
+def build_fusion(channels: int, token_dim: int, init: str, norm: str, **options: bool) -> Fusion:
+    """Build the fusion block for ``norm`` (MODEL.SGR.NORM), with the ``options`` of `Fusion`."""
     if norm == "LN":
-        return Fusion(channels, token_dim, init, relative=relative, **options)
-    return BatchNormFusion(channels, token_dim, init, norm, relative, **options)
+        return Fusion(channels, token_dim, init, **options)
+    return BatchNormFusion(channels, token_dim, init, norm, **options)
 
 
 def root_mean_square(features: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -215,7 +200,7 @@ def reproject(tokens: Tensor, regions: Tensor) -> Tensor:
 
 
 def _spread(mixed: Sequence[Tensor | None], size: torch.Size) -> Tensor:
-    """`Fusion._mixed` -> (B, D, H, W) float32: the sum of `reproject` of each of its pairs of tokens and regions.
+    """``mixed`` of `Fusion._correction` -> (B, D, H, W) float32: the sum of `reproject` of each of its pairs.
 
     Without regions, the tokens (B, H*W, D) are the map.
     """

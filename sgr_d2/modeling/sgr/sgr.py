@@ -89,23 +89,11 @@ class SGR(nn.Module):
         self.region_predictor = build_region_predictor(regions, token_dim, num_tokens, region_layers)
         self.value = nn.Linear(token_dim, token_dim)
         self.encoder = build_encoder(token_dim, encoder_layers, num_heads, norm)
-        changed = {n: level for n, level in self._output_shape.items() if refined is None or n in refined}
-        if not changed:
-            raise ValueError(
-                f"SGR reads {self.in_features} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}."
-            )
+        options = {"relative": fusion_relative, "places": num_places > 0, "position": fusion_position}
         self.fusion = nn.ModuleDict(
             {
-                name: build_fusion(
-                    level.channels,
-                    token_dim,
-                    fusion_init,
-                    norm,
-                    fusion_relative,
-                    places=num_places > 0,
-                    position=fusion_position,
-                )
-                for name, level in changed.items()
+                name: build_fusion(input_shape[name].channels, token_dim, fusion_init, norm, **options)
+                for name in _changed(self.in_features, refined)
             }
         )
         self.places = FixedRegions(num_places) if num_places else None
@@ -194,6 +182,14 @@ class SGR(nn.Module):
 
     def train(self, mode: bool = True) -> "SGR":
         return super().train(mode and not self.frozen)
+
+
+def _changed(read: list[str], refined: list[str] | None) -> list[str]:
+    """The levels that are read and refined, in the order of ``read``; all of them without ``refined``."""
+    names = [name for name in read if refined is None or name in refined]
+    if not names:
+        raise ValueError(f"SGR reads {read} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}.")
+    return names
 
 
 def _masked(logits: Tensor, valid: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import yaml
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-def check_repeated_keys(text: str, source: str) -> None:
+def check_yaml(text: str, source: str) -> None:
     """Raise ValueError if a mapping of a YAML text has a key twice, or holds a tuple in braces.
 
     Args:
