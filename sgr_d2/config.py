@@ -113,8 +113,9 @@ def _add_model_keys(cfg: CN) -> None:
 
 def _add_peer_keys(cfg: CN) -> None:
     cfg.MODEL.PEER = CN()
-    # What replaces SGR with META_ARCHITECTURE PeerSegmentor: "NonLocal", "ObjectContext" or "GraphReasoning". It takes
-    # IN_FEATURES, POSITION, NORM and FUSION_RELATIVE of MODEL.SGR.
+    # What replaces SGR with META_ARCHITECTURE PeerSegmentor: "NonLocal", "ObjectContext" or "GraphReasoning"; or
+    # "Pointwise", two layers on every pixel alone, a control. It takes IN_FEATURES, POSITION, NORM and FUSION_RELATIVE
+    # of MODEL.SGR.
     cfg.MODEL.PEER.NAME = "NonLocal"
     # Its inner channels, a multiple of 4.
     cfg.MODEL.PEER.DIM = 128

@@ -1,4 +1,4 @@
-"""Small alternatives to SGR, with its reduction, position code and fusion, to compare with other global reasoning.
+"""Small alternatives to SGR, with its reduction, position code and fusion, to compare with other reasoning or none.
 
 Shapes: B batch, D channels, H x W the grid (the finest level), C classes, N nodes. Sources of the ideas: non-local
 block (Wang et al. 2018), object-contextual representations (Yuan et al. 2020), GloRe (Chen et al. 2019).
@@ -83,7 +83,19 @@ class GraphReasoning(nn.Module):
             return _maps(torch.bmm(weights.transpose(1, 2), nodes.float()), pixels), None
 
 
-KINDS = {kind.__name__: kind for kind in (NonLocal, ObjectContext, GraphReasoning)}
+class Pointwise(nn.Module):
+    """No global reasoning, a control: two layers on every pixel alone, which sees its position."""
+
+    def __init__(self, dim: int, nodes: int, num_classes: int):
+        super().__init__()
+        self.expand, self.project = PointwiseConv2d(dim, 2 * dim), PointwiseConv2d(2 * dim, dim)
+
+    def forward(self, pixels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `NonLocal.forward`."""
+        return self.project(F.relu(self.expand(pixels))), None
+
+
+KINDS = {kind.__name__: kind for kind in (NonLocal, ObjectContext, GraphReasoning, Pointwise)}
 
 
 class Peer(nn.Module):

@@ -30,7 +30,7 @@ def test_a_new_peer_changes_nothing_and_keeps_the_shapes(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_peer_reaches_the_whole_image_and_no_padding(kind):
+def test_a_peer_but_the_control_reaches_the_whole_image_and_none_reaches_padding(kind):
     peer = make(kind)
     randomize_zeros(peer)
     features = toy_features(1, 64, 64, *LEVELS)
@@ -44,8 +44,12 @@ def test_a_peer_reaches_the_whole_image_and_no_padding(kind):
     after = peer(features, sizes)[0]
     for name, end in cells.items():
         torch.testing.assert_close(after[name][..., :end, :end], before[name][..., :end, :end])
+    peer.eval()  # the statistics of batch and image, by which the fusion scales, reach everywhere
+    for fuse in peer.fuse.values():
+        fuse.relative = False
+    before = peer(features, sizes)[0]["res2"]
     features["res2"][..., 0, 0] += 5
-    assert (peer(features, sizes)[0]["res2"][..., 9, 9] != before["res2"][..., 9, 9]).any()
+    assert (peer(features, sizes)[0]["res2"][..., 9, 9] != before[..., 9, 9]).any() == (kind != "Pointwise")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,6 +78,18 @@ def test_attention_of_one_pixel_by_hand():
     pixels = torch.randn(1, 4, 1, 2)
     context, _ = mix(pixels, torch.tensor([[[[True, False]]]]))
     torch.testing.assert_close(context[..., 0], mix.value(pixels)[..., 0])  # the only pixel that it may see
+
+
+def test_two_layers_on_one_pixel_by_hand():
+    mix = KINDS["Pointwise"](1, 0, 0)
+    with torch.no_grad():
+        mix.expand.weight.copy_(torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
+        mix.expand.bias.copy_(torch.tensor([0.0, 1.0]))
+        mix.project.weight.copy_(torch.tensor([2.0, 10.0]).reshape(1, 2, 1, 1))
+        mix.project.bias.fill_(0.5)
+    pixels = torch.tensor([3.0, -2.0]).reshape(1, 1, 1, 2)
+    context, _ = mix(pixels, torch.ones(1, 1, 1, 2, dtype=torch.bool))
+    torch.testing.assert_close(context.flatten(), torch.tensor([6.5, 30.5]))  # 2*3 + 0.5; 10*(2+1) + 0.5
 
 
 @pytest.mark.parametrize("norm", ["LN", "BN", "SyncBN"])
