@@ -10,6 +10,10 @@ import yaml
 from toy_processes import WITH_GPUS, train_net
 
 
+# drawn at random by each process
+PLACES = ("MODEL.SGR.NUM_PLACES", 3, "MODEL.SGR.FUSION_POSITION", True)
+
+
 def metrics(output):
     return json.loads((output / "evaluation/scenes_val/metrics.json").read_text())
 
@@ -22,7 +26,7 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path, norm, 
     one, two = tmp_path / "one", tmp_path / "two"
     # SGD: Adam would blow rounding up where a gradient is zero but for it (the bias of attention keys)
     solver = ("SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.01, "TEST.ERROR_KINDS.ENABLED", True)
-    solver += ("MODEL.SGR.NORM", norm)
+    solver += ("MODEL.SGR.NORM", norm, *PLACES)
     train_net(config_file, one, *solver)
     log = train_net(config_file, two, *solver, processes=2)
     a, b = (torch.load(folder / "model_final.pth", weights_only=True)["model"] for folder in (one, two))
@@ -32,7 +36,15 @@ def test_two_processes_train_and_evaluate_like_one(config_file, tmp_path, norm, 
             f"{key}: relative difference {error:.2e} after 10 steps. {log[-500:]}"
         )
     # the very same weights on one rank and on two, five images: bitwise the same figures
-    weights = ("MODEL.WEIGHTS", one / "model_final.pth", "TEST.ERROR_KINDS.ENABLED", True, "MODEL.SGR.NORM", norm)
+    weights = (
+        "MODEL.WEIGHTS",
+        one / "model_final.pth",
+        "TEST.ERROR_KINDS.ENABLED",
+        True,
+        "MODEL.SGR.NORM",
+        norm,
+        *PLACES,
+    )
     train_net(config_file, two, *weights, processes=2, flags=["--eval-only"])
     assert metrics(one) == metrics(two) and "error_kinds" in metrics(two)
 
