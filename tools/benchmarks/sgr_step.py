@@ -45,6 +45,7 @@ class Case(NamedTuple):
 CASES = {
     "lite0": Case("EfficientNet-Lite0 + FPN, 6 crops of 320x240", (), 20, "<= 1.12", "<= 1.10"),
     "lite0_layer_norm": Case("the same with MODEL.SGR.NORM LN", ("MODEL.SGR.NORM", "LN"), 20, "", ""),
+    "lite0_places": Case("the same with MODEL.SGR.NUM_PLACES 64", ("MODEL.SGR.NUM_PLACES", 64), 20, "", ""),
     "r50": Case("ResNet-50 + FPN, 2 crops of 512x512", R50, 12, "<= 1.05", "<= 1.05"),
 }
 
