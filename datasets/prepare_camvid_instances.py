@@ -13,7 +13,7 @@ from sgr_d2.data.datasets.camvid_instances import annotation_file, write_annotat
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=camvid.SPLITS)
+    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=[*camvid.PUBLISHED])
     parser.add_argument(
         "--output",
         type=Path,

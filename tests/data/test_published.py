@@ -8,8 +8,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin import register_all_ade20k, register_all_cityscapes
 
-from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_all, semantic_names
+from sgr_d2.data.datasets import get_dataset_records, metadata_of, register_all, register_semantic, semantic_names
 from sgr_d2.data.datasets.catalog import register_published
+from sgr_d2.data.prepare import plan_coco_stuff_10k
+from sgr_d2.data.prepare.convert import convert
 from sgr_d2.data.reading import read_image, read_instances, read_label
 
 SPLITS = {
@@ -57,6 +59,49 @@ def test_every_split_is_read(tree, root, name):
         assert labels.shape == (72, 96)
         assert len(np.unique(labels)) > 3
         assert (labels[: miniatures.UNLABELLED_ROWS] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("coco_2017_train_stuff_10k_sem_seg", 9000), ("coco_2017_test_stuff_10k_sem_seg", 1000)),
+        *(("coco_2017_train_stuff_sem_seg", 118287), ("coco_2017_val_stuff_sem_seg", 5000)),
+        *(("ade20k_sem_seg_train", 20210), ("ade20k_sem_seg_val", 2000)),
+        *(("cityscapes_fine_sem_seg_train", 2975), ("cityscapes_fine_sem_seg_val", 500)),
+    ],
+)
+def test_a_part_of_a_split_is_told_once(tree, root, tmp_path, caplog, name, number):
+    (tmp_path / "root").symlink_to(tree)  # of whose own path other tests have been told
+    root(tmp_path / "root")
+    for _ in range(2):
+        get_dataset_records(name)
+    folder, count = MetadataCatalog.get(name).image_root, SPLITS[name][0]
+    text = f"{name}: {count} images in {folder}, but its release has {number}: results are not those of the whole split"
+    assert caplog.text.count(text) == 1
+
+
+def test_an_interrupted_preparation_is_told(root, tmp_path, caplog):
+    """Both folders have as many files, so that nothing else tells of it."""
+    miniatures.coco_stuff_10k(tmp_path, train=3, test=4)
+    plan = plan_coco_stuff_10k(tmp_path)
+    for task in plan.splits[1].tasks[:3]:
+        convert(task, rule=plan.rule)
+    root(tmp_path)
+    assert len(get_dataset_records("coco_2017_test_stuff_10k_sem_seg")) == 3
+    assert "coco_2017_test_stuff_10k_sem_seg: 3 images in " in caplog.text
+
+
+def test_a_whole_split_is_no_warning(tmp_path, caplog):
+    options = {"owner": "test", "classes": ["a"], "image_root": tmp_path, "sem_seg_root": tmp_path}
+    try:
+        for number in (2, 3):
+            records = [{"file_name": "a.jpg"}, {"file_name": "b.jpg"}]
+            register_semantic("counted", lambda r=records: r, **options, extra={"num_published": number})
+            get_dataset_records("counted")
+            assert ("counted: 2 images in" in caplog.text) == (number == 3)
+    finally:
+        DatasetCatalog.remove("counted")
+        MetadataCatalog.remove("counted")
 
 
 def test_train_and_evaluation_split_agree(tree, root):

@@ -15,6 +15,8 @@ from sgr_d2.data.datasets.folders import load_split
 CLASSES = tuple(name.strip() for name in ADE20K_SEM_SEG_CATEGORIES)
 IGNORE_LABEL = 255
 SPLITS = {"train": "training", "val": "validation"}
+# Images of the release, by folder.
+PUBLISHED = {"training": 20210, "validation": 2000}
 
 
 def register_ade20k(root: Path) -> None:
@@ -31,4 +33,5 @@ def register_ade20k(root: Path) -> None:
             ignore_label=IGNORE_LABEL,
             image_root=image_dir,
             sem_seg_root=label_dir,
+            extra={"num_published": PUBLISHED[folder]},
         )

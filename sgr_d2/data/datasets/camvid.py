@@ -24,12 +24,13 @@ CLASSES = {
     "Bicyclist": (0, 128, 192),
 }
 IGNORE_LABEL = 255
-SPLITS = ("train", "val", "test")
+# Images of the release, by split.
+PUBLISHED = {"train": 367, "val": 101, "test": 233}
 
 
 def register_camvid(root: Path) -> None:
     """Register ``camvid_train``, ``camvid_val`` and ``camvid_test``; ``root`` holds images/{split}, labels/{split}."""
-    for split in SPLITS:
+    for split, number in PUBLISHED.items():
         name = f"camvid_{split}"
         image_dir, label_dir = root / "images" / split, root / "labels" / split
         register_semantic(
@@ -47,4 +48,5 @@ def register_camvid(root: Path) -> None:
             ignore_label=IGNORE_LABEL,
             image_root=image_dir,
             sem_seg_root=label_dir,
+            extra={"num_published": number},
         )

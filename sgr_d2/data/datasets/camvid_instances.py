@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 def register_camvid_instances(root: Path) -> None:
     """Register ``camvid_instances_{train,val,test}``; ``root`` contains ``camvid`` and maybe ``camvid_instances``."""
-    for split in camvid.SPLITS:
+    for split, number in camvid.PUBLISHED.items():
         name = f"camvid_instances_{split}"
         json_file = annotation_file(root / "camvid_instances", split)
         register_things(
@@ -40,6 +40,7 @@ def register_camvid_instances(root: Path) -> None:
             classes=CLASSES,
             thing_colors=[camvid.CLASSES[c] for c in CLASSES],
             image_root=str(root / "camvid" / "images" / split),
+            num_published=number,
             **({"json_file": str(json_file)} if json_file.is_file() else {}),
         )
 

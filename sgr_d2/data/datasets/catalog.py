@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 
 from sgr_d2.data.datasets.palette import generate_colors
 from sgr_d2.messages import first_few
@@ -160,14 +161,24 @@ def require_registered(name: str) -> None:
 def get_dataset_records(name: str) -> list[dict[str, Any]]:
     """Return the records of a data set.
 
+    If its metadata have ``num_published``, the number of images in its release, another number is a warning, once.
+
     Raises:
         ValueError: if the name is unknown, or the data set is empty.
     """
     require_registered(name)
-    records = load_records(name)
+    records, metadata = load_records(name), MetadataCatalog.get(name)
+    folder = metadata.get("image_root", "an unknown folder")
     if not len(records):
-        folder = MetadataCatalog.get(name).get("image_root", "an unknown folder")
         raise ValueError(f"Data set {name!r} is empty: no images in {folder}.")
+    published = metadata.get("num_published", len(records))
+    if len(records) != published:
+        log_first_n(
+            logging.WARNING,
+            f"{name}: {len(records)} images in {folder}, but its release has {published}: results are not those of the "
+            "whole split. Prepare it as datasets/README.md describes.",
+            key="message",
+        )
     return records
 
 

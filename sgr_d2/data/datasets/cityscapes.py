@@ -16,7 +16,8 @@ from sgr_d2.data.datasets.catalog import register_published
 from sgr_d2.data.datasets.folders import check_folders
 
 IGNORE_LABEL = 255
-SPLITS = ("train", "val")
+# Images of the release, by split.
+PUBLISHED = {"train": 2975, "val": 500}
 # In *_instanceIds.png an object is 1000 * (id of its class) + number; smaller values are not instances.
 FIRST_INSTANCE_ID = 1000
 IMAGE_SUFFIX = "_leftImg8bit.png"
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def register_cityscapes(root: Path) -> None:
     """Register ``cityscapes_fine_sem_seg_train`` and ``..._val``; ``root`` holds leftImg8bit/ and gtFine/."""
-    for split in SPLITS:
+    for split, number in PUBLISHED.items():
         name = f"cityscapes_fine_sem_seg_{split}"
         image_dir, label_dir = root / "leftImg8bit" / split, root / "gtFine" / split
         register_published(
@@ -46,6 +47,7 @@ def register_cityscapes(root: Path) -> None:
                 "first_instance_id": FIRST_INSTANCE_ID,
                 "image_dir": str(image_dir),  # these two have Detectron2's names
                 "gt_dir": str(label_dir),
+                "num_published": number,
             },
         )
 

@@ -15,6 +15,9 @@ from sgr_d2.data.datasets.catalog import register_published
 from sgr_d2.data.datasets.folders import load_split
 
 IGNORE_LABEL = 255
+# Images of the releases, by folder.
+PUBLISHED_10K = {"train": 9000, "test": 1000}
+PUBLISHED_164K = {"train2017": 118287, "val2017": 5000}
 
 
 class StuffClass(NamedTuple):
@@ -38,23 +41,25 @@ def register_coco_stuff(root: Path) -> None:
     ``root`` is the folder ``coco``.
     """
     ten_k = root / "coco_stuff_10k"
-    for split in ("train", "test"):
+    for split, number in PUBLISHED_10K.items():
         _register(
             f"coco_2017_{split}_stuff_10k_sem_seg",
             ten_k / "images_detectron2" / split,
             ten_k / "annotations_detectron2" / split,
             "prepare_coco_stuff_10k.py",
+            number,
         )
-    for split in ("train", "val"):
+    for folder, number in PUBLISHED_164K.items():
         _register(
-            f"coco_2017_{split}_stuff_sem_seg",
-            root / f"{split}2017",
-            root / "stuffthingmaps_detectron2" / f"{split}2017",
+            f"coco_2017_{folder.removesuffix('2017')}_stuff_sem_seg",
+            root / folder,
+            root / "stuffthingmaps_detectron2" / folder,
             "prepare_coco_stuff_164k.py",
+            number,
         )
 
 
-def _register(name: str, image_dir: Path, label_dir: Path, script: str) -> None:
+def _register(name: str, image_dir: Path, label_dir: Path, script: str, number: int) -> None:
     classes = coco_stuff_classes()
     remedy = f"Download the data and run python datasets/{script},"
     register_published(
@@ -67,6 +72,7 @@ def _register(name: str, image_dir: Path, label_dir: Path, script: str) -> None:
         sem_seg_root=label_dir,
         extra={
             "stuff_dataset_id_to_contiguous_id": {entry.coco_id: label for label, entry in enumerate(classes)},
+            "num_published": number,
             "thing_classes": [entry.name for entry in classes if entry.isthing],
         },
     )

@@ -11,6 +11,7 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from sgr_d2.data.datasets.things import load_coco, register_things
 
 SPLITS = ("train", "val")
+NUM_IMAGES = 50  # of each split
 
 
 def register_tiny_coco(root: Path) -> None:
@@ -27,4 +28,5 @@ def register_tiny_coco(root: Path) -> None:
             thing_colors=[tuple(category["color"]) for category in things],
             json_file=str(json_file),
             image_root=str(image_root),
+            num_published=NUM_IMAGES,
         )

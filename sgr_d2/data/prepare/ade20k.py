@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from sgr_d2.data.datasets.ade20k import PUBLISHED
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, mirrored_splits
 from sgr_d2.data.reading import read_values
 
 NUM_CLASSES = 150
-PUBLISHED = {"training": 20210, "validation": 2000}
 
 
 def plan_ade20k(root: Path, *, partial: bool = False) -> Plan:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from sgr_d2.data.datasets.camvid import CLASSES
+from sgr_d2.data.datasets.camvid import CLASSES, PUBLISHED
 from sgr_d2.data.prepare.plan import (
     IGNORE_LABEL,
     LabelRule,
@@ -16,7 +16,6 @@ from sgr_d2.data.prepare.plan import (
 )
 from sgr_d2.data.reading import read_values
 
-PUBLISHED = {"train": 367, "val": 101, "test": 233}
 UNLABELLED = len(CLASSES)  # as published
 
 logger = logging.getLogger(__name__)

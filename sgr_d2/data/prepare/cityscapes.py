@@ -4,11 +4,10 @@ from pathlib import Path
 
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
-from sgr_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX
+from sgr_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX, PUBLISHED
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, files_by_key, pair_up, present_splits
 from sgr_d2.data.reading import read_values
 
-PUBLISHED = {"train": 2975, "val": 500}
 SOURCE_SUFFIX = "_gtFine_labelIds.png"
 NUM_IDS = 34
 

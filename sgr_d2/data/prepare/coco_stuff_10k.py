@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
+from sgr_d2.data.datasets.coco_stuff import PUBLISHED_10K, coco_stuff_classes
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, Split, add_strays
 
-PUBLISHED = {"train": 9000, "test": 1000}
 _FORMATS = {"1.1": "MATLAB 5", "1.0": "MATLAB 7.3 (HDF5)"}
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MATLAB5_SIGNATURE = b"MATLAB 5.0 MAT-file"
@@ -96,13 +95,13 @@ def _read_hdf5(path: Path) -> np.ndarray | None:
 
 
 def _listed(folder: Path, partial: bool) -> list[str]:
-    missing = [name for name in PUBLISHED if not (folder / "imageLists" / f"{name}.txt").is_file()]
-    if missing and (not partial or len(missing) == len(PUBLISHED)):
+    missing = [name for name in PUBLISHED_10K if not (folder / "imageLists" / f"{name}.txt").is_file()]
+    if missing and (not partial or len(missing) == len(PUBLISHED_10K)):
         raise FileNotFoundError(
             f"No list of the split {missing[0]}: {(folder / 'imageLists' / f'{missing[0]}.txt').absolute()}. It is "
             "in the archive of the data set; unpack that again."
         )
-    return [name for name in PUBLISHED if name not in missing]
+    return [name for name in PUBLISHED_10K if name not in missing]
 
 
 def _split(folder: Path, name: str) -> Split:
@@ -120,7 +119,7 @@ def _split(folder: Path, name: str) -> Split:
         )
         for key in dict.fromkeys(keys)
     ]
-    split = Split(name, tasks, PUBLISHED[name], [f"{path}: lists {key} more than once." for key in repeated])
+    split = Split(name, tasks, PUBLISHED_10K[name], [f"{path}: lists {key} more than once." for key in repeated])
     return add_strays(split, folder / "images_detectron2" / name, folder / "annotations_detectron2" / name)
 
 

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from sgr_d2.data.datasets.coco_stuff import coco_stuff_classes
+from sgr_d2.data.datasets.coco_stuff import PUBLISHED_164K, coco_stuff_classes
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, mirrored_splits
 from sgr_d2.data.reading import read_values
-
-PUBLISHED = {"train2017": 118287, "val2017": 5000}
 
 
 def plan_coco_stuff_164k(root: Path, *, partial: bool = False) -> Plan:
@@ -17,7 +15,7 @@ def plan_coco_stuff_164k(root: Path, *, partial: bool = False) -> Plan:
     """
     folder = root / "coco"
     sources, targets = folder / "stuffthingmaps", folder / "stuffthingmaps_detectron2"
-    splits = mirrored_splits(PUBLISHED, folder, sources, targets, partial=partial)
+    splits = mirrored_splits(PUBLISHED_164K, folder, sources, targets, partial=partial)
     classes = coco_stuff_classes()
     rule = LabelRule(
         read=read_values,
