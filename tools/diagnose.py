@@ -125,11 +125,12 @@ def _some(loader: DataLoader, number: int | None) -> DataLoader:
 
 
 def _figures(cfg, model, name: str, loader: DataLoader, folder: Path) -> dict[str, float | None]:
-    """The metrics of an evaluation except token metrics, None if undefined; for detectors "segm/AP" and so on."""
+    """The metrics of an evaluation in percent, None if undefined; for detectors "segm/AP" and so on."""
     say(f"evaluate {folder.name.replace('_', ' ')} on {len(loader.dataset)} images of {name}")
     bar = tqdm(loader, unit="image", disable=None)
     tasks = evaluate(with_values(cfg, {"OUTPUT_DIR": str(folder)}), model.eval(), name, loader=bar)
     tasks.pop("token_semantics", None)
+    tasks.get("sem_seg", {}).pop("num_images", None)
     named = {f"{task}/{key}" if len(tasks) > 1 else key: v for task, of in tasks.items() for key, v in of.items()}
     return {key: None if math.isnan(value) else float(value) for key, value in named.items()}
 

@@ -50,7 +50,7 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
     sem_seg = results.get("sem_seg")
     tokens = results.get("token_semantics")
     if sem_seg:
-        parts.append(tabulate([[number_text(sem_seg, name, 2) for name in _SUMMARY]], headers=_SUMMARY, **_STYLE))
+        parts.append(_summary_table(sem_seg))
     if official := results.get("cityscapes"):
         row = ["official", *(number_text(official, name, 2) for name in _CITYSCAPES)]
         parts.append(tabulate([row], headers=["cityscapes", *_CITYSCAPES], **_STYLE))
@@ -66,6 +66,13 @@ def format_table(results: Results, class_names: Sequence[str]) -> str:
 
 
 _STYLE: dict[str, Any] = {"tablefmt": "pipe", "stralign": "right", "disable_numparse": True}
+
+
+def _summary_table(sem_seg: Mapping[str, float]) -> str:
+    figures = {name: number_text(sem_seg, name, 2) for name in _SUMMARY}
+    if "num_images" in sem_seg:
+        figures["images"] = str(sem_seg["num_images"])
+    return tabulate([list(figures.values())], headers=list(figures), **_STYLE)
 
 
 def _token_table(tokens: Mapping[str, float]) -> str:

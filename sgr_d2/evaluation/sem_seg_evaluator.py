@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
+from detectron2.utils import comm
 
 from sgr_d2.labels import labels_of, resize_nearest
 from sgr_d2.messages import first_few
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class StreamingSemSegEvaluator(SemSegEvaluator):
-    """mIoU, fwIoU, mACC, pACC, IoU and accuracy per class, in percent, from one confusion matrix.
+    """mIoU, fwIoU, mACC, pACC, IoU and accuracy per class, in percent, from one confusion matrix; counts the images.
 
     Unlike its parent it keeps no predictions, writes no files and computes no boundary IoU (Detectron2's value for
     class 0 is unreliable).
@@ -55,6 +56,10 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         self._full_size = full_size
         self._warn_of_absent = warn_of_absent
 
+    def reset(self) -> None:
+        super().reset()
+        self._num_images = 0
+
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Count a batch. Raises ValueError, naming the file, if scores, sizes or label values do not fit."""
         for image, output in zip(inputs, outputs, strict=True):
@@ -77,6 +82,7 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
             file_size = None if self._full_size else image.get("file_size")
             truth = self._truth(self.input_file_to_gt_file[image["file_name"]], tuple(size), file_size)
             self._count(labels_of(output["sem_seg"]), truth)
+            self._num_images += 1
 
     def _count(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Add an image to the parent's matrix of (prediction, truth), whose last row and column are ignored pixels."""
@@ -114,7 +120,11 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         return labels
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return ``{"sem_seg": figures}`` in percent on the main process; NaN if there is no labelled pixel for one."""
+        """Return ``{"sem_seg": figures}`` in percent on the main process; NaN if there is no labelled pixel for one.
+
+        ``num_images`` is the number of images of all processes.
+        """
+        num_images = sum(comm.all_gather(self._num_images) if self._distributed else [self._num_images])
         with np.errstate(divide="ignore", invalid="ignore"):  # without a labelled pixel, 0 / 0 gives the NaN we want
             results = super().evaluate()
         if results is None:
@@ -126,4 +136,4 @@ class StreamingSemSegEvaluator(SemSegEvaluator):
         if absent and self._warn_of_absent:
             names = first_few(absent, 5)
             logger.warning("%s: no pixel is labelled as %s, which does not count.", self._dataset_name, names)
-        return {"sem_seg": figures}
+        return {"sem_seg": figures | {"num_images": num_images}}

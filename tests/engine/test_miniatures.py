@@ -52,7 +52,7 @@ def small_config(path, output, *opts):
 
 
 def check(results, cfg):
-    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100 and results["sem_seg"]["num_images"] == 1
     assert ("token_semantics" in results) == cfg.MODEL.SGR.ENABLED
     if cfg.MODEL.SGR.ENABLED:
         assert results["token_semantics"]["num_images"] == 1

@@ -37,6 +37,12 @@ def test_table_shows_summary_tokens_and_classes():
     assert classes[3][:2] == ["car", "12.50"]
 
 
+def test_the_number_of_images_is_a_column_if_it_is_known():
+    text = format_table({"sem_seg": SEM_SEG | {"num_images": 101}}, ["road"])
+    summary = [cells(line) for line in text.split("\n\n")[0].splitlines()]
+    assert (summary[0][-1], summary[2][-1], len(summary[0])) == ("images", "101", 5)
+
+
 def test_errors_by_class_have_a_table():
     errors = {"segment": 1.5, "boundary": 2, "elsewhere": 3, "absent": 4, "pixels-absent": 0.25, "absent-sky": math.nan}
     text = format_table({"sem_seg": SEM_SEG, "error_kinds": errors | {"boundary-road": 7.125}}, ["road", "sky"])

@@ -24,6 +24,7 @@ def test_figures_by_hand(make_dataset, read_png, scores_of):
     assert figures["fwIoU"] == pytest.approx(100 * (3 / 5 * 4 / 7 + 2 / 3 * 3 / 7))
     assert figures["mACC"] == pytest.approx(100 * (3 / 4 + 2 / 3) / 2)
     assert figures["pACC"] == pytest.approx(100 * 5 / 7)
+    assert type(figures.pop("num_images")) is int
     assert all(type(value) is float for value in figures.values())
     assert not any("Boundary" in name or "B-Iou" in name for name in figures)
 
@@ -35,7 +36,10 @@ def test_keeps_no_predictions(make_dataset, make_labels, read_png, scores_of):
     for image, label in zip(data.inputs, data.labels, strict=True):
         evaluator.process([image], [{"sem_seg": scores_of(label % 3)}])
         assert evaluator._predictions == []
-    assert evaluator.evaluate()["sem_seg"]["mIoU"] == 100.0
+    figures = evaluator.evaluate()["sem_seg"]
+    assert figures["mIoU"] == 100.0 and figures["num_images"] == 3
+    evaluator.reset()
+    assert evaluator.evaluate()["sem_seg"]["num_images"] == 0
 
 
 def test_no_labelled_pixel_gives_nan_without_a_warning(make_dataset, read_png, scores_of):
@@ -46,6 +50,7 @@ def test_no_labelled_pixel_gives_nan_without_a_warning(make_dataset, read_png, s
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figures = evaluator.evaluate()["sem_seg"]
+    assert figures.pop("num_images") == 1
     assert all(math.isnan(value) for value in figures.values())
 
 

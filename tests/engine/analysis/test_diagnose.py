@@ -111,6 +111,7 @@ def test_command_line(trained, tmp_path, capsys):
     assert diagnose.main([*command, "--batches", "2"]) == 0
     printed, said = capsys.readouterr()
     assert "## scenes_val, 5 images" in printed and "| mIoU" in printed and "loss_component" in printed
+    assert "num_images" not in printed  # its table is in percent
     written = json.loads((tmp_path / "diagnosis.json").read_text())
     assert set(written["evaluation"]["scenes_val"]) == {"with_tokens", "without_tokens"}
     assert "between tokens" in printed and "decided by tokens" in printed
