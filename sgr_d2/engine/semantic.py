@@ -16,7 +16,7 @@ from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.loader import build_test_loader
 from sgr_d2.data.mapper import SemanticMapper
 from sgr_d2.data.reading import read_image, read_instances, read_label
-from sgr_d2.evaluation import check_evaluator_type, evaluators_of
+from sgr_d2.evaluation import check_evaluator_type, check_truth, evaluators_of
 from sgr_d2.messages import first_few
 from sgr_d2.visualization import PictureWriter
 
@@ -57,14 +57,16 @@ def build_semantic_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
 def check_semantic_evaluation(cfg: CfgNode, dataset_name: str) -> None:
     """
     Raises:
-        ValueError: if there is no evaluator for the data set, a record has no label, or the model returns no semantic
-            scores.
+        ValueError: if there is no evaluator for the data set, a record has no label or another file that its evaluators
+            read, or the model returns no semantic scores.
     """
     check_evaluator_type(dataset_name)
     if cfg.TEST.ERROR_KINDS.RADIUS < 0:
         raise ValueError(f"TEST.ERROR_KINDS.RADIUS = {cfg.TEST.ERROR_KINDS.RADIUS}: give 0 or more pixels.")
     otherwise = "leave the data set out of DATASETS.TEST; tools/predict.py needs no labels"
-    require_labels(dataset_name, get_dataset_records(dataset_name), otherwise)
+    records = get_dataset_records(dataset_name)
+    require_labels(dataset_name, records, otherwise)
+    check_truth(dataset_name, records, full_size=cfg.TEST.FULL_SIZE)
     if cfg.MODEL.SEM_SEG_HEAD.NAME == "MaskFormerHead" and not cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON:
         raise ValueError(
             f"MODEL.MASK_FORMER.TEST.SEMANTIC_ON is False, but {dataset_name} is evaluated by semantic scores. Set it "

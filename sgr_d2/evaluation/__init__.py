@@ -1,6 +1,12 @@
 """Segmentation metrics and token semantics; see docs/metrics.md."""
 
-from sgr_d2.evaluation.build import EVALUATORS, build_sem_seg_evaluators, check_evaluator_type, evaluators_of
+from sgr_d2.evaluation.build import (
+    EVALUATORS,
+    build_sem_seg_evaluators,
+    check_evaluator_type,
+    check_truth,
+    evaluators_of,
+)
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
 from sgr_d2.evaluation.coco_report import format_detection_table
 from sgr_d2.evaluation.error_kinds import ERROR_KINDS, ErrorKindsEvaluator, error_kinds
@@ -31,6 +37,7 @@ __all__ = [
     "TokenSemanticsMeter",
     "build_sem_seg_evaluators",
     "check_evaluator_type",
+    "check_truth",
     "error_kinds",
     "evaluators_of",
     "format_detection_table",

@@ -1,7 +1,7 @@
 """Evaluators by the ``evaluator_type`` of a data set's metadata."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
-from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator
+from sgr_d2.evaluation.cityscapes_evaluator import CityscapesEvaluator, check_official_truth
 from sgr_d2.evaluation.context_evaluator import ContextEvaluator
 from sgr_d2.evaluation.error_kinds import ErrorKindsEvaluator
 from sgr_d2.evaluation.sem_seg_evaluator import StreamingSemSegEvaluator
@@ -131,3 +131,9 @@ def check_evaluator_type(dataset_name: str) -> None:
             f"data set {dataset_name!r}: unknown evaluator_type {evaluator_type!r} in its metadata; set it to one of "
             f"{sorted(EVALUATORS)} where you register it"
         )
+
+
+def check_truth(dataset_name: str, records: Sequence[Mapping[str, Any]], *, full_size: bool) -> None:
+    """Raise ValueError if files are missing that the evaluators of the data set read beside its labels."""
+    if full_size and MetadataCatalog.get(dataset_name).evaluator_type == "cityscapes_sem_seg":
+        check_official_truth(dataset_name, records)

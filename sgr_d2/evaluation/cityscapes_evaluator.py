@@ -1,7 +1,7 @@
 """Cityscapes' official IoU and iIoU, computed image by image, exact for any number of processes and machines."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,12 @@ class CityscapesEvaluator(DatasetEvaluator):
             ValueError: if an image has no instance ids, a file cannot be read, or sizes differ.
         """
         for image, output in zip(inputs, outputs, strict=True):
-            instances = str(image.get("instance_file_name", ""))
-            if not instances.endswith(_INSTANCE_SUFFIX):
+            truth = _truth_of(image)
+            if truth is None:
                 raise ValueError(
                     f"{image['file_name']}: the official Cityscapes metrics need its *{_INSTANCE_SUFFIX} "
                     "(gtFine_trainvaltest.zip)."
                 )
-            truth = instances.removesuffix(_INSTANCE_SUFFIX) + _LABEL_SUFFIX
             predicted = self._ids[labels_of(output["sem_seg"])]  # (H, W)
             self._add(predicted, truth)
 
@@ -113,3 +112,29 @@ class CityscapesEvaluator(DatasetEvaluator):
         for totals in gathered:
             total.merge(totals)
         return {"cityscapes": total.scores(self._script)} if total.num_images else {}
+
+
+def check_official_truth(dataset_name: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError if an image lacks the instance or label ids that the official metrics read.
+
+    Without cityscapesScripts these metrics are left out, and there is nothing to check.
+    """
+    try:
+        CityscapesScript()
+    except ImportError:
+        return
+    bare = [r["file_name"] for r in records if (truth := _truth_of(r)) is None or not Path(truth).is_file()]
+    if bare:
+        raise ValueError(
+            f"{dataset_name}: {len(bare)} of {len(records)} images have no *{_INSTANCE_SUFFIX} or no *{_LABEL_SUFFIX}, "
+            f"e.g. {bare[0]}, but the official Cityscapes metrics need both. Unpack gtFine_trainvaltest.zip again, or "
+            "set TEST.FULL_SIZE False, which leaves these metrics out."
+        )
+
+
+def _truth_of(image: Mapping[str, Any]) -> str | None:
+    """The file of label ids beside that of instance ids, or None if the image has none of the latter."""
+    instances = str(image.get("instance_file_name", ""))
+    if not instances.endswith(_INSTANCE_SUFFIX):
+        return None
+    return instances.removesuffix(_INSTANCE_SUFFIX) + _LABEL_SUFFIX

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,18 @@ def test_a_step_and_an_evaluation(path, data, tmp_path):
 def test_windows_and_scales_with_every_head(leaf, data, tmp_path):
     cfg = small_config(ROOT / "configs" / leaf, tmp_path, *WINDOWS_AND_SCALES)
     check(Trainer.test(cfg, Trainer.build_model(cfg)), cfg)
+
+
+def test_cityscapes_without_instances_is_told_before_the_training(tree, tmp_path, monkeypatch):
+    """Its labels alone train, but the official metrics of the evaluation at the end need the instances."""
+    shutil.copytree(tree / "cityscapes", tmp_path / "cityscapes")
+    for path in (tmp_path / "cityscapes/gtFine/val").rglob("*_instanceIds.png"):
+        path.unlink()
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    path = ROOT / "configs/cityscapes/fpn_sgr.yaml"
+    with pytest.raises(ValueError, match=r"sem_seg_val: 1 of 1 images have no \*_gtFine_instanceIds\.png"):
+        Trainer(small_config(path, tmp_path))
+    Trainer(small_config(path, tmp_path, "TEST.FULL_SIZE", False))
 
 
 @pytest.mark.slow

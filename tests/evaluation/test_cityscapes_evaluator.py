@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from PIL import Image
 
-from sgr_d2.evaluation import CityscapesEvaluator, cityscapes_script, evaluators_of, format_table
+from sgr_d2.evaluation import CityscapesEvaluator, check_truth, cityscapes_script, evaluators_of, format_table
 from sgr_d2.evaluation.cityscapes_evaluator import CityscapesTotals
 from sgr_d2.structures import ImageTokens
 
@@ -122,6 +122,28 @@ def test_an_image_without_instance_ids(tmp_path):
     del inputs[0]["instance_file_name"]
     with pytest.raises(ValueError, match=r"frankfurt.*_leftImg8bit\.png: .* need its \*_gtFine_instanceIds\.png"):
         run(inputs, outputs)
+
+
+@pytest.mark.parametrize("kind", ["instanceIds", "labelIds"])
+def test_missing_files_of_the_official_metrics_are_told_before_the_training(tmp_path, kind, monkeypatch, caplog):
+    inputs, _ = streets(tmp_path, 2)
+    name = "cityscapes_with_gaps"
+    MetadataCatalog.get(name).set(evaluator_type="cityscapes_sem_seg")
+    try:
+        check_truth(name, inputs, full_size=True)
+        (next((tmp_path / "cityscapes/gtFine/val").rglob(f"munster*_{kind}.png"))).unlink()
+        if kind == "instanceIds":
+            del inputs[1]["instance_file_name"]
+        message = rf"{name}: 1 of 2 images have no \*_gtFine_instanceIds.*munster.*both\. Unpack .*FULL_SIZE False"
+        with pytest.raises(ValueError, match=message):
+            check_truth(name, inputs, full_size=True)
+        check_truth(name, inputs, full_size=False)
+        monkeypatch.setitem(sys.modules, "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling", None)
+        cityscapes_script._load.cache_clear()
+        check_truth(name, inputs, full_size=True)
+    finally:
+        cityscapes_script._load.cache_clear()
+        MetadataCatalog.remove(name)
 
 
 def test_what_the_official_code_refuses_names_the_file(tmp_path, capsys):
