@@ -14,6 +14,7 @@ from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.datasets import SemanticMetadata, get_dataset_records
 from sgr_d2.data.detection_mapper import DetectionMapper
 from sgr_d2.data.detection_records import any_mask, trainable_records
+from sgr_d2.data.image_files import require_images
 from sgr_d2.data.instance_maps import NO_INSTANCE
 from sgr_d2.data.loader import build_test_loader, build_train_loader
 from sgr_d2.data.reading import read_image
@@ -77,6 +78,7 @@ def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLo
     """The endless loader of DATASETS.TRAIN, only of annotated images if DATALOADER.FILTER_EMPTY_ANNOTATIONS is True.
 
     Raises:
+        FileNotFoundError: if image files do not exist.
         ValueError: if nothing is left to train on, or no annotation has a mask and MODEL.MASK_ON or the class loss of
             SGR needs some.
     """
@@ -89,6 +91,7 @@ def build_detection_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLo
         mask_format=cfg.INPUT.MASK_FORMAT,
         keep_empty=not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
     )
+    require_images(records, names)
     masks = any_mask(records)
     if cfg.MODEL.SGR.ENABLED and cfg.MODEL.SGR.CLASS_WEIGHT and not masks:
         raise ValueError(

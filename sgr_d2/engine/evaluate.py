@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from sgr_d2.data.datasets import get_dataset_records
+from sgr_d2.data.image_files import require_images
 from sgr_d2.evaluation import ERROR_KINDS, metrics_path, write_metrics
 from sgr_d2.files import appearing_whole
 from sgr_d2.visualization import draw_error_kinds
@@ -20,14 +22,16 @@ from .tasks import task_of
 logger = logging.getLogger(__name__)
 
 
-def check_evaluation(cfg: CfgNode, model: nn.Module, *, own_evaluators: bool = False) -> None:
+def check_evaluation(cfg: CfgNode, model: nn.Module, *, own_evaluators: bool = False, own_loader: bool = False) -> None:
     """Detect before training what would make its first evaluation fail.
 
     Args:
         own_evaluators: whether the trainer has its own `build_evaluator`, which may need less than `build_evaluator`:
             then a data set that cannot be evaluated by the latter is a warning.
+        own_loader: whether it has its own `build_test_loader`, which may read images from elsewhere.
 
     Raises:
+        FileNotFoundError: if image files do not exist.
         ValueError: if TEST.SLIDING_WINDOW or TEST.AUG cannot work with this model, a data set has an unknown
             evaluator_type, or the model does not return what is evaluated.
     """
@@ -40,6 +44,8 @@ def check_evaluation(cfg: CfgNode, model: nn.Module, *, own_evaluators: bool = F
             if not own_evaluators:
                 raise
             logger.warning("The evaluation fails if your build_evaluator calls that of Trainer: %s", error)
+        if not own_loader:
+            require_images(get_dataset_records(name), name)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -194,9 +194,14 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def check_evaluation(cls, cfg, model):
-        """Raise ValueError before training for what its first evaluation would; see `evaluate.check_evaluation`."""
-        own = getattr(cls.build_evaluator, "__func__", None) is not Trainer.build_evaluator.__func__
-        check_evaluation(cfg, model, own_evaluators=own)
+        """Raise an error before training for what its first evaluation would; see `evaluate.check_evaluation`."""
+        check_evaluation(
+            cfg, model, own_evaluators=cls._has_own("build_evaluator"), own_loader=cls._has_own("build_test_loader")
+        )
+
+    @classmethod
+    def _has_own(cls, method: str) -> bool:
+        return getattr(getattr(cls, method), "__func__", None) is not getattr(Trainer, method).__func__
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

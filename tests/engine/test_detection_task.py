@@ -284,6 +284,16 @@ def test_what_cannot_be_evaluated_is_refused_before_the_training(config_file, op
         run(config_file, *opts)
 
 
+@pytest.mark.parametrize("opts", [[], ["DATASETS.TEST", "()"]])
+def test_missing_image_files_are_told_before_the_training(config_file, records, tmp_path, opts):
+    """In the check of the evaluation or, without one, when the training images are loaded."""
+    Path(records[1]["file_name"]).unlink()
+    name = "toy_things_train" if opts else "toy_things_val"
+    with pytest.raises(FileNotFoundError, match=rf"{name}: 1 of . image files do not exist: .*001\.png\. Put them"):
+        run(config_file, *opts)
+    assert not list((tmp_path / "output").glob("*.pth"))
+
+
 def test_an_image_with_two_records_is_refused_before_the_training(config_file, records, tmp_path):
     records.append(records[1])
     with pytest.raises(ValueError, match=r"2 records .* have the image .*001\.png"):
