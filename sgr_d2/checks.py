@@ -116,6 +116,18 @@ def check_point_classes(cfg: CfgNode) -> None:
             )
 
 
+def check_subdivision(cfg: CfgNode) -> None:
+    """Raise ValueError unless a PointRend head doubles its scores from their stride to the size of the image."""
+    stride, steps = cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE, cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS
+    if 2**steps != stride:
+        fitting = math.log2(stride)
+        remedy = f"Set it to {fitting:.0f}." if fitting.is_integer() else "Set the stride to a power of 2."
+        raise ValueError(
+            f"MODEL.POINT_HEAD.SUBDIVISION_STEPS = {steps}: {cfg.MODEL.SEM_SEG_HEAD.NAME} doubles its scores that "
+            f"often in inference, from MODEL.SEM_SEG_HEAD.COMMON_STRIDE = {stride} to the size of the image. {remedy}"
+        )
+
+
 def check_registered(key: str, name: str, registry: Registry) -> None:
     """Raise ValueError unless ``name``, the value of ``key``, is in a registry of Detectron2."""
     if name in registry:

@@ -5,7 +5,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.point_rend.semantic_seg import PointRendSemSegHead
 
-from sgr_d2.checks import check_common_stride, check_features, check_point_classes
+from sgr_d2.checks import check_common_stride, check_features, check_point_classes, check_subdivision
 
 
 def features_of_head(cfg: CfgNode) -> list[str]:
@@ -23,6 +23,8 @@ def check_head(cfg: CfgNode, shape: dict[str, ShapeSpec]) -> None:
     per_pixel = cfg.MODEL.POINT_HEAD.COARSE_SEM_SEG_HEAD_NAME if _has_points(cfg) else cfg.MODEL.SEM_SEG_HEAD.NAME
     if per_pixel == "SemSegFPNHead":
         check_common_stride(cfg, shape)
+    if _has_points(cfg):
+        check_subdivision(cfg)
 
 
 def _has_points(cfg: CfgNode) -> bool:

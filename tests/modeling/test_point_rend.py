@@ -4,6 +4,7 @@ from detectron2.modeling import build_backbone, build_model, build_sem_seg_head
 from toy_heads import with_head
 from toys import toy_cfg
 
+from sgr_d2.checks import check_subdivision
 from sgr_d2.modeling.head_keys import features_of_head
 
 OURS = "SparsePointRendSemSegHead"
@@ -88,6 +89,32 @@ def test_a_single_class_is_refused(name):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
     with pytest.raises(ValueError, match=rf"POINT_HEAD.NUM_CLASSES = 1: {name} chooses points"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize("name", ["PointRendSemSegHead", OURS])
+@pytest.mark.parametrize(
+    ("steps", "stride", "remedy"), [(5, 4, "Set it to 2"), (1, 4, "Set it to 2"), (4, 8, "Set it to 3")]
+)
+def test_subdivisions_that_miss_the_size_of_the_image_are_refused(name, steps, stride, remedy):
+    """Training needs none, so that Detectron2's default, 5, would be told after it."""
+    cfg = with_head(toy_cfg(), name)
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE, cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = stride, steps
+    if stride == 8:
+        cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res3", "res4", "res5"]
+    message = rf"POINT_HEAD\.SUBDIVISION_STEPS = {steps}: .*{name} .*COMMON_STRIDE = {stride} .*{remedy}\."
+    with pytest.raises(ValueError, match=message):
+        build_model(cfg)
+    cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = int(remedy[-1])
+    with torch.no_grad():
+        (output,) = build_model(cfg).eval()([{"image": torch.zeros(3, 40, 56)}])
+    assert output["sem_seg"].shape == (5, 40, 56)
+
+
+def test_a_stride_that_no_subdivision_fits():
+    cfg = with_head(toy_cfg(), OURS)
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = 6
+    with pytest.raises(ValueError, match=r"COMMON_STRIDE = 6 .*Set the stride to a power of 2\."):
+        check_subdivision(cfg)
 
 
 def test_points_of_an_unknown_level_are_refused():
