@@ -1,6 +1,8 @@
 """The published data sets under the names and folders that users know."""
 
 import logging
+import shutil
+from pathlib import Path
 
 import miniatures
 import numpy as np
@@ -149,6 +151,30 @@ def test_what_to_do_where_the_data_is_missing(root, tmp_path, name, script):
     root(tmp_path)
     with pytest.raises(FileNotFoundError, match=rf"{name}: no folder .*Download the data and run .*{script}, .*README"):
         get_dataset_records(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "script"),
+    [
+        ("ade20k_sem_seg_val", "annotations_detectron2/validation/ADE_val_00000001.png", "prepare_ade20k.py"),
+        (
+            "coco_2017_val_stuff_sem_seg",
+            "stuffthingmaps_detectron2/val2017/000000000200.png",
+            "prepare_coco_stuff_164k.py",
+        ),
+    ],
+)
+@pytest.mark.parametrize("missing", ["label", "image"])
+def test_a_tree_prepared_by_half_is_told_its_script(tree, root, tmp_path, name, label, script, missing):
+    shutil.copytree(tree, tmp_path, dirs_exist_ok=True)
+    root(tmp_path)
+    (path,) = tmp_path.glob(f"*/{label}")
+    if missing == "image":
+        path = next(Path(r["file_name"]) for r in get_dataset_records(name) if r["sem_seg_file_name"] == str(path))
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{name}: 1 of 2 .*\. Run python datasets/{script} again: it makes") as e:
+        get_dataset_records(name)
+    assert "SUFFIX" not in str(e.value)
 
 
 def test_cityscapes_as_it_was_downloaded(root, tmp_path):

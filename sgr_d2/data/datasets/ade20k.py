@@ -24,10 +24,9 @@ def register_ade20k(root: Path) -> None:
     for split, folder in SPLITS.items():
         name = f"ade20k_sem_seg_{split}"
         image_dir, label_dir = root / "images" / folder, root / "annotations_detectron2" / folder
-        remedy = "Download the data and run python datasets/prepare_ade20k.py,"
         register_published(
             name,
-            partial(load_split, image_dir, label_dir, name=name, remedy=remedy),
+            partial(load_split, image_dir, label_dir, name=name, script="prepare_ade20k.py"),
             owner="ade20k",
             classes=CLASSES,
             ignore_label=IGNORE_LABEL,

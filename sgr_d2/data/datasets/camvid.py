@@ -35,13 +35,7 @@ def register_camvid(root: Path) -> None:
         image_dir, label_dir = root / "images" / split, root / "labels" / split
         register_semantic(
             name,
-            partial(
-                load_split,
-                image_dir,
-                label_dir,
-                name=name,
-                remedy="Put the data there, and run datasets/prepare_camvid.py",
-            ),
+            partial(load_split, image_dir, label_dir, name=name, script="prepare_camvid.py"),
             owner="camvid",
             classes=list(CLASSES),
             colors=list(CLASSES.values()),

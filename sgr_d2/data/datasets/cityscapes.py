@@ -63,7 +63,7 @@ def load_cityscapes(image_dir: Path, label_dir: Path, *, name: str) -> list[dict
         FileNotFoundError: if a folder, or the label of an image, is missing.
         ValueError: if there are no images.
     """
-    check_folders(name, "Download the data and run python datasets/prepare_cityscapes.py,", image_dir, label_dir)
+    check_folders(name, "prepare_cityscapes.py", image_dir, label_dir)
     images = sorted(path for path in image_dir.glob(f"*/*{IMAGE_SUFFIX}") if not path.name.startswith("."))
     if not images:
         raise ValueError(f"{name}: no images (CITY/*{IMAGE_SUFFIX}) in {image_dir.absolute()}.")

@@ -61,10 +61,9 @@ def register_coco_stuff(root: Path) -> None:
 
 def _register(name: str, image_dir: Path, label_dir: Path, script: str, number: int) -> None:
     classes = coco_stuff_classes()
-    remedy = f"Download the data and run python datasets/{script},"
     register_published(
         name,
-        partial(load_split, image_dir, label_dir, name=name, remedy=remedy),
+        partial(load_split, image_dir, label_dir, name=name, script=script),
         owner="coco_stuff",
         classes=[entry.name for entry in classes],
         ignore_label=IGNORE_LABEL,

@@ -18,19 +18,21 @@ _REQUIRED_KEYS = ("IMAGE_DIR", "LABEL_DIR", "CLASSES")
 _OPTIONAL_KEYS = ("IMAGE_SUFFIX", "LABEL_SUFFIX", "SPLIT", "IGNORE_LABEL", "LABEL_MAP", "COLORS")
 
 
-def load_split(image_dir: Path, label_dir: Path, *, name: str, remedy: str) -> list[dict[str, Any]]:
-    """``load_image_label_folder`` for a data set under the root; the error for a missing folder says ``remedy``."""
-    check_folders(name, remedy, image_dir, label_dir)
-    return load_image_label_folder(image_dir, label_dir, name=name)
+def load_split(image_dir: Path, label_dir: Path, *, name: str, script: str) -> list[dict[str, Any]]:
+    """``load_image_label_folder`` for a data set under the root; errors name the script in ``datasets`` to run."""
+    check_folders(name, script, image_dir, label_dir)
+    remedy = f"Run python datasets/{script} again: it makes what is missing, and lists what is wrong."
+    return load_image_label_folder(image_dir, label_dir, name=name, remedy=remedy)
 
 
-def check_folders(name: str, remedy: str, *folders: Path) -> None:
-    """Raise FileNotFoundError, with advice, if a folder of a data set under the root is missing."""
+def check_folders(name: str, script: str, *folders: Path) -> None:
+    """Raise FileNotFoundError if a folder of a data set that a script in ``datasets`` prepares is missing."""
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"{name}: no folder {folder.absolute()}. {describe_root()} {remedy} as datasets/README.md describes, "
-                "or set the variable to the folder that holds the data sets."
+                f"{name}: no folder {folder.absolute()}. {describe_root()} Download the data and run python "
+                f"datasets/{script}, as datasets/README.md describes, or set the variable to the folder that holds the "
+                "data sets."
             )
 
 

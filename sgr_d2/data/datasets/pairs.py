@@ -60,6 +60,7 @@ def load_image_label_folder(
     image_suffix: str = "",
     label_suffix: str = "",
     label_map: LabelMap | None = None,
+    remedy: str = "",
 ) -> list[dict[str, Any]]:
     """Pair images and labels by their relative path without suffix and extension, in all subfolders.
 
@@ -74,6 +75,7 @@ def load_image_label_folder(
             are left out.
         label_suffix: the same for labels ("_mask", "_gtFine_labelIds.png").
         label_map: maps the values of the files to labels; None if the values are labels.
+        remedy: what to do if one of a pair is missing, for messages; by default, how to name them.
 
     Returns:
         [{file_name, sem_seg_file_name, image_id}], sorted by image_id, which is the relative path without suffix and
@@ -97,10 +99,10 @@ def load_image_label_folder(
     if split is not None:
         listed = _listed(Path(split), images, of_images, name)
         images, labels = ({key: files[key] for key in listed & files.keys()} for files in (images, labels))
-    advice = _advice(image_suffix, label_suffix)
+    advice = remedy or _advice(image_suffix, label_suffix)
     if lonely := sorted(images.keys() - labels.keys()):
         what = f"{len(lonely)} of {len(images)} images have no label in {label_dir}"
-        advice += _advice_on_type(label_dir, lonely[0], label_suffix)
+        advice += "" if remedy else _advice_on_type(label_dir, lonely[0], label_suffix)
         raise ValueError(f"{name}: {what}: {first_few([images[key] for key in lonely], 3)}. {advice}")
     if lonely := sorted(labels.keys() - images.keys()):
         what = f"{len(lonely)} of {len(labels)} labels have no image in {image_dir}"
