@@ -67,7 +67,7 @@ def _errors(check: DatasetCheck) -> list[str]:
             if len(alike) > SHOWN:
                 lines.append(f"  ... and {len(alike) - SHOWN} more")
     if check.wrong:
-        values = ", ".join(f"{value} in {images}" for value, images in sorted(check.wrong.items())[:SHOWN])
+        values = first_few([f"{value} in {images}" for value, images in sorted(check.wrong.items())], SHOWN)
         lines.append(f"values out of range, with the number of images: {values}")
     return lines
 

@@ -289,6 +289,10 @@ def test_a_long_list_of_errors_is_cut_in_print_only():
     lines = format_check(check, "toys", CLASSES).splitlines()
     assert lines.count("  x") == SHOWN
     assert "  ... and 5 more" in lines
+    assert "values out of range, with the number of images: 9 in 25" in lines
+    many = format_check(summed(3, dict.fromkeys(range(3, 3 + SHOWN + 1), 1)), "toys", CLASSES).splitlines()
+    (values,) = [line for line in many if line.startswith("values out of range")]
+    assert values.endswith(f"{2 + SHOWN} in 1, ...")
     assert not any(line.startswith("not labelled:") for line in lines)
     report = check_to_json(check, "toys", CLASSES)
     assert len(report["errors"]["label out of range"]) == SHOWN + 5

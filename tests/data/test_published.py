@@ -213,7 +213,7 @@ def test_entries_of_detectron2_are_replaced(tree, root, monkeypatch):
     root(tree)
     for name in published:
         assert len(get_dataset_records(name)) == SPLITS[name][0]
-    assert "cityscapes_fine_sem_seg_test" in semantic_names()  # Detectron2's: its labels are not public
+    assert "cityscapes_fine_sem_seg_test" in semantic_names()
 
 
 def test_a_registration_of_other_code_is_kept(caplog):
@@ -228,3 +228,11 @@ def test_a_registration_of_other_code_is_kept(caplog):
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def test_cityscapes_test_has_no_public_labels(tree, root):
+    root(tree)
+    with pytest.raises(
+        ValueError, match=r"_sem_seg_test: the labels of this split are not public\. Name .*_val; tools/"
+    ):
+        get_dataset_records("cityscapes_fine_sem_seg_test")

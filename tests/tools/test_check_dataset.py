@@ -117,6 +117,7 @@ def test_limits_from_the_command_line(published, check):
     [
         ("ade20k_sem_seg_vall", "Unknown data set 'ade20k_sem_seg_vall'. Did you mean 'ade20k_sem_seg_val'?"),
         ("camvid_val", "camvid_val: no folder"),
+        ("cityscapes_fine_sem_seg_test", "the labels of this split are not public"),
         ("missing.yaml", "missing.yaml: no such file"),
     ],
 )

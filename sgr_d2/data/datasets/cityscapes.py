@@ -17,7 +17,7 @@ from sgr_d2.data.datasets.folders import check_folders
 
 IGNORE_LABEL = 255
 # Images of the release, by split.
-PUBLISHED = {"train": 2975, "val": 500}
+PUBLISHED = {"train": 2975, "val": 500, "test": 1525}
 # In *_instanceIds.png an object is 1000 * (id of its class) + number; smaller values are not instances.
 FIRST_INSTANCE_ID = 1000
 IMAGE_SUFFIX = "_leftImg8bit.png"
@@ -28,13 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 def register_cityscapes(root: Path) -> None:
-    """Register ``cityscapes_fine_sem_seg_train`` and ``..._val``; ``root`` holds leftImg8bit/ and gtFine/."""
+    """Register ``cityscapes_fine_sem_seg_train`` and ``..._val``; ``root`` holds leftImg8bit/ and gtFine/.
+
+    ``..._test``, which Detectron2 registers, too, says on use that its labels are not public.
+    """
     for split, number in PUBLISHED.items():
         name = f"cityscapes_fine_sem_seg_{split}"
         image_dir, label_dir = root / "leftImg8bit" / split, root / "gtFine" / split
         register_published(
             name,
-            partial(load_cityscapes, image_dir, label_dir, name=name),
+            partial(_refuse_test if split == "test" else load_cityscapes, image_dir, label_dir, name=name),
             owner="cityscapes",
             classes=[entry["name"] for entry in CITYSCAPES_CATEGORIES],
             colors=[entry["color"] for entry in CITYSCAPES_CATEGORIES],
@@ -88,3 +91,10 @@ def load_cityscapes(image_dir: Path, label_dir: Path, *, name: str) -> list[dict
     if plain:
         logger.warning("%s: %d of %d images have no %s.", name, plain, len(images), INSTANCE_SUFFIX)
     return records
+
+
+def _refuse_test(image_dir: Path, label_dir: Path, *, name: str) -> list[dict[str, Any]]:
+    raise ValueError(
+        f"{name}: the labels of this split are not public. Name cityscapes_fine_sem_seg_val; tools/predict.py predicts "
+        f"the images in {image_dir} without labels."
+    )

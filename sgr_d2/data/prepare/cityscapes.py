@@ -8,6 +8,7 @@ from sgr_d2.data.datasets.cityscapes import IMAGE_SUFFIX, LABEL_SUFFIX, PUBLISHE
 from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, Plan, files_by_key, pair_up, present_splits
 from sgr_d2.data.reading import read_values
 
+SPLITS = ("train", "val")  # the labels of test are not public
 SOURCE_SUFFIX = "_gtFine_labelIds.png"
 NUM_IDS = 34
 
@@ -20,7 +21,7 @@ def plan_cityscapes(root: Path, *, partial: bool = False) -> Plan:
     """
     folder = root / "cityscapes"
     images, labels = folder / "leftImg8bit", folder / "gtFine"
-    present = present_splits(PUBLISHED, lambda name: (images / name, labels / name), partial)
+    present = present_splits(SPLITS, lambda name: (images / name, labels / name), partial)
     splits = [
         pair_up(
             name,
