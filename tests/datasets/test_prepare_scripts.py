@@ -48,7 +48,7 @@ def test_a_part_of_a_release_is_prepared_if_that_is_accepted(prepare, tmp_path, 
     assert "error" not in shown.err
     assert "100%" in shown.err  # the progress bar
     row = next(line.split() for line in shown.out.splitlines() if line.startswith("train"))
-    assert row[2:7] == ["3", "0", "0", "3", "0"]  # ready, written, repaired, kept, broken
+    assert row[2:8] == ["3", "0", "0", "0", "3", "0"]  # ready, written, repaired, replaced, kept, broken
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,16 @@ from sgr_d2.data.prepare.plan import IGNORE_LABEL, LabelRule, LabelTask, Plan, S
 from sgr_d2.data.prepare.summary import SplitReport
 from sgr_d2.data.reading import read_image, read_values
 
+# What can happen to a file. What comes later here is told, if a label map and its image differ in it.
+_STATES = ("kept", "written", "repaired", "replaced")
+
 
 class Outcome(NamedTuple):
-    """The outcome for one label map.
+    """The outcome for one label map and its image.
 
     Attributes:
-        state: "written", "kept" (an identical file existed), "repaired" (a broken one did) or "failed".
+        state: "written", "kept" (identical files existed), "repaired" (a broken one did), "replaced" (another one did)
+            or "failed".
         message: why it failed.
         pixels: (256,) number of pixels of each label; None if it failed.
     """
@@ -69,12 +73,14 @@ def convert(task: LabelTask, *, rule: LabelRule, overwrite: bool = False) -> Out
                 f"{task.source}: the label map has {labels.shape[1]}x{labels.shape[0]} pixels (width x height), its "
                 f"image {task.image} {width}x{height}."
             )
+        copied = "kept"
         if task.image_target is not None:
-            place_copy(task.image, task.image_target, overwrite=overwrite)
+            copied = place_copy(task.image, task.image_target, overwrite=overwrite)
         state = _state_of(task.target, labels, overwrite)
         if state != "kept":
             write_label_png(labels, task.target)
-        return Outcome(state, pixels=np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1))
+        pixels = np.bincount(labels.ravel(), minlength=IGNORE_LABEL + 1)
+        return Outcome(max(state, copied, key=_STATES.index), pixels=pixels)
     except Exception as error:  # readers of damaged files may raise anything; the run continues and lists it
         text = str(error) or type(error).__name__
         return Outcome("failed", text if str(task.source) in text else f"{task.source}: {text}")
@@ -90,7 +96,7 @@ def _state_of(target: Path, labels: np.ndarray, overwrite: bool) -> str:
     if np.array_equal(present, labels):
         return "kept"
     if overwrite:
-        return "written"
+        return "replaced"
     raise ValueError(f"{target}: exists and {_difference(present, labels)}. --overwrite replaces such files.")
 
 

@@ -18,19 +18,21 @@ def write_label_png(labels: np.ndarray, path: Path) -> None:
         Image.fromarray(labels).save(file, format="PNG")
 
 
-def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> bool:
+def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> str:
     """Make ``target`` the same image as ``source``: a hard link, or a copy if links do not work.
 
     Returns:
-        Whether anything had to be done.
+        "kept" if it was, "written" if there was none, "repaired" for a broken image, "replaced" for another one.
 
     Raises:
         FileExistsError: if ``target`` is another image and ``overwrite`` is False; a broken image is replaced.
     """
+    state = "written"
     if target.exists():
         if os.path.samefile(source, target) or filecmp.cmp(source, target, shallow=False):
-            return False
-        if not overwrite and _is_image(target):
+            return "kept"
+        state = "replaced" if _is_image(target) else "repaired"
+        if state == "replaced" and not overwrite:
             raise FileExistsError(f"{target}: exists and is not {source}. --overwrite replaces such files.")
         target.unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,7 @@ def place_copy(source: Path, target: Path, *, overwrite: bool = False) -> bool:
     except OSError:
         with appearing_whole(target) as temporary:
             shutil.copyfile(source, temporary)
-    return True
+    return state
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -64,6 +64,7 @@ def format_summary(plan: Plan, reports: list[SplitReport]) -> str:
             report.num_ready,
             report.states["written"],
             report.states["repaired"],
+            report.states["replaced"],
             report.states["kept"],
             len(report.failures),
             f"{np.count_nonzero(report.pixels[: report.num_classes])} of {report.num_classes}",
@@ -71,7 +72,8 @@ def format_summary(plan: Plan, reports: list[SplitReport]) -> str:
         ]
         for report in reports
     ]
-    headers = ["split", "published", "ready", "written", "repaired", "kept", "broken", "classes", "unlabelled"]
+    headers = ["split", "published", "ready", *("written", "repaired", "replaced", "kept", "broken")]
+    headers += ["classes", "unlabelled"]
     lines = [f"{plan.title} in {plan.folder}", tabulate(rows, headers=headers)]
     lines += [
         f"{report.name}: {report.num_ready} label maps are ready, the release has {report.published}."

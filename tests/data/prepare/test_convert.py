@@ -63,7 +63,7 @@ def test_another_target_is_an_error_unless_it_is_to_be_replaced(task, wrong, mes
     with pytest.raises(ValueError, match=message):
         raise ValueError(outcome.message)
     assert np.array_equal(read_values(task.target), wrong)
-    assert convert(task, rule=RULE, overwrite=True).state == "written"
+    assert convert(task, rule=RULE, overwrite=True).state == "replaced"
     assert np.array_equal(read_values(task.target), LABELS)
 
 
@@ -98,12 +98,12 @@ def test_an_upright_image_may_be_stored_on_its_side(task):
 def test_a_copy_is_a_link_where_links_work_and_is_mended(tmp_path, monkeypatch):
     source, linked, copied = (tmp_path / name for name in ("a.jpg", "deep/b.jpg", "c.jpg"))
     source.write_bytes(b"12345")
-    assert place_copy(source, linked) is True
+    assert place_copy(source, linked) == "written"
     assert os.path.samefile(source, linked)
-    assert place_copy(source, linked) is False
+    assert place_copy(source, linked) == "kept"
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     copied.write_bytes(b"123")
-    assert place_copy(source, copied) is True
+    assert place_copy(source, copied) == "repaired"
     assert copied.read_bytes() == b"12345"
     assert not os.path.samefile(source, copied)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "c.jpg", "deep"]
@@ -116,15 +116,30 @@ def test_another_image_is_an_error_unless_it_is_to_be_replaced(task):
     assert outcome.state == "failed" and not task.target.exists()
     assert f"{task.image_target}: exists and is not {task.image}. --overwrite replaces such files." in outcome.message
     assert task.image_target.read_bytes() == before
-    assert convert(task, rule=RULE, overwrite=True).state == "written"
+    assert convert(task, rule=RULE, overwrite=True).state == "replaced"
     assert task.image_target.read_bytes() == task.image.read_bytes()
+
+
+@pytest.mark.parametrize(("content", "state"), [(b"cut short", "repaired"), (None, "replaced"), (b"", "written")])
+def test_an_image_counts_where_its_label_is_kept(task, content, state):
+    convert(task, rule=RULE)
+    task.image_target.unlink()
+    if content:
+        task.image_target.write_bytes(content)
+    elif content is None:
+        Image.fromarray(np.full((2, 3, 3), 200, np.uint8)).save(task.image_target)
+    plan = Plan("Toy", task.target.parent, [Split("train", [task], 1)], RULE)
+    (report,) = carry_out(plan, overwrite=True, progress=False)
+    assert dict(report.states) == {state: 1} and report.num_ready == 1
+    headers, _, row = (line.split() for line in format_summary(plan, [report]).splitlines()[1:4])
+    assert row[headers.index(state)] == "1" and convert(task, rule=RULE).state == "kept"
 
 
 def test_an_equal_copy_is_kept_and_one_of_equal_length_is_compared(tmp_path):
     for name, content in (("a.jpg", b"12345"), ("equal.jpg", b"12345"), ("other.jpg", b"12340")):
         (tmp_path / name).write_bytes(content)
-    assert place_copy(tmp_path / "a.jpg", tmp_path / "equal.jpg") is False
-    assert place_copy(tmp_path / "a.jpg", tmp_path / "other.jpg") is True  # no image: broken
+    assert place_copy(tmp_path / "a.jpg", tmp_path / "equal.jpg") == "kept"
+    assert place_copy(tmp_path / "a.jpg", tmp_path / "other.jpg") == "repaired"  # no image
     assert (tmp_path / "other.jpg").read_bytes() == b"12345"
 
 
