@@ -6,10 +6,12 @@ python tools/transfer_to_detector.py --weights SEGMENTATION.pth --output detecto
 python tools/transfer_to_detector.py --weights DETECTOR.pth --output segmentation_init.pth
 
 Give the result as MODEL.WEIGHTS. The checkpoint itself can also be given there, as sgr_d2 converts the names when it
-loads weights; the file is for programs that load weights only by name, such as Detectron2's own train_net.py.
+loads weights; the file is for programs that load weights only by name, such as Detectron2's own train_net.py. It keeps
+the config of the checkpoint, from which training with sgr_d2 sees on which input the backbone was trained.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from sgr_d2.engine.build import build_model, without_initial_weights
 from sgr_d2.engine.checkpoint.checkpoint_file import read_checkpoint, require_checkpoint
 from sgr_d2.engine.checkpoint.detector_keys import is_detector, transfer_keys
 from sgr_d2.engine.checkpoint.load_report import summary
+from sgr_d2.engine.checkpoint.model_card import KEY
 from sgr_d2.files import appearing_whole
 
 
@@ -48,14 +51,16 @@ def transfer(checkpoint: str, out: Path) -> None:
     """Write ``out``, and print what it contains and what was left out."""
     if out.exists() and out.samefile(checkpoint):
         raise ValueError(f"{out} is the checkpoint itself. Give another name for the result.")
-    state = read_checkpoint(checkpoint)["model"]
+    content = read_checkpoint(checkpoint)
+    state = content["model"]
     try:
         names = transfer_keys(state)
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
     source, target = ("detector", "segmentation model")[:: 1 if is_detector(state) else -1]
     with appearing_whole(out) as temporary:
-        torch.save({"model": {new: state[old] for old, new in names.items()}}, temporary)
+        card = {KEY: content[KEY]} if KEY in content else {}
+        torch.save({"model": {new: state[old] for old, new in names.items()}, **card}, temporary)
     print(f"{out}: {len(names)} tensors of a {source}, named for a {target}: {summary(sorted(names.values()))}")
     left = sorted(set(state) - set(names))
     if left:
@@ -63,16 +68,13 @@ def transfer(checkpoint: str, out: Path) -> None:
 
 
 def compare(checkpoint: str, config_file: str) -> None:
-    """Load the checkpoint into the model of a config, and print what was loaded, skipped, missing and not used."""
+    """Load the checkpoint into the model of a config, which logs what is skipped, missing and not used, and print the
+    numbers.
+    """
     cfg = without_initial_weights(load_config(config_file, ["MODEL.DEVICE", "cpu"]))
-    report = load_weights(build_model(cfg), checkpoint)
-    print(f"{config_file}: {report}")
-    for key, in_file, in_model in report.skipped:
-        print(f"Skipped {key}: {in_file} in the file, {in_model} in the model")
-    for what, keys in (("Missing in the file", report.missing), ("Not used", report.unused)):
-        if keys:
-            print(f"{what}: {summary(keys)}")
+    print(f"{config_file}: {load_weights(build_model(cfg), checkpoint)}")
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     sys.exit(main())
