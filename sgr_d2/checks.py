@@ -80,6 +80,18 @@ def check_ranges(cfg: CfgNode) -> None:
             raise ValueError(f"{key} = {value}: give {least} or more{rest}.")
 
 
+def check_accumulation_steps(cfg: CfgNode, world_size: int) -> None:
+    """Raise ValueError if a process gets fewer images per step than SOLVER.ACCUMULATION_STEPS."""
+    steps, batch = cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.IMS_PER_BATCH
+    images = max(1, batch // world_size)  # a batch that is smaller is refused elsewhere
+    if steps > images:
+        each = f" of all {world_size} processes together, {images} image(s) each," if world_size > 1 else ""
+        raise ValueError(
+            f"SOLVER.ACCUMULATION_STEPS = {steps}: the batch{each} cannot be split into as many parts, as "
+            f"SOLVER.IMS_PER_BATCH = {batch}. Give {images} or less, or IMS_PER_BATCH {steps * world_size} or more."
+        )
+
+
 def check_norms(cfg: CfgNode) -> None:
     """Raise ValueError unless the norms of a config are among those of Detectron2's ``get_norm``."""
     for part in ("RESNETS", "FPN", "SEM_SEG_HEAD"):

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sgr_d2.checks import check_choice
+from sgr_d2.checks import check_accumulation_steps, check_choice
 
 from .build import build_model
 from .checkpoint.checkpointer import Checkpointer
@@ -52,6 +52,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
         cfg = with_seed(scale_solver(cfg, comm.get_world_size()))
+        check_accumulation_steps(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         self.check_evaluation(cfg, model)  # now rather than after hours of training
         amp = cfg.SOLVER.AMP

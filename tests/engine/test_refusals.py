@@ -1,4 +1,4 @@
-"""Errors in the files of a data set, while a run reads them."""
+"""Errors in the files of a data set, while a run reads them, and in the size of its batch."""
 
 import re
 import shutil
@@ -6,6 +6,8 @@ import shutil
 import pytest
 from toy_runs import run
 
+from sgr_d2.checks import check_accumulation_steps
+from sgr_d2.config import get_sgr_cfg
 from sgr_d2.data.bad_record import BadRecordError, CheckedMapper
 from sgr_d2.engine import refusals_in_a_line
 from sgr_d2.engine.refusals import TRACEBACK
@@ -37,6 +39,17 @@ def test_an_image_that_cannot_be_evaluated(own_scenes, config_file, trained, cap
     options = ["DATALOADER.NUM_WORKERS", workers, "MODEL.WEIGHTS", trained.checkpoint]
     line, _ = refused(capsys, config_file, *options, eval_only=True)
     assert re.match(r"mine\.py: error: Cannot read image file \S+/images/0\d\d\.png: ", line)
+
+
+def test_more_parts_than_images_in_a_batch_are_told_before_the_training(config_file, capsys):
+    line, _ = refused(capsys, config_file, "SOLVER.ACCUMULATION_STEPS", 5)
+    assert line.startswith("mine.py: error: SOLVER.ACCUMULATION_STEPS = 5: the batch cannot be split")
+    assert "SOLVER.IMS_PER_BATCH = 4. Give 4 or less, or IMS_PER_BATCH 5 or more." in line
+    cfg = get_sgr_cfg()
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS = 16, 5
+    check_accumulation_steps(cfg, 3)
+    with pytest.raises(ValueError, match=r"of all 4 processes together, 4 image.*Give 4 or less, or .*BATCH 20 or mo"):
+        check_accumulation_steps(cfg, 4)
 
 
 def refused(capsys, *arguments, **flags) -> tuple[str, str]:
