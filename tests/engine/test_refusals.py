@@ -91,6 +91,8 @@ def test_only_errors_that_name_a_file_of_the_record_are_about_it(error, found):
     assert type(caught.value) is found and str(caught.value) == str(error)
 
 
-def test_weights_that_cannot_be_fetched_are_told_in_one_line(config_file, capsys):
-    line, _ = refused(capsys, config_file, "MODEL.WEIGHTS", "http://localhost:9/x.pth")
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_weights_that_cannot_be_fetched_are_told_in_one_line(config_file, capsys, eval_only):
+    line, _ = refused(capsys, config_file, "MODEL.WEIGHTS", "http://localhost:9/x.pth", eval_only=eval_only)
     assert line.startswith("mine.py: error: MODEL.WEIGHTS = http://localhost:9/x.pth: cannot be fetched")
+    assert "with --eval-only the checkpoint of a training run" in line and "'' to train from random weights" in line

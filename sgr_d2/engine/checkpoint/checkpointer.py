@@ -108,8 +108,9 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         except URLError as error:
             raise ConnectionError(
-                f"MODEL.WEIGHTS = {path}: cannot be fetched ({error.reason}). Give the path of a local copy, or '' to "
-                "start from random weights."
+                f"MODEL.WEIGHTS = {path}: cannot be fetched ({error.reason}). Give the path of a local copy, with "
+                "--eval-only the checkpoint of a training run (or --resume for the last one), or '' to train from "
+                "random weights."
             ) from error
         finally:
             self._parsed_url_during_load = None  # otherwise the next load after an error would fail
