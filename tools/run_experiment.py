@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from command_line import directory, positive, say
 from experiments.job import Launch, visible_gpus
+from experiments.metrics import check_metrics
 from experiments.plan import ROOT, Plan, Run, read_plan
 from experiments.plots import draw
 from experiments.records import Folders, folders_of
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         plan = read_plan(args.plan)
         folders = folders_of(args.plan, args.output, args.work)
         configs = {run.name: resolve(run, cpu=plan.num_gpus == 0) for run in plan.runs()}
+        check_metrics(args.plan, plan, configs)
         runs = plan.runs(args.only)
         collected = collect(plan, folders, configs)
     except (OSError, KeyError, ValueError) as error:

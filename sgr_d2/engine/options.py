@@ -1,12 +1,13 @@
 """Other values for keys of a config, and errors that explain what is wrong with a key or a value."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
 from detectron2.config import CfgNode
+
+from sgr_d2.messages import did_you_mean
 
 # yacs' message about a value that is not of the type of the default
 _WRONG_TYPE = re.compile(
@@ -84,8 +85,7 @@ def explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueEr
     """
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     if match := re.search(r"Non-existent (?:config )?key: ([\w.]+)", text):
-        near = difflib.get_close_matches(match[1], list(_keys(cfg)), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(match[1], list(_keys(cfg)), most=3)
         return KeyError(f"{source}: there is no config key {match[1]}.{hint} Keys of your own need IMPORTS.")
     if match := _WRONG_TYPE.match(text):
         text = f"{match['key']} = {match['given']}: {_WANTED.get(match['type'], 'it is of another type')}."

@@ -107,7 +107,7 @@ def test_only_chooses_by_variant_or_run(write):
     ("changes", "message"),
     [
         ({"seeds": None}, r"toy\.yaml: the plan: keys missing \['seeds'\]"),
-        ({"sead": [1]}, r"unknown \['sead'\]; known are \['baseline'"),
+        ({"sead": [1]}, r"unknown \['sead'\]; known are \['baseline'.*'variants'\]\. Did you mean seeds\?$"),
         ({"variants": []}, r"variants: there are none"),
         ({"variants": {"base": {}}}, r"variants: \{'base': \{\}\} must be a list like"),
         ({"variants": ["x"], "baseline": None}, r"variants: 'x' must be a table"),

@@ -135,6 +135,25 @@ def test_means_over_other_seeds_than_the_baselines_are_marked(plan, folders, wri
     assert (tmp_path / "dots.svg").read_text().count("†") == 2
 
 
+def test_a_metric_that_no_run_has_is_told_with_the_one_that_is_meant(folders, write, tmp_path):
+    def told(*metrics, results=True) -> list[str]:
+        (tmp_path / "other.yaml").write_text(yaml.safe_dump(dict(PLAN, metrics=list(metrics))))
+        collected = collect(
+            read_plan(tmp_path / "other.yaml"), folders if results else Folders(tmp_path, tmp_path), write
+        )
+        return re.findall(r"^\*\*(No finished run .*)\*\*$", to_markdown(collected), re.M)
+
+    assert told("sem_seg/pAC", "segm/AP", "token_semantics/S_E") == [
+        "No finished run has sem_seg/pAC. Did you mean sem_seg/pACC?",
+        "No finished run has segm/AP.",
+        "No finished run has token_semantics/S_E. Did you mean token_semantics/S_C?",
+    ]
+    assert told(*PLAN["metrics"]) == told("segm/AP", results=False) == []
+    for file in folders.results.glob("better/*.json"):  # only baselines are left, which have no tokens
+        file.unlink()
+    assert told("token_semantics/S_C") == []
+
+
 def test_results_of_other_settings_are_not_tabulated(plan, folders, write):
     settings = {name: config | {"SOLVER.MAX_ITER": 7} for name, config in write.items() if name.startswith("better")}
     collected = collect(plan, folders, write | settings)
@@ -199,12 +218,21 @@ def test_wrong_command_lines(folders, write, tmp_path, capsys):
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
     unknown = dict(PLAN, opts={"SOLVER.MAX_ITERS": 5})
     (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
+    misspelt = dict(PLAN, metrics=["sem_seg/mIou"])
+    (tmp_path / "misspelt.yaml").write_text(yaml.safe_dump(misspelt))
+    profiles = {"p": PLAN["profiles"]["p"] | {"metrics": {"shapes_val/sem_seg/IoU-dsik": 1}}}
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(dict(PLAN, profiles=profiles)))
     for command, message in (
         ([*arguments, "--workers", "0"], "0 is not a positive number"),
         ([*arguments, "--only", "nothing"], "--only nothing: no run matches"),
         ([str(tmp_path / "none.yaml")], "none.yaml: no such plan"),
         ([str(tmp_path / "changed.yaml"), *arguments[1:]], "base/seed0: SOLVER.MAX_ITER: 400 -> 5"),
         ([str(tmp_path / "unknown.yaml"), *arguments[1:]], "Did you mean SOLVER.MAX_ITER"),
+        ([str(tmp_path / "misspelt.yaml"), "--list"], "sem_seg/mIou is not measured. Did you mean sem_seg/mIoU?"),
+        (
+            [str(tmp_path / "profile.yaml"), "--list"],
+            "IoU-dsik is not measured. Did you mean shapes_val/sem_seg/IoU-disk?",
+        ),
     ):
         with pytest.raises(SystemExit) as exit_info:
             run_experiment.main(command)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.outcome import measured
 from experiments.plan import Plan, Run, Variant
 from experiments.resolved import BEFORE_THE_KEY, NOT_COMPARED, detectron2_defaults, differences, flat
 from experiments.summary import Collected
@@ -124,25 +125,19 @@ def _metrics(results: Mapping[str, dict[str, Any]], wanted: Sequence[str]) -> li
     sets = data_sets(results)
     if not sets:
         raise ValueError("None of the runs has metrics of a finished evaluation: there is nothing to compare.")
-    measured = {
-        f"{data_set}/{task}/{name}"
-        for result in results.values()
-        for data_set, tasks in result["metrics"].items()
-        for task, figures in tasks.items()
-        for name in figures
-    }
+    found = measured(results)
     if wanted:
         for metric in wanted:
-            if not any(name in (metric, f"{name.split('/')[0]}/{metric}") for name in measured):
-                known = sorted(name for name in measured if "IoU-" not in name and "ACC-" not in name)
+            if not any(name in (metric, f"{name.split('/')[0]}/{metric}") for name in found):
+                known = sorted(name for name in found if "IoU-" not in name and "ACC-" not in name)
                 raise ValueError(f"--metrics {metric}: no run has it; there are {', '.join(known)}.")
         # "task/metric" stands for that of every data set: figures of two data sets must not be mixed
         names = [
-            [metric] if metric in measured or len(sets) == 1 else [f"{s}/{metric}" for s in sets] for metric in wanted
+            [metric] if metric in found or len(sets) == 1 else [f"{s}/{metric}" for s in sets] for metric in wanted
         ]
-        return [name for group in names for name in group if len(sets) == 1 or name in measured]
+        return [name for group in names for name in group if len(sets) == 1 or name in found]
     short = len(sets) == 1
-    names = [(s, metric) for s in sets for metric in METRICS if f"{s}/{metric}" in measured]
+    names = [(s, metric) for s in sets for metric in METRICS if f"{s}/{metric}" in found]
     return [metric if short else f"{s}/{metric}" for s, metric in names]
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
@@ -76,6 +77,17 @@ def metric_of(result: dict[str, Any], name: str) -> float | None:
     every = result["metrics"]
     chosen = every.get(data_set[0], {}) if data_set else next(iter(every.values()), {})
     return chosen.get(task, {}).get(metric)
+
+
+def measured(results: Mapping[str, dict[str, Any]]) -> set[str]:
+    """The metrics that any of the results has, "data set/task/name"."""
+    return {
+        f"{data_set}/{task}/{name}"
+        for result in results.values()
+        for data_set, tasks in result["metrics"].items()
+        for task, figures in tasks.items()
+        for name in figures
+    }
 
 
 def describe_machine(num_gpus: int, threads: int | None, *, gpu: int = 0) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from sgr_d2.messages import did_you_mean
 from sgr_d2.yaml_mistakes import check_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,11 +236,10 @@ def _is_axis(points: Any) -> bool:
 def _check_keys(path: Path, where: str, entry: Any, needed: set[str], known: set[str]) -> None:
     _check(path, f"{where}: {entry!r} must be a table with the keys {sorted(known)}", isinstance(entry, dict))
     missing, unknown = sorted(needed - set(entry)), sorted(map(str, set(entry) - known))
-    _check(
-        path, f"{where}: keys missing {missing}, unknown {unknown}; known are {sorted(known)}", not missing + unknown
-    )
+    problem = f"{where}: keys missing {missing}, unknown {unknown}; known are {sorted(known)}"
+    _check(path, problem, not missing + unknown, "".join(did_you_mean(key, sorted(known)) for key in unknown))
 
 
-def _check(path: Path, problem: str, is_right: bool) -> None:
+def _check(path: Path, problem: str, is_right: bool, hint: str = "") -> None:
     if not is_right:
-        raise ValueError(f"{path}: {problem}.")
+        raise ValueError(f"{path}: {problem}.{hint}")

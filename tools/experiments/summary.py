@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from .metrics import unmeasured
 from .outcome import metric_of
 from .plan import Plan, Run, Variant
 from .records import Folders, read_json, state_of
@@ -88,6 +89,7 @@ def to_markdown(collected: Collected, pictures: list[str] | None = None) -> str:
     parts += [
         "## Metrics",
         *([f"**{collected.warning}**"] if collected.warning else []),
+        *(f"**{text}**" for text in unmeasured(plan, collected.results)),
         "Mean ± standard deviation over the seeds; n of the planned runs; (n) those that have a figure, where "
         "not all do." + _note_on_seeds(collected),
         _metric_table(collected),
