@@ -6,8 +6,9 @@ python tools/compare_runs.py results/main/fpn results/main/fpn_sgr_decay --outpu
 A run is the OUTPUT_DIR of a training or evaluation with train_net.py, or a result of tools/run_experiment.py; a folder
 stands for all runs below it. Runs whose settings differ only in the seed (or in where and how fast they ran) form one
 variant; other variants are compared with that of the first run. Metrics that a run does not have, and seeds that only
-other variants have, are shown as missing; trainings that did not reach their last step are left out, and listed. A line
-in bold warns if the length of the training, the batch or the data are not the same.
+other variants have, are shown as missing, and a class that no label has as "no labels"; trainings that did not reach
+their last step are left out, and listed. A line in bold warns if the length of the training, the batch or the data are
+not the same.
 """
 
 import argparse

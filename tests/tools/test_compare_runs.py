@@ -114,6 +114,19 @@ def test_missing_seeds_and_unfinished_runs(runs, tmp_path):
     assert collected.values(collected.variant("sgr"), "sem_seg/mIoU") == {0: 51.0, 1: 55.0}
 
 
+def test_a_class_without_labels_is_not_called_missing(tmp_path):
+    absent = [
+        write_folder(tmp_path / "fpn_seed0", seed=0, miou=50.0, car=None),
+        write_folder(tmp_path / "sgr/seed0", seed=0, miou=51.0, car=None, sgr=True),
+    ]
+    rest = write_folder(tmp_path / "other/seed0", seed=0, miou=51.0, car=None, more={"sem_seg": {"mIoU": 1.0}})
+    (rest / "config.yaml").write_text((rest / "config.yaml").read_text().replace("NUM_TOKENS: 64", "NUM_TOKENS: 8"))
+    assert compare_runs.main([*map(str, [*absent, rest]), "--output", str(tmp_path / "out")]) == 0
+    by_class = rows((tmp_path / "out/comparison.md").read_text(), "IoU by class, toy_val")
+    assert by_class["car"] == ["no labels", "no labels", "missing", "no labels", "missing"]
+    assert by_class["a|b"] == ["10.00", "10.00", "missing", "+0.000 (1)", "missing"]
+
+
 def test_no_class_plot_without_pairs(runs, tmp_path):
     assert compare_runs.main([str(runs[0]), str(runs[3]), "--output", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out/comparison.md").read_text()

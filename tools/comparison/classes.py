@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from experiments.outcome import measured
 from experiments.plots import COLORS, DARK, LIGHT
 from experiments.statistics import Estimate, estimate, paired_difference
 from experiments.summary import MISSING, Collected, grid, interval, spread
@@ -13,6 +14,8 @@ from sgr_d2.visualization.plain_text import plain
 from .grouping import data_sets
 
 PREFIX = "sem_seg/IoU-"
+# Of a class that the labels of an evaluation do not have, so that it has no IoU.
+NO_LABELS = "no labels"
 
 
 def class_metrics(collected: Collected, data_set: str) -> dict[str, str]:
@@ -39,13 +42,18 @@ def _table(collected: Collected, metrics: dict[str, str]) -> str:
     plan = collected.plan
     base, others = plan.variants[0], plan.variants[1:]
     headers = ["class", *(v.name for v in plan.variants), *(f"{v.name} minus {base.name}" for v in others)]
+    runs = [{run.name: collected.results.get(run.name) for run in variant.runs} for variant in plan.variants]
+    named = [measured({name: result for name, result in each.items() if result}) for each in runs]
     rows = []
     for name, metric in metrics.items():
         values = [collected.values(variant, metric) for variant in plan.variants]
         means = [estimate(list(each.values())) for each in values]
         differences = [paired_difference(each, values[0]) for each in values[1:]]
-        cells = [spread(figure) if figure.n else MISSING for figure in means]
-        rows.append([f"`{name}`", *cells, *(interval(figure) if figure.n else MISSING for figure in differences)])
+        none = [NO_LABELS if metric in each else MISSING for each in named]
+        cells = [spread(figure) if figure.n else text for figure, text in zip(means, none, strict=True)]
+        pairs = [NO_LABELS if cell == cells[0] == NO_LABELS else MISSING for cell in cells[1:]]
+        cells += [interval(figure) if figure.n else text for figure, text in zip(differences, pairs, strict=True)]
+        rows.append([f"`{name}`", *cells])
     return grid(headers, rows)
 
 
