@@ -14,9 +14,13 @@ from sgr_d2.engine.checkpoint.model_card import KEY
 CLASSES = ["a", "b", "c", "d", "e"]
 
 
-def write_checkpoint(path: Path, *, sgr: bool = True, change: Callable[[dict], None] | None = None) -> Path:
-    """Write it with its card; ``change`` may edit the config in the card."""
+def write_checkpoint(
+    path: Path, *, sgr: bool = True, peer: str = "", change: Callable[[dict], None] | None = None
+) -> Path:
+    """Write it with its card; ``peer`` is in place of SGR; ``change`` may edit the config in the card."""
     cfg = toy_cfg(sgr=sgr)
+    if peer:
+        cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PEER.NAME, cfg.MODEL.PEER.DIM = "PeerSegmentor", peer, 8
     torch.manual_seed(0)
     config = yaml.safe_load(cfg.dump())
     if change is not None:

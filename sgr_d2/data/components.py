@@ -76,12 +76,17 @@ def label_components(
         The map, numbered from the largest down, with the numbers of dropped components.
 
     Raises:
-        ValueError: if ``labels`` is not a 2-D integer array, its values do not fit 16 bits, a limit is negative,
-            ``left_out`` is unknown, or ``instances`` has another shape.
+        ValueError: if ``labels`` is not a 2-D integer array, its values do not fit 16 bits, ``ignore_label`` is no
+            whole number, a limit is negative, ``left_out`` is unknown, or ``instances`` has another shape.
     """
     if not isinstance(labels, np.ndarray) or labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         found = f"shape {tuple(labels.shape)} of {labels.dtype}" if hasattr(labels, "dtype") else "no array"
         raise ValueError(f"A label map is a 2-D integer NumPy array; got {type(labels).__name__}, {found}.")
+    if not isinstance(ignore_label, int | np.integer):
+        raise ValueError(
+            f"ignore_label = {ignore_label!r}: give the whole number of pixels without a label, such as 255; if there "
+            "are none, a number that is no class."
+        )
     ComponentLimits(min_area, max_components, left_out)  # checks them
     if labels.size == 0:
         return ComponentMap(np.zeros(labels.shape, np.int32), np.zeros(0, np.int64), 0, 0)

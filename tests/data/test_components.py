@@ -185,6 +185,8 @@ def test_bad_input():
         label_components(np.zeros((2, 3, 1), np.uint8), **EVERYTHING)
     with pytest.raises(ValueError, match=r"got Tensor, shape .2, 3. of torch.int64"):
         label_components(torch.zeros(2, 3, dtype=torch.int64), **EVERYTHING)
+    with pytest.raises(ValueError, match=r"ignore_label = None: give the whole number"):
+        label_components(np.zeros((2, 3), np.uint8), **EVERYTHING | {"ignore_label": None})
     with pytest.raises(ValueError, match=r"span -1\.\.65535; at most 16 bits"):
         label_components(np.full((2, 3), 65535, np.uint16), **EVERYTHING | {"ignore_label": -1})
     with pytest.raises(ValueError, match=r"MIN_AREA and MAX_COMPONENTS .* got -1 and 3"):

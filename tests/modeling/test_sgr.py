@@ -209,6 +209,11 @@ def test_bad_numbers_name_their_key(options, key):
         make(**options)
 
 
+def test_nothing_to_refine_names_the_arguments_and_the_keys():
+    with pytest.raises(ValueError, match=r"\(input_shape; .*IN_FEATURES\), but is to refine only \['p9'\] \(refined; "):
+        make(refined=["p9"])
+
+
 def test_unknown_features_list_the_choices():
     cfg = toy_cfg()
     cfg.MODEL.SGR.IN_FEATURES = ["res3", "p3"]

@@ -65,8 +65,11 @@ class Prediction:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            FileNotFoundError, ValueError, TypeError: if the image cannot be read, is not an image, or has another size.
+            FileNotFoundError, ValueError, TypeError: if the image cannot be read, is not an image, or has another size;
+                ValueError also if ``opacity`` is out of its range.
         """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity = {opacity}: give a number from 0 (only the image) to 1 (only the colours).")
         pixels = as_image(image, channels)
         if pixels.shape[:2] != self.labels.shape:
             raise ValueError(_other_size(pixels.shape, self.labels.shape))

@@ -188,7 +188,10 @@ def _changed(read: list[str], refined: list[str] | None) -> list[str]:
     """The levels that are read and refined, in the order of ``read``; all of them without ``refined``."""
     names = [name for name in read if refined is None or name in refined]
     if not names:
-        raise ValueError(f"SGR reads {read} (MODEL.SGR.IN_FEATURES), but the head reads only {refined}.")
+        raise ValueError(
+            f"SGR reads {read} (input_shape; in a config MODEL.SGR.IN_FEATURES), but is to refine only {refined} "
+            "(refined; in a config the levels that the head or the FPN reads). Name at least one level in both."
+        )
     return names
 
 

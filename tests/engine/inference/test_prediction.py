@@ -36,6 +36,9 @@ def test_an_overlay_takes_what_the_predictor_takes(out, tmp_path):
     assert np.array_equal(out.overlay(grey, 0), np.dstack([grey] * 3))
     with pytest.raises(FileNotFoundError, match=r"No image file none\.png"):
         out.overlay("none.png")
+    for opacity in (2, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=rf"opacity = {opacity}: give a number from 0 .* to 1"):
+            out.overlay(IMAGE, opacity)
 
 
 @pytest.mark.parametrize("opacity", [0, 0.3, 0.5, 0.75, 1])
