@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Collection, Sequence
 from itertools import islice
 
+# Of a model without tokens and regions.
+NO_SGR = "has no SGR (MODEL.SGR.ENABLED is False, or a peer is in its place)"
+
 
 def first_few(values: Collection[object], most: int = 8) -> str:
     """The first values, separated by commas, with ", ..." if there are more than ``most``."""

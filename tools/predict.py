@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from sgr_d2 import SGRPredictor
 from sgr_d2.data.reading import read_image
-from sgr_d2.modeling.peers import Peer
+from sgr_d2.messages import NO_SGR
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +44,7 @@ def predict(args: argparse.Namespace) -> int:
         args.weights, config_file=args.config_file, opts=args.opts, device=args.device, autocast=args.autocast
     )
     if args.regions and not predictor.has_sgr:
-        has_peer = any(isinstance(module, Peer) for module in predictor.model.modules())
-        why = "has a peer (PeerSegmentor) in place of SGR" if has_peer else "has no SGR (MODEL.SGR.ENABLED: False)"
-        raise ValueError(f"--regions: this model {why}, hence no regions.")
+        raise ValueError(f"--regions: this model {NO_SGR}, hence no regions.")
     model = describe(predictor.metadata, args.weights, args.opts)
     output = OutputFolder(
         args.output, model, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity

@@ -9,7 +9,6 @@ import torch
 import yaml
 from toy_processes import WITH_GPUS, train_net
 
-
 # drawn at random by each process
 PLACES = ("MODEL.SGR.NUM_PLACES", 3, "MODEL.SGR.FUSION_POSITION", True)
 

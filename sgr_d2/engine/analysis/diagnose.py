@@ -10,6 +10,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from sgr_d2.messages import NO_SGR
 from sgr_d2.modeling.backbone import name_in_state_dict
 from sgr_d2.modeling.mask2former.transformer_layers import TokenAttentionLayer
 from sgr_d2.modeling.sgr.criterion import SGR_LOSSES
@@ -43,7 +44,7 @@ def without_tokens(model: nn.Module) -> Iterator[None]:
     """
     blocks = [module for module in model.modules() if isinstance(module, (Fusion, TokenAttentionLayer))]
     if not blocks:
-        raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no tokens to leave out.")
+        raise ValueError(f"The model {NO_SGR}: there are no tokens to leave out.")
     hooks = [block.register_forward_hook(lambda block, inputs, output: inputs[0]) for block in blocks]
     try:
         yield

@@ -19,6 +19,7 @@ from sgr_d2.engine.inference.prediction import Prediction
 from sgr_d2.engine.inference.predictor import SGRPredictor
 from sgr_d2.engine.semantic import require_labels
 from sgr_d2.evaluation import TOKEN_FIGURES, StreamingSemSegEvaluator, TokenSemanticsEvaluator, label_masses
+from sgr_d2.messages import NO_SGR
 from sgr_d2.modeling import SGR
 from sgr_d2.visualization.explorer import ExploredImage, ExploredRun, ExplorerWriter, Photograph
 
@@ -231,7 +232,7 @@ def _check(models: Sequence[NamedModel], records: Sequence[dict[str, Any]], data
             require_labels(dataset_name, some, otherwise)
     if not models or not models[0].predictor.has_sgr:
         raise ValueError(
-            "The first model has no SGR (MODEL.SGR.ENABLED: False), hence no tokens to explore; a baseline can only "
+            f"The first model {NO_SGR}, hence no tokens to explore; a baseline can only "
             "be compared with a model with SGR (--compare)."
         )
     first = models[0]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sgr_d2.messages import NO_SGR
 from sgr_d2.modeling.sgr.fusion import Fusion
 
 
@@ -62,7 +63,7 @@ def token_use(model: nn.Module, batches: Iterable[list[dict]]) -> TokenUse:
     """
     blocks = {name.rsplit(".", 1)[-1]: block for name, block in model.named_modules() if isinstance(block, Fusion)}
     if not blocks:
-        raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no tokens to measure.")
+        raise ValueError(f"The model {NO_SGR}: there are no tokens to measure.")
     batches = list(batches)
     if not batches:
         raise ValueError("No batch: give at least one.")

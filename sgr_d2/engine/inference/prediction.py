@@ -11,6 +11,7 @@ import torch
 
 from sgr_d2.data.datasets import SemanticMetadata
 from sgr_d2.evaluation import label_masses
+from sgr_d2.messages import NO_SGR
 from sgr_d2.structures import ImageTokens
 from sgr_d2.visualization.palette import class_colors, colorize
 from sgr_d2.visualization.regions import RegionMaps
@@ -111,7 +112,7 @@ class Prediction:
     def image_tokens(self) -> ImageTokens:
         """Regions and tokens in the form that metrics and pictures take. Raises ValueError without SGR."""
         if self.regions is None or self.tokens is None or self.extent is None:
-            raise ValueError("The model has no SGR (MODEL.SGR.ENABLED: False): there are no regions and no tokens.")
+            raise ValueError(f"The model {NO_SGR}: there are no regions and no tokens.")
         return ImageTokens(torch.from_numpy(self.regions), torch.from_numpy(self.tokens), self.extent)
 
     def _check(self, token: int) -> None:
