@@ -34,7 +34,7 @@ def test_options_add_no_wait(dtype):
     cfg = toy_cfg()
     sgr = cfg.MODEL.SGR
     sgr.CLASS_WEIGHT, sgr.AREA_POWER, sgr.UNION, sgr.REGIONS, sgr.REGION_LAYERS = 1.0, 0.5, "sum", "softmax", 1
-    sgr.NORM = "BN"
+    sgr.NORM, sgr.NUM_PLACES, sgr.FUSION_POSITION = "BN", 3, True
     assert train(build(cfg), dtype) == ["assign_tokens"]
 
 
