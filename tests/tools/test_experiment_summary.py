@@ -12,7 +12,7 @@ from experiments.plan import read_plan
 from experiments.plots import _draw_line, draw, draw_dots, draw_mean_and_interval, lines_of
 from experiments.records import Folders, read_json
 from experiments.resolved import resolve
-from experiments.summary import collect, to_markdown
+from experiments.summary import collect, span, to_markdown
 from matplotlib.figure import Figure
 
 from sgr_d2.files import write_json
@@ -283,3 +283,11 @@ def test_real_training_is_interrupted_and_goes_on(tmp_path, monkeypatch):
     assert 0 <= result["metrics"]["shapes_val"]["sem_seg"]["mIoU"] <= 100
     assert 3.5e6 < result["parameters"] < 6e6 and result["attempts"] == 2
     assert result["peak_memory_mib"] > 200
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [([], ""), ([3], "3"), ([0, 1], "0, 1"), ([0, 1, 2, 3], "0 to 3"), ([0, 1, 2, 5, 8, 9], "0 to 2, 5, 8, 9")],
+)
+def test_seeds_in_words(seeds, text):
+    assert span(seeds) == text

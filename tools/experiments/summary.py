@@ -226,10 +226,14 @@ def number(value: float) -> str:
 
 
 def span(seeds: list[int]) -> str:
-    """[0, 1, 2, 3] -> "0 to 3"; other seeds are listed one by one."""
-    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]} to {seeds[-1]}"
-    return ", ".join(map(str, seeds))
+    """Ascending seeds as text: [0, 1, 2, 5, 8, 9] -> "0 to 2, 5, 8, 9"."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def spread(figure: Estimate) -> str:
