@@ -16,7 +16,7 @@ METRIC = "sem_seg/mIoU"
 TOKENS = [f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I")]
 # The rows of the main table of docs/results.md, in its order; the first of each group is what the others compare to.
 GROUPS = [
-    ("controls/fpn_16", "controls/unsupervised", "controls/sgr"),
+    ("controls/fpn_16", "controls/unsupervised", "controls/sgr", "controls/places"),
     ("controls/lite2", "controls/lite2_unsupervised", "controls/lite2_sgr"),
     ("deeplab_controls/deeplab_16", "deeplab_controls/unsupervised_16", "deeplab_controls/sgr_16"),
     ("mask2former_controls/m2f", "mask2former_controls/unsupervised", "mask2former_controls/no_gradient"),
