@@ -1,7 +1,7 @@
 """Compare finished runs: metrics, IoU by class, token metrics, time and memory, paired by seed.
 
 python tools/compare_runs.py output/fpn_seed0 output/fpn_seed1 output/fpn_sgr_seed0 output/fpn_sgr_seed1
-python tools/compare_runs.py results/main/fpn results/main/fpn_sgr_decay --output comparison
+python tools/compare_runs.py results/main/fpn results/main/fpn_sgr_decay --output output/decay
 
 A run is the OUTPUT_DIR of a training or evaluation with train_net.py, or a result of tools/run_experiment.py; a folder
 stands for all runs below it. Runs whose settings differ only in the seed (or in where and how fast they ran) form one
@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of one or several runs, or a result")
-    parser.add_argument("--output", type=directory, default="comparison", metavar="DIR", help="default: comparison")
+    parser.add_argument(
+        "--output", type=directory, default="output/comparison", metavar="DIR", help="default: output/comparison"
+    )
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="TASK/NAME", help="instead of the usual ones (sem_seg/mIoU ...)"
     )

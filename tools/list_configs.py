@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = build_parser()
     args = parser.parse_args(arguments)
-    paths = find_configs(args.pattern)
+    paths = find_configs(args.pattern.removeprefix(f"{CONFIGS.name}/"))
     if not paths:
         parser.error(f"no config matches {args.pattern!r}; patterns are as in 'ade20k/m2f*' (below {CONFIGS.name}/)")
     rows = []

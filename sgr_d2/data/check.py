@@ -14,7 +14,14 @@ import numpy as np
 from sgr_d2.data.components import ComponentLimits
 from sgr_d2.data.file_map import map_files
 from sgr_d2.data.label_values import Color, LabelMap, check_values, holds_colors, map_values
-from sgr_d2.data.reading import is_turned, read_image, read_instances, read_values, read_values_and_palette
+from sgr_d2.data.reading import (
+    is_turned,
+    read_image,
+    read_instances,
+    read_values,
+    read_values_and_palette,
+    size_hint,
+)
 
 Result = TypeVar("Result")
 _NO_VALUES = np.zeros(0, np.int64)
@@ -197,7 +204,7 @@ def _compare_sizes(errors: list[tuple[str, str]], labels: np.ndarray, path: str,
     if array is None or array.shape[:2] == labels.shape:
         return
     (height, width), (rows, columns) = labels.shape, array.shape[:2]
-    hint = " Is one of them rotated?" if (height, width) == (columns, rows) else ""
+    hint = size_hint(other, array.shape[:2], labels.shape)
     errors.append(
         ("sizes differ", f"{path} has {width}x{height} pixels (width x height), {other} {columns}x{rows}.{hint}")
     )

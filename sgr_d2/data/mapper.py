@@ -16,7 +16,7 @@ from fvcore.transforms.transform import Transform
 from sgr_d2.data.augmentation import build_augmentations
 from sgr_d2.data.components import ComponentLimits, component_targets
 from sgr_d2.data.datasets import metadata_of
-from sgr_d2.data.reading import read_image, read_label
+from sgr_d2.data.reading import read_image, read_label, size_hint
 
 
 class SemanticMapper:
@@ -100,9 +100,10 @@ class SemanticMapper:
             path, num_classes=self.num_classes, ignore_label=self.ignore_label, label_map=record.get("label_map")
         )
         if labels.shape != size:
+            hint = size_hint(record["file_name"], size, labels.shape)
             raise SizeMismatchError(
                 f"Image {record['file_name']} has {size[1]}x{size[0]} pixels (width x height), but its label {path} "
-                f"has {labels.shape[1]}x{labels.shape[0]}; they must agree."
+                f"has {labels.shape[1]}x{labels.shape[0]}; they must agree.{hint}"
             )
         return labels
 

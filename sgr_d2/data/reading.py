@@ -173,6 +173,13 @@ def is_turned(path: str | os.PathLike) -> bool:
         return image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
 
 
+def size_hint(image: str | os.PathLike, size: tuple[int, int], other: tuple[int, int]) -> str:
+    """What to say, after a space, if ``size`` (height, width) of an image file is that of its label swapped, or ""."""
+    if size != other[::-1]:
+        return ""
+    return " The image is turned upright by its EXIF orientation." if is_turned(image) else " Is one of them rotated?"
+
+
 def read_instances(path: str | os.PathLike, *, first_id: int = 1) -> np.ndarray:
     """Read a map of instance ids; those below ``first_id`` mean "no instance".
 
@@ -208,8 +215,8 @@ def _decoded(path: str | os.PathLike, kind: str, *, indices: bool) -> Iterator[I
         raise FileNotFoundError(f"No {kind} file {path}. Check the path.") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and others for bad files
         raise ValueError(
-            f"Cannot read {kind} file {path}: {error}. It is damaged, truncated, not readable for you or not an image; "
-            "replace it, or leave it out."
+            f"Cannot read {kind} file {path}: {error}. It is damaged, truncated, not readable for you, or not "
+            "an image that Pillow reads (as a TIFF of floating-point colours); replace it, or leave it out."
         ) from error
     if divided:
         _warn_if_dark(_largest_color(upright), path)

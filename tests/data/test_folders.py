@@ -188,7 +188,10 @@ def test_class_files(tmp_path, file, text):
         ({"CLASSES": 11}, r"mine\.CLASSES must be a list of names, or a file of them; got 11"),
         ({"COLORS": 3}, r"mine\.COLORS must hold 2 colours"),
         ({"CLASSES": []}, r"DATASETS\.FOLDERS\.mine\.CLASSES is missing"),
-        ({"CLASSES": ["yes", False]}, r"mine\.CLASSES must give .* all of them text; got \['yes', False\]"),
+        (
+            {"CLASSES": ["yes", False]},
+            r"CLASSES must give .* all of them text; got \['yes', False\]\. YAML reads no, yes",
+        ),
         ({"CLASSES": ["a", "b", "a"]}, r"mine\.CLASSES names a more than once"),
         ({"IGNORE_LABEL": 1}, r"mine\.IGNORE_LABEL must be .* outside the class indices 0\.\.1; got 1"),
         ({"IGNORE_LABEL": 0}, r"got 0\. If 0 is no class .* leave it out and set LABEL_MAP: \[255, 0, 1\]"),

@@ -197,7 +197,24 @@ def test_wide_labels_are_resized_like_narrow_ones(write_pair, scene, size):
 
 def test_sizes_that_differ(write_pair, scene):
     record = write_pair("a", scene, np.zeros((37, 52, 3), np.uint8))
-    with pytest.raises(SizeMismatchError, match=r"images/a\.png has 52x37 .*labels/a\.png has 53x37"):
+    with pytest.raises(
+        SizeMismatchError, match=r"images/a\.png has 52x37 .*labels/a\.png has 53x37; they must agree\.$"
+    ):
+        make_mapper()(record)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "hint"), [(1, r"Is one of them rotated\?"), (6, "turned upright by its EXIF orientation")]
+)
+def test_sizes_that_are_swapped(write_pair, scene, orientation, hint):
+    rows, columns = scene.shape
+    record = write_pair("a", scene, np.zeros((columns, rows, 3), np.uint8))
+    with Image.open(record["file_name"]) as image:
+        stored = image.transpose(Image.Transpose.ROTATE_90) if orientation == 6 else image.copy()
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored.save(record["file_name"], exif=exif)
+    with pytest.raises(SizeMismatchError, match=rf"images/a\.png has 37x53 .*labels/a\.png has 53x37.*{hint}"):
         make_mapper()(record)
 
 

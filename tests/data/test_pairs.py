@@ -54,6 +54,9 @@ def test_lonely_files(tmp_path):
         ValueError, match=r"5 of 6 images have no label in .*1\.jpg, .*2\.jpg, .*3\.jpg, \.\.\.\. Image"
     ):
         load_image_label_folder(tmp_path / "i", tmp_path / "l")
+    (tmp_path / "one.txt").write_text("1", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"/l/1\.jpg exists, but .* export them again, unless IMAGE_DIR and LABEL_DIR"):
+        load_image_label_folder(tmp_path / "i", tmp_path / "l", split=tmp_path / "one.txt")
     touch(tmp_path / "l", *(f"{i}.png" for i in range(7)))
     with pytest.raises(ValueError, match=r"1 of 7 labels have no image in .*/i: .*6\.png\. Image"):
         load_image_label_folder(tmp_path / "i", tmp_path / "l")

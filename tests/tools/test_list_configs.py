@@ -107,6 +107,11 @@ def test_backbones_have_the_names_of_papers(config, backbone):
     assert row["backbone"] == backbone and row["operations"] is None
 
 
+def test_a_path_is_a_pattern_too(capsys):
+    assert list_configs.main(["configs/camvid/fpn_sgr_effnet_lite0.yaml", "--no-flops", "--json"]) == 0
+    assert [row["config"] for row in json.loads(capsys.readouterr().out)] == ["camvid/fpn_sgr_effnet_lite0"]
+
+
 def test_a_pattern_that_matches_nothing(capsys):
     with pytest.raises(SystemExit):
         list_configs.main(["nowhere/*"])

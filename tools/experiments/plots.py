@@ -60,8 +60,9 @@ def draw_dots(collected: Collected, metric: str, path: Path) -> None:
     names = [f"{plain(v.name)}{f' {MARK}' if v.name in others else ''}" for v in variants]
     axes.set_yticks(range(len(variants)), names, fontsize=9)
     axes.set_ylim(len(variants) - 0.4, -0.6)
-    meaning = f"a dot per seed; line: mean and 95 % interval, cut at the edge; dashed: {collected.plan.baseline}"
-    meaning += f"; {MARK}: other seeds than its" if others else ""
+    meaning = "a dot per seed; line: mean and 95 % interval, cut at the edge"
+    if base:
+        meaning += f"; dashed: {collected.plan.baseline}" + (f"; {MARK}: other seeds than its" if others else "")
     figure.supxlabel(f"{metric}: {meaning}", fontsize=9)
     _keep_in_view(axes, [v for variant in variants for v in collected.values(variant, metric).values()])
     _legend(axes, colors)

@@ -111,7 +111,10 @@ def _class_names(value: Any, key: str) -> list[str]:
     if not isinstance(names, list | tuple):
         raise ValueError(f"{key} must be a list of names, or a file of them; got {value!r}.")
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"{key} must give at least one class name, none empty, all of them text; got {names!r}.")
+        raise ValueError(
+            f"{key} must give at least one class name, none empty, all of them text; got {names!r}. YAML reads no, "
+            "yes, on, off, null and numbers as other types, unless they are in quotes."
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{key} names {', '.join(repeated)} more than once.")

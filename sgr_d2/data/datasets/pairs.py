@@ -153,7 +153,10 @@ def _advice_on_type(folder: str | os.PathLike, key: str, suffix: str) -> str:
         same = path.relative_to(folder).with_suffix("").as_posix().casefold() == stem
         if same and path.suffix.lower() in set(IMAGE_TYPES) - set(LABEL_TYPES):
             types = ", ".join(LABEL_TYPES)
-            return f" {path} exists, but labels are only read from {types}, which keep values: export them again."
+            return (
+                f" {path} exists, but labels are only read from {types}, which keep values: export them again, unless "
+                "IMAGE_DIR and LABEL_DIR are swapped."
+            )
     return ""
 
 
