@@ -11,7 +11,7 @@ import pytest
 import torch
 from experiments.job import Job, Launch, last_lines, visible_gpus
 from experiments.plan import Run
-from experiments.records import Folders, is_locked, read_json, state_of, take_lock
+from experiments.records import NOT_BEGUN, Folders, is_locked, read_json, state_of, take_lock
 from experiments.remaining import Remaining, duration
 from experiments.runner import Runner
 
@@ -192,7 +192,7 @@ def test_an_exception_ends_what_was_begun_and_the_next_runner_goes_on(folders, l
     config = configs_of(runs)["hang/seed0"]
     assert not is_locked(folders.output(runs[0]))
     assert state_of(folders, runs[0], config) == ("interrupted", "")
-    assert state_of(folders, runs[2], configs_of(runs)["fine/seed1"])[0] in ("missing", "interrupted")
+    assert state_of(folders, runs[2], configs_of(runs)["fine/seed1"])[0] in (NOT_BEGUN, "interrupted")
     first = read_json(folders.progress(runs[0]))["seconds"]
     assert make(folders, launch, runs)[1]
     result = read_json(folders.result(runs[0]))
@@ -235,7 +235,7 @@ def test_a_run_in_other_hands_is_left_alone(folders, launch):
     _, fine = make(folders, launch, runs)
     assert fine and not folders.result(runs[0]).exists() and folders.result(runs[1]).exists()
     os.close(mine)
-    assert state_of(folders, runs[0], {})[0] == "missing"
+    assert state_of(folders, runs[0], {})[0] == NOT_BEGUN
 
 
 def test_training_holds_the_lock_when_its_runner_is_gone(folders, launch):

@@ -99,7 +99,7 @@ def test_tables_by_hand(plan, folders, write):
     assert rows(text, "Costs")["broken"] == ["missing"] * 5
     runs = rows(text, "sem_seg/mIoU, every run")
     assert runs == {"base": ["50.00", "52.00", "54.00"], "better": ["51.00", "54.00", "57.00"]} | {
-        "broken": ["failed", "", "missing"]
+        "broken": ["failed", "", "not begun"]
     }
     assert text.count("`absent") == 1  # no rows of what was not begun: only the list of these runs
     assert "Made with: device toy; instructions AVX2; threads 1; torch 2; revision abc." in text
@@ -203,7 +203,7 @@ def test_command_line(folders, write, tmp_path, capsys):
     arguments = [str(tmp_path / "toy.yaml"), "--output", str(folders.results), "--work", str(folders.work)]
     assert run_experiment.main([*arguments, "--list", "--only", "*/seed0"]) == 0
     listed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert listed[:3] == [["base/seed0", "done"], ["better/seed0", "done"], ["absent/seed0", "missing"]]
+    assert listed[:3] == [["base/seed0", "done"], ["better/seed0", "done"], ["absent/seed0", "not", "begun"]]
     assert listed[3] == ["broken/seed0", "failed", "exit", "code", "1:", "boom"]
     assert run_experiment.main([*arguments, "--summary"]) == 0
     assert capsys.readouterr().out.strip() == (folders.results / "summary.md").read_text().strip()

@@ -20,6 +20,7 @@ from .resolved import differences
 LOOKS, PAUSE = 5, 0.05
 # How `write_json` writes these files.
 LAYOUT = {"indent": 1, "allow_nan": False}
+NOT_BEGUN = "not begun"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, str]:
-    """ "done", "changed", "running", "failed", "interrupted" or "missing", and details.
+    """ "done", "changed", "running", "failed", "interrupted" or `NOT_BEGUN`, and details.
 
     ``wanted`` is the run's ``resolve``.
     """
@@ -138,6 +139,6 @@ def state_of(folders: Folders, run: Run, wanted: dict[str, Any]) -> tuple[str, s
         return "failed", f"exit code {failure['exit_code']}: {last}"
     progress = read_json(folders.progress(run))
     if progress is None:
-        return "missing", ""
+        return NOT_BEGUN, ""
     changed = differences(progress["config"], wanted)
     return ("changed", "; ".join(changed)) if changed else ("interrupted", "")

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from .metrics import unmeasured
 from .outcome import metric_of
 from .plan import Plan, Run, Variant
-from .records import Folders, read_json, state_of
+from .records import NOT_BEGUN, Folders, read_json, state_of
 from .statistics import Estimate, estimate, paired_difference, relative_difference
 
 Result = dict[str, Any]
@@ -55,7 +55,7 @@ class Collected:
 
     def begun(self) -> list[Variant]:
         """The variants of which any run was started: those that the tables show."""
-        return [v for v in self.plan.variants if any(self.states[run.name][0] != MISSING for run in v.runs)]
+        return [v for v in self.plan.variants if any(self.states[run.name][0] != NOT_BEGUN for run in v.runs)]
 
     def seeds(self, variant: Variant) -> list[int]:
         """The seeds of the available runs, in ascending order."""
@@ -114,7 +114,7 @@ def _state(collected: Collected) -> str:
     if missing:
         lines.append(f"* not begun: {', '.join(missing)}")
     for name, (state, detail) in collected.states.items():
-        if state not in ("done", MISSING):
+        if state not in ("done", NOT_BEGUN):
             lines.append(f"* `{name}`: {state}{f' ({detail})' if detail else ''}")
     environments = [result["environment"] for result in collected.results.values() if result["environment"]]
     machine = "; ".join(
@@ -125,7 +125,7 @@ def _state(collected: Collected) -> str:
 
 
 def _not_begun(collected: Collected, variant: Variant) -> str:
-    seeds = sorted(run.seed for run in variant.runs if collected.states[run.name][0] == MISSING)
+    seeds = sorted(run.seed for run in variant.runs if collected.states[run.name][0] == NOT_BEGUN)
     return f"`{variant.name}` (seed{'s' if len(seeds) > 1 else ''} {span(seeds)})" if seeds else ""
 
 
