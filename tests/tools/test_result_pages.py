@@ -17,7 +17,7 @@ TOKENS = [f"token_semantics/{name}" for name in ("S_C", "S_I", "D_C", "D_I", "I_
 # The rows of the main table of docs/results.md, in its order; the first of each group is what the others compare to.
 GROUPS = [
     ("controls/fpn_16", "controls/unsupervised", "controls/sgr", "controls/places"),
-    ("controls/lite2", "controls/lite2_unsupervised", "controls/lite2_sgr"),
+    ("controls/lite2", "controls/lite2_unsupervised", "controls/lite2_sgr", "controls/lite2_places"),
     ("deeplab_controls/deeplab_16", "deeplab_controls/unsupervised_16", "deeplab_controls/sgr_16"),
     ("mask2former_controls/m2f", "mask2former_controls/unsupervised", "mask2former_controls/no_gradient"),
     ("learning_rate_lite0/fpn_4", "learning_rate_lite0/fpn_sgr_4_no_gradient"),
