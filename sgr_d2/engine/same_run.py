@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Keys of MODEL for files and devices, for training only, or that a test may choose.
 _FREE_TO_CHANGE = re.compile(
-    r"WEIGHTS|DEVICE|TEST|CHANNELS_LAST|FREEZE.*|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
+    r"WEIGHTS|DEVICE|TEST|.*_TEST|CHANNELS_LAST|FREEZE.*|.*_WEIGHT|LOSS_.*|ASSIGNMENT|UNION|AREA_POWER"
 )
 # Sections of MODEL that segmentation models and detectors have in common.
 _SHARED = ("BACKBONE", "RESNETS", "TIMM", "SWIN", "FPN", "SGR")
@@ -31,19 +31,24 @@ _SHARED = ("BACKBONE", "RESNETS", "TIMM", "SWIN", "FPN", "SGR")
 _NOT_OF_TRAINING = re.compile(r"WEIGHTS|DEVICE|CHANNELS_LAST|TEST|.*_TEST")
 # Keys that decide which images a step sees; the number of processes may change.
 _IMAGES = ("SEED", "SOLVER.IMS_PER_BATCH", "DATASETS.TRAIN", "DATASETS.TRAIN_FRACTION")
+_FORMAT_HINT = (
+    " INPUT.FORMAT is the channel order of the training, whatever that of the images (SGRPredictor takes BGR arrays "
+    'with channels="BGR").'
+)
 _ADVICE = (
     "--resume needs the model and optimizer of the run; to fine-tune give MODEL.WEIGHTS without --resume, and another "
     "OUTPUT_DIR."
 )
 
 
-def load_trained(cfg: CfgNode | None, model: nn.Module, path: str) -> None:
+def load_trained(cfg: CfgNode, model: nn.Module, path: str, *, compare_classes: bool = True) -> None:
     """Load a checkpoint into a model that will not be trained any further.
 
     Args:
-        cfg: names the data sets; None to use the classes of the checkpoint, whatever they are.
+        cfg: of the model; a warning names its settings of model and input that differ from those of the training.
         model: built `without_initial_weights`.
         path: as in `load_weights`.
+        compare_classes: with those of the data sets of ``cfg``; False to use those of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: see `load_weights`; also if the checkpoint has other classes than the data sets
@@ -51,13 +56,13 @@ def load_trained(cfg: CfgNode | None, model: nn.Module, path: str) -> None:
     """
     checkpointer = Checkpointer(model)
     checkpointer.load(path, checkpointables=[])
-    changed = ""
-    if cfg is not None:
+    if compare_classes:
         require_same_classes(cfg, checkpointer)
-        changed = _changed_settings(cfg, checkpointer)
+    changed = _changed_settings(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, path, changed)
     if changed:
-        logger.warning("%s %s Unless this is on purpose, give those of the training.", path, changed)
+        hint = _FORMAT_HINT if "INPUT.FORMAT " in changed else ""
+        logger.warning("%s %s%s Unless this is on purpose, give those of the training.", path, changed, hint)
 
 
 def warn_of_another_model(cfg: CfgNode, checkpointer: Checkpointer) -> None:

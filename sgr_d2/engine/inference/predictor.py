@@ -90,7 +90,8 @@ class SGRPredictor:
     ) -> "SGRPredictor":
         """Load a model that sgr_d2 has trained.
 
-        The log warns, once, of an image whose shorter side, resized for the test, is far from INPUT.MIN_SIZE_TRAIN.
+        The log warns of settings of the model and INPUT.FORMAT that are not those of the training, and, once, of an
+        image whose shorter side, resized for the test, is far from INPUT.MIN_SIZE_TRAIN.
 
         Args:
             path: the checkpoint, which contains its config and class names.
@@ -117,7 +118,7 @@ class SGRPredictor:
                 f"{path} is of a {cfg.MODEL.META_ARCHITECTURE}, which does not segment classes; SGRPredictor and its "
                 'tools are for semantic segmentation. For detectors see "Use a trained detector" in docs/detection.md.'
             )
-        load_trained(None if config_file is None else cfg, model, path)
+        load_trained(cfg, model, path, compare_classes=config_file is not None)
         return cls(
             model=with_protocol(cfg, model),
             metadata=metadata,

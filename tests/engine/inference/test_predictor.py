@@ -1,3 +1,5 @@
+import logging
+import re
 import subprocess
 import sys
 import threading
@@ -81,6 +83,39 @@ def test_the_channel_order_of_the_model_is_obeyed(trained, image):
     bgr = SGRPredictor.from_checkpoint(trained.checkpoint, opts=["INPUT.FORMAT", "BGR"], device="cpu")
     rgb = SGRPredictor.from_checkpoint(trained.checkpoint, device="cpu")
     assert same(bgr(image[:, :, ::-1]), rgb(image))
+
+
+@pytest.mark.parametrize(
+    ("opts", "change"),
+    [
+        (["INPUT.FORMAT", "BGR"], 'INPUT.FORMAT RGB -> BGR. INPUT.FORMAT is the channel order of.*channels="BGR"'),
+        (["MODEL.PIXEL_MEAN", "[0, 0, 0]"], "MODEL.PIXEL_MEAN .* -> "),
+        (["MODEL.PIXEL_STD", "[1, 1, 1]"], "MODEL.PIXEL_STD .* -> "),
+        (["MODEL.SGR.REGIONS", "softmax"], "MODEL.SGR.REGIONS sigmoid -> softmax"),
+        (["MODEL.SGR.ENABLED", "False"], "MODEL.SGR.ENABLED True -> False"),
+    ],
+)
+def test_opts_that_contradict_the_training_are_a_warning(trained, caplog, monkeypatch, opts, change):
+    monkeypatch.setattr(logging.getLogger("sgr_d2"), "propagate", True)
+    SGRPredictor.from_checkpoint(trained.checkpoint, opts=opts, device="cpu")
+    said = next(text for text in caplog.messages if "was trained with other settings" in text)
+    assert re.search(rf"model_final\.pth was trained with other settings: {change}.* give those of the training", said)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        [],
+        ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "elsewhere.pth", "MODEL.CHANNELS_LAST", "True"],
+        ["INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "90"],
+        ["TEST.SLIDING_WINDOW.ENABLED", "True"],
+        ["MODEL.MASK_FORMER.TEST.OBJECT_MASK_THRESHOLD", "0.3", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.3"],
+    ],
+)
+def test_opts_that_a_test_may_choose_are_no_warning(trained, caplog, monkeypatch, opts):
+    monkeypatch.setattr(logging.getLogger("sgr_d2"), "propagate", True)
+    SGRPredictor.from_checkpoint(trained.checkpoint, opts=opts, device="cpu")
+    assert "other settings" not in caplog.text
 
 
 def test_a_list_of_any_sizes_equals_its_images(predictor, image):
