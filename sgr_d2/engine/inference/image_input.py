@@ -48,6 +48,21 @@ def as_image(image: ImageLike, channels: str = "RGB") -> np.ndarray:
     raise TypeError(f"An image is a path, a PIL image or a numpy array; got {_describe(image)}")
 
 
+def require_several(images: Any) -> None:
+    """Raise TypeError for a single image in place of an iterable of images: its parts would be taken for images."""
+    array = isinstance(images, np.ndarray | Tensor)
+    if isinstance(images, str | os.PathLike):
+        what = f"the path {os.fspath(images)!r}"
+    elif isinstance(images, Image.Image):
+        what = "a PIL image"
+    elif array and images.ndim in (0, 2, 3):  # (N,) may hold paths
+        what = f"{'an array' if isinstance(images, np.ndarray) else 'a tensor'} of shape {tuple(images.shape)}"
+    else:
+        return
+    more = " For N grey images, an array (N, H, W), give list(images)." if array and images.ndim == 3 else ""
+    raise TypeError(f"stream takes an iterable of images; got {what}. For one image use predictor(image).{more}")
+
+
 def _require_one_image(path: str | os.PathLike) -> None:
     """Raise an error that tells how to predict a folder, a glob pattern or a video instead of one image."""
     name = os.fspath(path)

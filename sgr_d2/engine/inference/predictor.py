@@ -33,7 +33,7 @@ from sgr_d2.engine.tasks import task_of
 from sgr_d2.labels import labels_of
 from sgr_d2.modeling import SGR, MaskFormerHead
 
-from .image_input import ImageLike, as_image
+from .image_input import ImageLike, as_image, require_several
 from .prediction import Prediction
 from .protocol import loader_config, with_protocol
 from .scale import ScaleWarning
@@ -180,7 +180,13 @@ class SGRPredictor:
     def stream(
         self, images: Iterable[ImageLike], *, batch_size: int = 1, channels: str = "RGB", scores: bool = False
     ) -> Iterator[Prediction]:
-        """Predict any number of images lazily, ``batch_size`` at a time. Other arguments as in `__call__`."""
+        """Predict any number of images lazily, ``batch_size`` at a time. Other arguments as in `__call__`.
+
+        Raises:
+            TypeError: if ``images`` is a single image.
+            FileNotFoundError, ValueError, TypeError: as in `__call__`.
+        """
+        require_several(images)
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: give 1 or more.")
         iterator = iter(images)

@@ -132,6 +132,16 @@ def test_a_list_of_any_sizes_equals_its_images(predictor, image):
         list(predictor.stream([image], batch_size=0))
 
 
+def test_a_stream_refuses_a_single_image(predictor, image, scenes):
+    path = scenes / "val/images/009.png"
+    singles = (str(path), path, Image.open(path), image, image[..., 0], torch.from_numpy(image))
+    for single in singles:
+        with pytest.raises(TypeError, match=r"stream takes an iterable of images; got .*use predictor\(image\)"):
+            list(predictor.stream(single))
+    for several in (np.array([str(path)]), image[None], [image[..., 0]]):
+        assert len(list(predictor.stream(several))) == 1
+
+
 def test_a_resized_input_keeps_the_size_of_the_image(trained, image):
     small = SGRPredictor.from_checkpoint(trained.checkpoint, opts=["INPUT.MIN_SIZE_TEST", "48"], device="cpu")
     out = small(image)
