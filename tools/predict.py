@@ -5,7 +5,8 @@ python tools/predict.py --weights output/.../model_final.pth --output predicted 
 
 Writes labels/<name>.png (the class of each pixel), overlays/<name>.jpg (or .mp4), areas/<name>.json (fraction of each
 class), with --regions N also regions/<name>/token_<k>.jpg, and classes.json. A file that cannot be read is reported
-and skipped, and the exit code is then 1. What has results already is kept, unless the input has changed since.
+and skipped, and the exit code is then 1. What has results already is kept, unless the input has changed since, or they
+were made with another --regions, --opacity, --stride or --max-frames.
 """
 
 import argparse
@@ -45,9 +46,15 @@ def predict(args: argparse.Namespace) -> int:
     )
     if args.regions and not predictor.has_sgr:
         raise ValueError(f"--regions: this model {NO_SGR}, hence no regions.")
-    model = describe(predictor.metadata, args.weights, args.opts)
+    model = describe(predictor.metadata, args.weights, args.opts, autocast=args.autocast)
     output = OutputFolder(
-        args.output, model, num_regions=args.regions, overlays=not args.no_overlays, opacity=args.opacity
+        args.output,
+        model,
+        num_regions=args.regions,
+        overlays=not args.no_overlays,
+        opacity=args.opacity,
+        stride=args.stride,
+        max_frames=args.max_frames,
     )
     output.write_classes(overwrite=args.overwrite)
     if args.webcam is not None:

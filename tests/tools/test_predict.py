@@ -79,6 +79,21 @@ def test_what_is_asked_for_later_is_made_as_well(checkpoint, photos, tmp_path, c
     assert "these results are of a model with other --opts" in capsys.readouterr().err
 
 
+def test_pictures_of_other_options_are_made_again(checkpoint, photos, tmp_path, capsys):
+    output, photo = tmp_path / "out", photos / "one.png"
+    assert run(checkpoint, output, photo, "--regions", 3) == 0
+    assert run(checkpoint, output, photo, "--regions", 2) == 0 and "1 predicted: " in capsys.readouterr().out
+    assert len(list((output / "regions/one").iterdir())) == 2
+    overlay = (output / "overlays/one.jpg").read_bytes()
+    assert run(checkpoint, output, photo, "--opacity", 1) == 0 and "1 predicted: " in capsys.readouterr().out
+    assert (output / "overlays/one.jpg").read_bytes() != overlay
+    # what is not wanted now makes no difference, nor do the options of videos
+    assert run(checkpoint, output, photo, "--no-overlays", "--opacity", 0.2, "--stride", 2, "--max-frames", 9) == 0
+    assert "0 predicted, 1 kept" in capsys.readouterr().out
+    assert run(checkpoint, output, photo, "--opacity", 1, "--autocast", "bfloat16") == 2
+    assert "these results are of a model with other --autocast" in capsys.readouterr().err
+
+
 def test_labels_of_other_classes_are_not_mixed(checkpoint, photos, tmp_path, capsys):
     output = tmp_path / "out"
     assert run(checkpoint, output, photos / "one.png") == 0

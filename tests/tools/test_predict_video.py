@@ -82,6 +82,17 @@ def test_a_video_that_has_changed_is_predicted_again(checkpoint, clip, tmp_path,
     assert json.loads((output / "areas/clip.json").read_text())["num_frames"] == 3
 
 
+def test_other_frames_of_a_video_are_predicted_again(checkpoint, clip, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert run(checkpoint, output, clip, "--max-frames", 2) == 0
+    for options, number in ((["--max-frames", 3], 3), ([], 7), (["--stride", 2], 4)):
+        capsys.readouterr()
+        assert run(checkpoint, output, clip, *options) == 0 and "1 predicted: " in capsys.readouterr().out
+        assert len(list((output / "labels/clip").iterdir())) == number
+    assert run(checkpoint, output, clip, "--stride", 2, "--regions", 2) == 0
+    assert "0 predicted, 1 kept" in capsys.readouterr().out
+
+
 def test_a_file_stopped_by_ctrl_c_is_not_done(checkpoint, clip, tmp_path, monkeypatch):
     predictor = SGRPredictor.from_checkpoint(checkpoint, device="cpu")
     output = OutputFolder(tmp_path / "out", describe(predictor.metadata, checkpoint))

@@ -24,25 +24,43 @@ class OutputFolder:
     overlays/<name>.jpg    the classes' colours over the image
     regions/<name>/        with ``num_regions``, the largest regions: token_017.jpg
     areas/<name>.json      fraction and number of pixels of each class; the model, as a digest of classes.json; size
-                           and time of change of the input
+                           and time of change of the input; the options of `made_with`
     classes.json           names and colours by label
     """
 
-    def __init__(self, folder: Path, model: dict, *, num_regions: int = 0, overlays: bool = True, opacity: float = 0.5):
-        """``model`` is that of `describe`."""
+    def __init__(
+        self,
+        folder: Path,
+        model: dict,
+        *,
+        num_regions: int = 0,
+        overlays: bool = True,
+        opacity: float = 0.5,
+        stride: int = 1,
+        max_frames: int | None = None,
+    ):
+        """``model`` is that of `describe`; ``stride`` and ``max_frames`` are those of `Frames`."""
         self.folder = folder
         self.described = model
         self.model = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
         self.num_regions = num_regions
         self.overlays = overlays
         self.opacity = opacity
+        self._frames = {"stride": stride, "max_frames": max_frames}
 
     def path(self, kind: str, name: str, suffix: str) -> Path:
         return self.folder / kind / f"{name}{suffix}"
 
+    def made_with(self, *, video: bool) -> dict:
+        """The options on which the wanted outputs of an image or video depend, beside those of `describe`."""
+        pictures = {"opacity": self.opacity} if self.overlays else {}
+        if video:
+            return pictures | self._frames
+        return pictures | ({"regions": self.num_regions} if self.num_regions else {})
+
     def exists(self, name: str, source: Path | None = None) -> bool:
-        """Whether ``name`` is done by this model from what ``source`` holds now, with all pictures wanted now; areas
-        are written last, and say if a video broke off.
+        """Whether ``name`` is done by this model from what ``source`` holds now, with all pictures wanted now and
+        the same options of `made_with`; areas are written last, and say if a video broke off.
 
         Raises:
             FileExistsError: if existing results are of another file than ``source``.
@@ -63,7 +81,10 @@ class OutputFolder:
         video = "frames" in found
         lacks_overlay = self.overlays and not self.path("overlays", name, ".mp4" if video else ".jpg").is_file()
         lacks_regions = self.num_regions > 0 and not video and not (self.folder / "regions" / name).is_dir()
-        return not (found.get("broken_off", False) or lacks_overlay or lacks_regions)
+        wanted = self.made_with(video=video)
+        before = found.get("made_with", wanted)
+        other_options = any(before.get(option) != value for option, value in wanted.items())
+        return not (found.get("broken_off", False) or lacks_overlay or lacks_regions or other_options)
 
     def has_changed(self, name: str, source: Path) -> bool:
         """Whether there are results of ``name``, of another content of ``source``; False for those without a stamp."""
@@ -84,7 +105,8 @@ class OutputFolder:
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
             if other:
-                what = {"weights": "weights", "opts": "--opts"}.get(other[0] if len(other) == 1 else "", "classes")
+                names = {"weights": "weights", "opts": "--opts", "autocast": "--autocast"}
+                what = names.get(other[0] if len(other) == 1 else "", "classes")
                 raise FileExistsError(
                     f"{path}: these results are of a model with other {what}. Give another --output, or --overwrite."
                 )
@@ -103,6 +125,7 @@ class OutputFolder:
             self._write_regions(name, image, prediction)
         height, width = prediction.labels.shape
         head = {"file": str(source), "source": made_from, "model": self.model, "height": height, "width": width}
+        head["made_with"] = self.made_with(video=False)
         write_json(head | {"areas": areas(prediction)}, self.path("areas", name, ".json"), **LAYOUT)
 
     def write_labels(self, name: str, prediction: Prediction) -> None:
@@ -121,14 +144,17 @@ class OutputFolder:
                 panel.save(temporary, "JPEG", quality=90)
 
 
-def describe(info: SemanticMetadata, weights: str | Path, opts: Sequence[str] = ()) -> dict:
-    """What classes.json holds: names and colours by label, the checkpoint, the options (KEY VALUE)."""
+def describe(
+    info: SemanticMetadata, weights: str | Path, opts: Sequence[str] = (), *, autocast: str | None = None
+) -> dict:
+    """What classes.json holds: names and colours by label, the checkpoint, the options (KEY VALUE), the precision."""
     classes = [
         {"label": label, "name": name, "color": list(color)}
         for label, (name, color) in enumerate(zip(info.classes, info.colors, strict=True))
     ]
     checkpoint = {"file": Path(weights).name, "sha256": digest(weights)}
-    return {"classes": classes, "ignore_label": info.ignore_label, "opts": list(opts), "weights": checkpoint}
+    model = {"opts": list(opts), "autocast": autocast, "weights": checkpoint}
+    return {"classes": classes, "ignore_label": info.ignore_label} | model
 
 
 def stamp(path: Path) -> dict[str, int]:

@@ -139,6 +139,7 @@ def predict_frames(
     video.finish()
     head = {"file": source, "model": output.model, "frames_per_second": frames.rate, "num_frames": len(found)}
     head["broken_off"] = frames.broken_off
+    head["made_with"] = output.made_with(video=True)
     if made_from is not None:
         head["source"] = made_from
     write_json(head | {"frames": found}, output.path("areas", name, ".json"), **LAYOUT)
