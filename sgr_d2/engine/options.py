@@ -95,8 +95,8 @@ def explained(error: Exception, cfg: CfgNode, source: str) -> KeyError | ValueEr
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    """The names of all keys, also of those that hold keys of their own."""
     for key, value in node.items():
+        yield f"{prefix}{key}"
         if isinstance(value, CfgNode):
             yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"

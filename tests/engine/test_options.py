@@ -23,6 +23,14 @@ def test_a_misspelt_option_is_named(config_file):
         load(config_file, "MODEL.SGR.TOKENS_DIM", "8")
 
 
+def test_a_misspelt_section_is_named_also_if_it_is_empty(tmp_path):
+    config = tmp_path / "mine.yaml"
+    for text, meant in (("DATASETS: {FOLDER: {a: {}}}", "DATASETS.FOLDERS"), ("MODLE: {DEVICE: cpu}", "MODEL")):
+        config.write_text(text)
+        with pytest.raises(KeyError, match=rf"mine.yaml: there is no config key .* Did you mean {meant}[ ?]"):
+            load_config(str(config))
+
+
 def test_an_option_of_the_wrong_type_is_named(config_file):
     with pytest.raises(ValueError, match=r"command line.*NUM_TOKENS"):
         load(config_file, "MODEL.SGR.NUM_TOKENS", "many")
