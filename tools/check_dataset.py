@@ -4,8 +4,8 @@ python tools/check_dataset.py camvid_train camvid_val
 python tools/check_dataset.py configs/camvid/fpn_sgr_effnet_lite0.yaml
 
 Reports unreadable files, sizes that differ, labels out of range, label values that look wrong, class frequencies and
-components, and writes class_frequencies.png and check.json. The exit code is 1 if the data have errors, 2 if the check
-cannot run.
+components, and writes class_frequencies.png and check.json. The exit code is 1 if the data have errors or no labelled
+pixel, 2 if the check cannot run.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         cfg, names = resolve(args.targets)
         for name in names:
             check = check_dataset(name, cfg, args)
-            worst = max(worst, bool(check.errors))
+            worst = max(worst, bool(check.errors) or not check.pixels.any())
     except (OSError, ValueError, KeyError, BrokenProcessPool) as error:
         return failed("check_dataset.py", error)
     except KeyboardInterrupt:

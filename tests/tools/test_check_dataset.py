@@ -135,6 +135,13 @@ def test_an_output_that_cannot_be_written_is_found_before_the_files_are_read(pub
     assert text.startswith("check_dataset.py: ") and str(tmp_path / "out" / "ade20k_sem_seg_val") in text
 
 
+def test_labels_that_are_all_ignored(published, check):
+    for path in (published / "ADEChallengeData2016/annotations_detectron2/validation").iterdir():
+        Image.fromarray(np.full_like(read_values(path), 255)).save(path)
+    code, text, _ = check("ade20k_sem_seg_val")
+    assert code == 1 and "suspicious: No pixel is labelled at all." in text
+
+
 @pytest.mark.data
 def test_real_camvid(check):
     if not (dataset_root() / "camvid").is_dir():
