@@ -9,12 +9,14 @@ opts: KEY VALUE pairs that override the config; docs/keys.md lists the keys that
 """
 
 import argparse
+import os
 import sys
 
 import torch
 from torch.multiprocessing import ProcessExitedException
 
 from sgr_d2.engine import (
+    end_processes,
     evaluate_checkpoint,
     keep_freed_memory,
     limit_threads,
@@ -24,6 +26,7 @@ from sgr_d2.engine import (
     setup,
     train,
 )
+from sgr_d2.engine.refusals import INTERRUPTED, TRACEBACK
 
 # After sgr_d2, which silences a warning of Detectron2's imports.
 # isort: split
@@ -41,7 +44,7 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def process(args: argparse.Namespace) -> None:
-    """The program of each process; reports invalid input in one line."""
+    """The program of each process; reports invalid input, and Ctrl-C, in one line."""
     with refusals_in_a_line("train_net.py"):
         main(args)
 
@@ -64,7 +67,12 @@ if __name__ == "__main__":
             dist_url=args.dist_url,
             args=(process, args),
         )
-    except ProcessExitedException as error:
-        if error.exit_code != 2:  # 2: the process has already reported the error
+    except KeyboardInterrupt:  # of several processes; the first one tells where the run was
+        end_processes(seconds=10)
+        if os.environ.get(TRACEBACK):
             raise
-        sys.exit(2)
+        sys.exit(INTERRUPTED)
+    except ProcessExitedException as error:
+        if error.exit_code not in (2, INTERRUPTED):  # the process has already reported these
+            raise
+        sys.exit(error.exit_code)

@@ -7,7 +7,7 @@ from .checkpoint.model_card import read_card
 from .evaluate import evaluate
 from .inference.prediction import Prediction
 from .inference.predictor import SGRPredictor
-from .processes import run_process
+from .processes import end_processes, run_process
 from .refusals import refusals_in_a_line
 from .run import evaluate_checkpoint, limit_threads, train
 from .setup import load_config, read_command_line, setup
@@ -19,6 +19,7 @@ __all__ = [
     "Prediction",
     "SGRPredictor",
     "Trainer",
+    "end_processes",
     "evaluate",
     "evaluate_checkpoint",
     "explore",

@@ -1,6 +1,8 @@
 """Runs one process of a multi-process program and ends it cleanly."""
 
 import gc
+import multiprocessing
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,3 +40,17 @@ def leave_process_groups() -> None:
     comm.create_local_process_group.cache_clear()
     comm._get_global_gloo_group.cache_clear()
     gc.collect()  # models wrapped in DistributedDataParallel refer to their group
+
+
+def end_processes(seconds: float) -> None:
+    """Wait up to ``seconds`` for the processes that this one has started, to which Ctrl-C goes, too, and end the rest.
+
+    Some may wait for others that have ended already.
+    """
+    deadline = time.monotonic() + seconds
+    started = multiprocessing.active_children()
+    for process in started:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in started:
+        process.terminate()
+        process.join()

@@ -1,4 +1,4 @@
-"""Reports invalid input in one line instead of a traceback."""
+"""Reports invalid input, and Ctrl-C, in one line instead of a traceback."""
 
 import logging
 import os
@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 
+from detectron2.utils import comm
+
 from sgr_d2.data.bad_record import BadRecordError
 
 # Environment variable that shows the traceback.
 TRACEBACK = "SGR_D2_TRACEBACK"
+# Exit code after Ctrl-C, as that of a shell.
+INTERRUPTED = 130
 _PACKAGE = "sgr_d2."
 _STEPS = "sgr_d2.engine.loop"
 # The logger with Detectron2's handlers, and that with which it logs the error that ends a training.
@@ -24,12 +28,13 @@ def refusals_in_a_line(program: str) -> Iterator[None]:
 
     The same for files of a data set that cannot be used, at any time. Errors of other packages, of your own modules
     and in a training step keep their traceback, as do all errors if the environment variable SGR_D2_TRACEBACK is set.
+    Ctrl-C exits with code 130; the first process tells where a training was, see `sgr_d2.engine.train`.
 
     Args:
         program: name of the program, for the message.
 
     Raises:
-        SystemExit: instead of such a FileNotFoundError, KeyError or ValueError.
+        SystemExit: instead of such a FileNotFoundError, KeyError or ValueError, and of KeyboardInterrupt.
     """
     if os.environ.get(TRACEBACK):
         yield
@@ -42,6 +47,10 @@ def refusals_in_a_line(program: str) -> Iterator[None]:
             raise
         sys.stderr.write(f"{program}: error: {_message(error)} ({TRACEBACK}=1 shows where this comes from.)\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt as error:
+        if comm.is_main_process():
+            sys.stderr.write(f"\n{program}: {_message(error) or 'Interrupted.'}\n")
+        raise SystemExit(INTERRUPTED) from None
     finally:
         _TRAINING.removeFilter(_briefly_to_files)
 

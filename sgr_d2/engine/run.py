@@ -12,6 +12,7 @@ from sgr_d2.files import appearing_whole
 
 from .build import without_initial_weights
 from .checkpoint.checkpointer import Checkpointer
+from .checkpoint.last_checkpoint import find_last
 from .earlier_run import put_back, release
 from .same_run import load_trained
 from .trainer import Trainer
@@ -27,6 +28,9 @@ def train(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Traine
 
     Returns:
         The results of the last evaluation on the main process.
+
+    Raises:
+        KeyboardInterrupt: at Ctrl-C, with the iteration and the last checkpoint.
     """
     folder = Path(cfg.OUTPUT_DIR)
     try:
@@ -49,7 +53,19 @@ def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
     if resume and run.start_iter < run.max_iter and comm.is_main_process():  # only now it is certain that it continues
         with appearing_whole(Path(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
             temporary.write_text(given.dump(), encoding="utf-8")
-    return run.train()
+    try:
+        return run.train()
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(_where(run)) from error
+
+
+def _where(run: Trainer) -> str:
+    """At which iteration a run was interrupted, and what is left of it."""
+    text = f"Interrupted at iteration {getattr(run, 'iter', run.start_iter)}."
+    if last := find_last(run.cfg.OUTPUT_DIR):
+        return f"{text} Last checkpoint: {last}; continue with the same command and --resume."
+    period = run.cfg.SOLVER.CHECKPOINT_PERIOD
+    return f"{text} There is no checkpoint yet, so nothing is saved (SOLVER.CHECKPOINT_PERIOD = {period})."
 
 
 def evaluate_checkpoint(cfg: CfgNode, *, resume: bool = False, trainer: type[Trainer] = Trainer) -> dict:
