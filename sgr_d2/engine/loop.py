@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
@@ -59,6 +60,7 @@ class TrainLoop(SimpleTrainer):
         amp_dtype: str | None,
         max_nonfinite_steps: int,
         accumulation_steps: int = 1,
+        watch: Callable[[list[dict]], None] | None = None,
     ):
         """
         Args:
@@ -68,6 +70,7 @@ class TrainLoop(SimpleTrainer):
             amp_dtype: "float16" or "bfloat16" for mixed precision, None for float32.
             max_nonfinite_steps: stop the run after this many steps in a row with non-finite losses or gradients.
             accumulation_steps: pass each batch through the model in this many parts and add up their gradients.
+            watch: called with each batch, before the step.
 
         Raises:
             ValueError: for an unknown dtype.
@@ -82,6 +85,7 @@ class TrainLoop(SimpleTrainer):
         if accumulation_steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATION_STEPS = {accumulation_steps}: give 1 or more.")
         self.accumulation_steps = accumulation_steps
+        self.watch = watch
         self.norm_statistics = NormStatistics(model)
         self.nonfinite_steps = 0
         self.skipped_steps = 0
@@ -91,6 +95,8 @@ class TrainLoop(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
+        if self.watch is not None:
+            self.watch(data)
         self.optimizer.zero_grad()
         self.norm_statistics.keep()
         parts = split_batch(data, self.accumulation_steps)

@@ -38,6 +38,7 @@ from .schedule import restore_schedule, restore_settings, schedule_of, settings_
 from .seed import with_seed
 from .solver import SCHEDULERS, build_optimizer
 from .tasks import task_of
+from .unlabelled import LabelWatch
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Trainer(DefaultTrainer):
             amp_dtype=amp.DTYPE if amp.ENABLED else None,
             max_nonfinite_steps=cfg.SOLVER.MAX_NONFINITE_STEPS,
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+            watch=LabelWatch(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, cfg.DATASETS.TRAIN),
         )
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         card = CardInCheckpoint(ModelCard.of(cfg))
