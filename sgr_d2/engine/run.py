@@ -48,6 +48,8 @@ def _train(cfg: CfgNode, resume: bool, trainer: type[Trainer]) -> dict | None:
         cfg = without_initial_weights(cfg)
     elif cfg.MODEL.BACKBONE.NAME.startswith("build_timm") and not (cfg.MODEL.TIMM.WEIGHTS or cfg.MODEL.WEIGHTS):
         logger.warning("The backbone %s starts from random weights: set MODEL.TIMM.WEIGHTS.", cfg.MODEL.TIMM.NAME)
+    elif not (cfg.MODEL.BACKBONE.NAME.startswith("build_timm") or cfg.MODEL.WEIGHTS):
+        logger.info("MODEL.WEIGHTS is empty: the model starts from the weights with which it is built.")
     run = trainer(cfg)
     run.resume_or_load(resume=resume)
     if resume and run.start_iter < run.max_iter and comm.is_main_process():  # only now it is certain that it continues

@@ -201,6 +201,13 @@ def test_weights_are_reported(config_file, tmp_path):
     assert "Skipped sem_seg_head.predictor.weight" in log and "sgr.value.weight" in log and "extra.weight" in log
 
 
+def test_no_checkpoint_is_no_start_from_scratch(config_file, tmp_path):
+    """The backbone may have weights of its own."""
+    run(config_file, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()", "OUTPUT_DIR", tmp_path)
+    log = (tmp_path / "log.txt").read_text()
+    assert "Starting training" in log and "from scratch" not in log and "Loading from" not in log
+
+
 def test_weights_of_another_model_tell_in_which_keys_it_differs(config_file, tmp_path):
     steps = ["SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()"]
     run(config_file, *steps, "OUTPUT_DIR", tmp_path / "a", "MODEL.SGR.NORM", "LN", "MODEL.SGR.POSITION", False)

@@ -97,13 +97,16 @@ class Checkpointer(DetectionCheckpointer):
     settings: Mapping[str, Any] = MappingProxyType({})  # the config in the file; empty if it has none
 
     def load(self, path: str, *args, **kwargs) -> dict:
-        """
+        """Without a path nothing is loaded: the model keeps the weights with which it was built.
+
         Raises:
             FileNotFoundError, ValueError: see `load_weights`.
             ConnectionError: if a URL cannot be reached.
         """
         require_weights(path)
         self.path = path
+        if not path:  # the parent would log "Initializing model from scratch", also of a backbone with weights
+            return {}
         try:
             return super().load(path, *args, **kwargs)
         except URLError as error:
