@@ -3,11 +3,12 @@
 import inspect
 import logging
 import weakref
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, TrainerBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sgr_d2.checks import check_accumulation_steps, check_choice
+from sgr_d2.visualization.curves import read_rows
 
 from .build import build_model
 from .checkpoint.checkpointer import Checkpointer
@@ -127,11 +129,26 @@ class Trainer(DefaultTrainer):
             self.data_loader = self.build_train_loader(self.cfg)
             if self.start_iter:
                 logger.warning("build_train_loader takes no start_iter: the resumed run sees its first images again.")
+        if self.start_iter >= self.max_iter:
+            logger.info("SOLVER.MAX_ITER = %d: the run is finished, and only evaluated.", self.max_iter)
+            self._keep_figures()
         super().train()
         return getattr(self, "_last_eval_results", None)
 
+    def _keep_figures(self) -> None:
+        """Write no figures of a finished run, unless those of the evaluation at its end are missing."""
+        figures = Path(self.cfg.OUTPUT_DIR, "metrics.json")
+        if not figures.is_file() or all(row.get("iteration") != self.max_iter for row in read_rows(figures)[0]):
+            return
+        for hook in self._hooks:
+            if isinstance(hook, PeriodicWriter):
+                for writer in hook._writers:
+                    writer.close()
+                hook._writers = []
+
     def after_train(self):
         """Also runs after an error; then there is no evaluation, which would wait forever for the other processes."""
+        self.iter = min(self.iter, self.max_iter)  # more if there was no step, in a finished run
         if self.iter < self.max_iter:
             for hook in self._hooks:
                 if isinstance(hook, EvalHook):

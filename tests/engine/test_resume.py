@@ -61,6 +61,22 @@ def test_a_run_that_goes_on_from_the_best_checkpoint_skips_no_step(config_file, 
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
+def test_a_finished_run_is_evaluated_without_another_figure(config_file, tmp_path):
+    opts = ["OUTPUT_DIR", tmp_path, "SOLVER.MAX_ITER", 2]
+    metrics = tmp_path / "metrics.json"
+    first = run(config_file, *opts)
+    before = metrics.read_text().splitlines()
+    assert json.loads(before[-1])["iteration"] == 2 and "sem_seg/mIoU" in before[-1]
+    assert run(config_file, *opts, resume=True) == first
+    assert metrics.read_text().splitlines() == before
+    assert "SOLVER.MAX_ITER = 2: the run is finished" in (tmp_path / "log.txt").read_text()
+    metrics.write_text("\n".join(before[:-1]) + "\n")  # killed during the evaluation
+    run(config_file, *opts, resume=True)
+    steps, last = metrics.read_text().splitlines()[:-1], json.loads(metrics.read_text().splitlines()[-1])
+    assert steps == before[:-1]
+    assert last["iteration"] == 2 and last["sem_seg/mIoU"] == json.loads(before[-1])["sem_seg/mIoU"]
+
+
 def test_a_new_run_does_not_overwrite_an_earlier_one(config_file, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("sgr_d2.engine.setup"), "handlers", [caplog.handler])
     for steps in (1, 2, 3):
