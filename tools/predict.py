@@ -46,7 +46,7 @@ def predict(args: argparse.Namespace) -> int:
     )
     if args.regions and not predictor.has_sgr:
         raise ValueError(f"--regions: this model {NO_SGR}, hence no regions.")
-    model = describe(predictor.metadata, args.weights, args.opts, autocast=args.autocast)
+    model = describe(predictor.metadata, args.weights, args.opts, config_file=args.config_file, autocast=args.autocast)
     output = OutputFolder(
         args.output,
         model,

@@ -14,7 +14,7 @@ from torch import nn
 
 from sgr_d2.messages import first_few
 
-from .checkpoint.checkpointer import Checkpointer, absent_parameters, require_all_parameters
+from .checkpoint.checkpointer import Checkpointer, absent_parameters, require_all_parameters, require_use_of_sgr
 from .checkpoint.load_report import summary
 from .same_start import is_transfer
 from .tasks import task_of
@@ -52,7 +52,7 @@ def load_trained(cfg: CfgNode, model: nn.Module, path: str, *, compare_classes: 
 
     Raises:
         FileNotFoundError, ValueError: see `load_weights`; also if the checkpoint has other classes than the data sets
-            of ``cfg``, or lacks parameters of the model.
+            of ``cfg``, lacks parameters of the model, or has SGR where the model has none.
     """
     checkpointer = Checkpointer(model)
     checkpointer.load(path, checkpointables=[])
@@ -60,6 +60,7 @@ def load_trained(cfg: CfgNode, model: nn.Module, path: str, *, compare_classes: 
         require_same_classes(cfg, checkpointer)
     changed = _changed_settings(cfg, checkpointer)
     require_all_parameters(model, checkpointer.report, path, changed)
+    require_use_of_sgr(checkpointer.report, path, changed)
     if changed:
         hint = _FORMAT_HINT if "INPUT.FORMAT " in changed else ""
         logger.warning("%s %s%s Unless this is on purpose, give those of the training.", path, changed, hint)

@@ -106,3 +106,17 @@ def test_a_baseline_is_not_evaluated_as_if_it_had_tokens(config_file, tmp_path):
     run(config_file, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path, "MODEL.SGR.ENABLED", False, "DATASETS.TEST", "()")
     with pytest.raises(ValueError, match=r"model_final.pth: \d+ parameters of the model are missing from the.*sgr\."):
         run(config_file, "MODEL.WEIGHTS", tmp_path / "model_final.pth", eval_only=True)
+
+
+def test_tokens_are_not_left_out_of_an_evaluation(config_file, trained, tmp_path):
+    opts = ["MODEL.WEIGHTS", trained.checkpoint, "OUTPUT_DIR", tmp_path, "MODEL.SGR.ENABLED", False]
+    with pytest.raises(ValueError, match=r"has SGR, and this model has not: \d+ tensors .*SGR.ENABLED True -> F"):
+        run(config_file, *opts, eval_only=True)
+
+
+def test_a_peer_is_not_left_out_of_an_evaluation(config_file, tmp_path):
+    peer = ["OUTPUT_DIR", tmp_path, "MODEL.META_ARCHITECTURE", "PeerSegmentor"]
+    run(config_file, *peer, "SOLVER.MAX_ITER", 1, "MODEL.SGR.ENABLED", False, "DATASETS.TEST", "()")
+    opts = ["MODEL.WEIGHTS", tmp_path / "model_final.pth", "MODEL.SGR.ENABLED", False, "OUTPUT_DIR", tmp_path / "again"]
+    with pytest.raises(ValueError, match=r"has a peer of SGR, and this model has not"):
+        run(config_file, *opts, eval_only=True)

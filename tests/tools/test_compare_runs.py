@@ -232,6 +232,17 @@ def test_another_length_batch_or_data_is_told_above_the_table(runs, tmp_path):
     assert "<strong>These runs differ" in (tmp_path / "out/comparison.html").read_text()
 
 
+def test_variants_without_a_common_seed_are_told(runs, tmp_path):
+    def told(*folders):
+        assert compare_runs.main([*map(str, folders), "--output", str(tmp_path / "out")]) == 0
+        found = re.search(r"\*\*(No difference .*)\*\*", (tmp_path / "out/comparison.md").read_text())
+        return found and found[1]
+
+    assert told(*runs) is None and told(runs[0], *runs[2:]) is None
+    paired = "No difference to fpn (seeds 1) can be given, as it is paired by seed, for sgr (0)"
+    assert told(runs[1], runs[2]) == paired
+
+
 def test_same_names_are_numbered(runs, tmp_path):
     other = write_folder(tmp_path / "again/fpn_seed0", seed=0, miou=1.0, car=1.0, sgr=True)
     assert list(compare(find_runs([runs[0], other])).states) == ["fpn/seed0", "fpn-2/seed0"]

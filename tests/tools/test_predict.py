@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from prediction.inputs import _named, find_inputs
+from prediction.outputs import OutputFolder, describe
 from toy_checkpoint import CLASSES, write_checkpoint
 from toy_predictions import run
 
@@ -102,6 +103,26 @@ def test_labels_of_other_classes_are_not_mixed(checkpoint, photos, tmp_path, cap
     assert run(checkpoint, output, photos / "one.png") == 2
     assert "of a model with other classes" in capsys.readouterr().err
     assert run(checkpoint, output, photos / "one.png", "--overwrite") == 0
+
+
+def test_results_of_another_config_are_not_mixed(checkpoint, photos, tmp_path):
+    """Also if only a config changed that it inherits from."""
+    predictor = SGRPredictor.from_checkpoint(checkpoint, device="cpu")
+    base, config, output = tmp_path / "base.yaml", tmp_path / "run.yaml", tmp_path / "out"
+    base.write_text("DATASETS: {TEST: [camvid_val]}\nINPUT: {MIN_SIZE_TEST: 64}\n")
+    config.write_text("_BASE_: base.yaml\n")
+    assert run(checkpoint, output, photos / "one.png") == 0
+    described = describe(predictor.metadata, checkpoint)
+    OutputFolder(output, described).write_classes()
+    told = r"of a model with other --config-file\. Give"
+    with pytest.raises(FileExistsError, match=told):
+        OutputFolder(output, describe(predictor.metadata, checkpoint, config_file=config)).write_classes()
+    OutputFolder(output, describe(predictor.metadata, checkpoint, config_file=config)).write_classes(overwrite=True)
+    with pytest.raises(FileExistsError, match=told):
+        OutputFolder(output, described).write_classes()
+    base.write_text(base.read_text().replace("64", "96"))
+    with pytest.raises(FileExistsError, match=told):
+        OutputFolder(output, describe(predictor.metadata, checkpoint, config_file=config)).write_classes()
 
 
 def test_other_photographs_of_the_same_name_are_not_taken_for_done(checkpoint, photos, tmp_path, capsys):

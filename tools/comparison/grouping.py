@@ -54,10 +54,25 @@ def compare(runs: Sequence[FoundRun], metrics: Sequence[str] = ()) -> Collected:
             states[run.name] = _state(one)
     plan = Plan("comparison", f"{names[0]} and others" if names[1:] else names[0], variants, names[0], [])
     plan.metrics.extend(_metrics(results, metrics))
-    return Collected(plan, results, states, _warning(dict(zip(names, every, strict=True))))
+    warnings = [
+        _other_data(dict(zip(names, every, strict=True))),
+        _no_common_seed(dict(zip(names, groups, strict=True))),
+    ]
+    return Collected(plan, results, states, ". ".join(filter(None, warnings)))
 
 
-def _warning(settings: Mapping[str, Mapping[str, Any]]) -> str:
+def _no_common_seed(groups: Mapping[str, Sequence[FoundRun]]) -> str:
+    """A sentence with the variants that have finished no seed of the first variant; "" if there are none."""
+    seeds = {name: sorted(run.seed for run in group if run.result is not None) for name, group in groups.items()}
+    (first, base), *others = seeds.items()
+    apart = {name: own for name, own in others if own and base and not set(own) & set(base)}
+    if not apart:
+        return ""
+    listed = ", ".join(f"{name} ({first_few(own)})" for name, own in apart.items())
+    return f"No difference to {first} (seeds {first_few(base)}) can be given, as it is paired by seed, for {listed}"
+
+
+def _other_data(settings: Mapping[str, Mapping[str, Any]]) -> str:
     """A sentence with the settings of ``COMMON`` that not all variants have in common; "" if there are none."""
     keys = sorted({key for each in settings.values() for key in each if key.startswith(COMMON)})
     parts = []

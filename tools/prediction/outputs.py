@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sgr_d2.data.datasets import SemanticMetadata
-from sgr_d2.engine import Prediction
+from sgr_d2.engine import Prediction, load_config
 from sgr_d2.files import appearing_whole, write_json
 from sgr_d2.visualization.palette import token_colors
 from sgr_d2.visualization.panels import region_panel
@@ -104,8 +104,10 @@ class OutputFolder:
         if not overwrite and path.is_file() and any((self.folder / "areas").rglob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
+            if found.get("config") != content.get("config") and "config" not in other:
+                other.append("config")
             if other:
-                names = {"weights": "weights", "opts": "--opts", "autocast": "--autocast"}
+                names = {"weights": "weights", "config": "--config-file", "opts": "--opts", "autocast": "--autocast"}
                 what = names.get(other[0] if len(other) == 1 else "", "classes")
                 raise FileExistsError(
                     f"{path}: these results are of a model with other {what}. Give another --output, or --overwrite."
@@ -145,15 +147,25 @@ class OutputFolder:
 
 
 def describe(
-    info: SemanticMetadata, weights: str | Path, opts: Sequence[str] = (), *, autocast: str | None = None
+    info: SemanticMetadata,
+    weights: str | Path,
+    opts: Sequence[str] = (),
+    *,
+    config_file: str | Path | None = None,
+    autocast: str | None = None,
 ) -> dict:
-    """What classes.json holds: names and colours by label, the checkpoint, the options (KEY VALUE), the precision."""
+    """What classes.json holds: names and colours by label, the checkpoint, its config, if that is in a file of its own,
+    the options (KEY VALUE), and the precision.
+    """
     classes = [
         {"label": label, "name": name, "color": list(color)}
         for label, (name, color) in enumerate(zip(info.classes, info.colors, strict=True))
     ]
     checkpoint = {"file": Path(weights).name, "sha256": digest(weights)}
     model = {"opts": list(opts), "autocast": autocast, "weights": checkpoint}
+    if config_file is not None:  # with what it inherits
+        content = load_config(str(config_file)).dump().encode()
+        model["config"] = {"file": Path(config_file).name, "sha256": hashlib.sha256(content).hexdigest()}
     return {"classes": classes, "ignore_label": info.ignore_label} | model
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sgr_d2.messages import first_few
 from sgr_d2.modeling.backbone import name_in_state_dict
+from sgr_d2.modeling.sgr.parts import is_part_of_sgr
 
 from .checkpoint_file import read_checkpoint, require_weights
 from .detector_keys import check_backbone
@@ -75,6 +76,25 @@ def require_all_parameters(model: nn.Module, report: LoadReport, path: str, chan
             f"be untrained: {summary(absent)}. {f'It {changed} ' if changed else ''}Give the config of the training "
             "run: config.yaml next to the checkpoint."
         )
+
+
+def require_use_of_sgr(report: LoadReport, path: str, changed: str = "") -> None:
+    """Check that a model that will not be trained any further has SGR, or a peer of it, if the file has.
+
+    Args:
+        report, path, changed: as for `require_all_parameters`.
+
+    Raises:
+        ValueError: if not: its head would see other features than those with which it was trained.
+    """
+    for what, is_part in (("SGR", is_part_of_sgr), ("a peer of SGR", lambda name: name.startswith("peer."))):
+        in_file = [name for name in report.unused if is_part(name)]
+        if in_file and not any(is_part(name) for name in report.loaded):
+            raise ValueError(
+                f"{path} has {what}, and this model has not: {len(in_file)} tensors would be left out, without which "
+                f"it was not trained. {f'It {changed} ' if changed else ''}Give the config of the training run: "
+                "config.yaml next to the checkpoint."
+            )
 
 
 def absent_parameters(model: nn.Module, report: LoadReport) -> list[str]:
