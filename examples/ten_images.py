@@ -48,7 +48,12 @@ try:
         for pair in pairs
     ]
 except (OSError, ValueError) as error:  # told in one line, before the training
-    parser.exit(2, f"{parser.prog}: {error}\n")
+    own = (
+        " (--classes names the classes; keys of DATASETS.FOLDERS are for train_net.py.)"
+        if "FOLDERS" in str(error)
+        else ""
+    )
+    parser.exit(2, f"{parser.prog}: {error}{own}\n")
 
 # %% The config: SGR in a small FPN, as configs/shapes/fpn_sgr.yaml has it, on this folder.
 args.output.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -34,6 +35,9 @@ def test_ten_images_tells_a_wrong_label_in_one_line(tmp_path):
     (line,) = done.stderr.strip().splitlines()
     assert done.returncode == 2 and line.startswith("ten_images.py: ") and "labels/a.png" in line
     assert not (tmp_path / "out/ten_images.yaml").exists()
+    Image.fromarray(np.uint8([[7, 8, 9]])).save(tmp_path / "labels/a.png")  # more values than classes
+    done = run(*folders, "--output", tmp_path / "out")
+    assert done.returncode == 2 and done.stderr.rstrip().endswith("of DATASETS.FOLDERS are for train_net.py.)")
     done = run(*folders[:2], "--labels", tmp_path / "absent", "--output", tmp_path / "out")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
 
