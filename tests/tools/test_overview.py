@@ -51,6 +51,18 @@ def test_by_hand(write):
     assert cells[6].startswith("+0.25 [")
 
 
+def test_another_metric_can_be_the_first(write):
+    file = write(
+        {"plan/fpn": {0: (50.0, 90.0), 1: (51.0, None)}, "plan/sgr": {0: (52.0, 90.5), 1: (51.0, 91.0)}}, [ROW]
+    )
+    read = read_overview(file, first="sem_seg/pACC")
+    assert read.metrics == ["sem_seg/pACC", "sem_seg/mIoU"]
+    (line,) = [line for line in to_markdown(read).splitlines() if "FPN, short" in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:5] == ["0", "90.00", "90.50", "+0.50"]
+    with pytest.raises(ValueError, match=r"overview.yaml: metrics: .* do not contain sem_seg/x: add it"):
+        read_overview(file, first="sem_seg/x")
+
+
 def test_a_group_is_a_heading_for_its_row_and_those_below(write):
     runs = {"plan/fpn": {0: (50.0, 90.0), 1: (51.0, 90.0)}, "plan/sgr": {0: (51.0, 90.0), 1: (53.0, 90.0)}}
     rows = [ROW, ROW | {"group": "A", "label": "a1"}, ROW | {"label": "a2"}, ROW | {"group": "B", "label": "b1"}]

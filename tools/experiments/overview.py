@@ -57,8 +57,12 @@ class Overview:
     rows: list[Row]
 
 
-def read_overview(path: Path) -> Overview:
+def read_overview(path: Path, *, first: str | None = None) -> Overview:
     """Read the file and the results that it names.
+
+    Args:
+        path: of the file.
+        first: the metric of the file to put first, which is the one that is drawn; None for their order there.
 
     Raises:
         FileNotFoundError: if there is no such file, or no result in a folder that it names.
@@ -80,6 +84,10 @@ def read_overview(path: Path) -> Overview:
             raise ValueError(f"{path}: {key}: {value!r} must be a list that is not empty.")
     if not all(isinstance(metric, str) and "/" in metric for metric in metrics):
         raise ValueError(f"{path}: metrics: {metrics!r} must be names like sem_seg/mIoU.")
+    if first is not None:
+        if first not in metrics:
+            raise ValueError(f"{path}: metrics: {metrics} do not contain {first}: add it.")
+        metrics = [first, *(metric for metric in metrics if metric != first)]
     rows: list[Row] = []
     for entry in entries:
         rows.append(_row(path, entry, metrics, group=rows[-1].group if rows else ""))
