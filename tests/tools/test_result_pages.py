@@ -7,6 +7,7 @@ from statistics import mean, median
 import pytest
 from experiments.outcome import metric_of
 from experiments.overview import Row, read_overview
+from experiments.plan import read_plan
 from experiments.records import read_json
 from experiments.statistics import estimate
 from experiments.summary import span
@@ -24,7 +25,11 @@ GROUPS = [
     ("learning_rate_full/fpn_3", "learning_rate_full/fpn_sgr_3_no_gradient"),
     ("learning_rate_full/m2f_1.5", "learning_rate_full/m2f_sgr_1.5"),
 ]
+TABLED = ("S_C", "S_I", "D_C", "D_I", "I_C", "I_I", "overlap")
 MODELS = [(group[0], model) for group in GROUPS for model in group]
+# The rows of the tables of docs/results_ablations.md: the variants of two plans, in their order.
+ABLATIONS, ABLATION_SEEDS = "ablations_stride_8", (6, 7)
+FEWER = {"10 %": 10, "25 %": 25, "100 %": 100}
 # Seeds 0 and 1 of this plan chose the rate.
 FRESH = {"deeplab_controls": 6}
 
@@ -99,3 +104,54 @@ def test_the_main_table_is_that_of_the_results(row, models):
     rows = table("docs/results.md", "Main table")
     assert len(rows) == len(MODELS)
     assert rows[row][1:] == model_cells(*models)
+
+
+def paired(model: dict[int, dict], baseline: dict[int, dict], metric: str, digits: int = 2) -> str:
+    """The differences by seed, or those of the loss of the head in %."""
+    seeds = sorted(model.keys() & baseline.keys())
+    if metric == "head_loss":
+        changes = [100 * (model[seed][metric] / baseline[seed][metric] - 1) for seed in seeds]
+        return ", ".join(f"{value:+.1f} %" for value in changes)
+    values = [metric_of(model[seed], metric) - metric_of(baseline[seed], metric) for seed in seeds]
+    return ", ".join(f"{value:+.{digits}f}" for value in values)
+
+
+def ablation_results(variant: str) -> dict[int, dict]:
+    """Those of the seeds that all variants have."""
+    return {seed: r for seed, r in results_of(f"{ABLATIONS}/{variant}").items() if seed in ABLATION_SEEDS}
+
+
+def ablation_cells(variant: str) -> list[str]:
+    """mIoU, differences to no SGR and to SGR, and token metrics of a variant, as its table writes them."""
+    results = {name: ablation_results(name) for name in (variant, "sgr", "fpn")}
+    own = results[variant]
+    to_sgr = [paired(own, results["sgr"], metric) for metric in (METRIC, "sem_seg/pACC", "head_loss")]
+    tokens = [[metric_of(result, f"token_semantics/{name}") for result in own.values()] for name in TABLED]
+    return [
+        ", ".join(f"{metric_of(own[seed], METRIC):.2f}" for seed in sorted(own)),
+        "" if variant == "fpn" else paired(own, results["fpn"], METRIC),
+        *(["", "", ""] if variant == "sgr" else to_sgr),
+        *("" if None in values else f"{mean(values):.2f}" for values in tokens),
+    ]
+
+
+def test_the_table_of_ablations_is_that_of_the_results():
+    plan = read_plan(ROOT / f"experiments/{ABLATIONS}.yaml")
+    made = [variant.name for variant in plan.variants if ablation_results(variant.name)]
+    rows = table("docs/results_ablations.md", "variant")
+    assert [re.search(r"`(\w+(?:\.\d)?)`", row[0])[1] for row in rows] == made
+    assert [row[1:] for row in rows] == [ablation_cells(variant) for variant in made]
+
+
+def fewer_cells(share: int) -> list[str]:
+    """mIoU of Semantic FPN, and differences of and to SGR without and with places, with a share of the images."""
+    fpn, sgr, places = (results_of(f"fewer_images/{model}_{share}") for model in ("fpn", "sgr", "places"))
+    pairs = [(sgr, fpn), (places, fpn), (places, sgr)]
+    losses = [paired(model, fpn, "head_loss") for model in (sgr, places)]
+    accuracies = ", ".join(f"{metric_of(fpn[seed], METRIC):.2f}" for seed in sorted(fpn))
+    return [span(sorted(fpn)), accuracies, *(paired(*pair, METRIC) for pair in pairs), *losses]
+
+
+def test_the_table_of_fewer_images_is_that_of_the_results():
+    rows = {row[0]: row[1:] for row in table("docs/results_ablations.md", "training images")}
+    assert rows == {label: fewer_cells(share) for label, share in FEWER.items()}
