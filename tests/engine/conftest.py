@@ -3,10 +3,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from toys import toy_cfg
 
 import train_net
+from sgr_d2.engine.checkpoint.model_card import KEY
+from sgr_d2.modeling.sgr.parts import is_part_of_sgr
 
 CLASSES = ["left", "right", "disc"]
 
@@ -49,6 +52,19 @@ def trained(scenes, tmp_path_factory):
     flags = {"eval_only": False, "resume": False, "num_gpus": 0}
     train_net.main(SimpleNamespace(config_file=str(config), opts=["SOLVER.MAX_ITER", "2"], **flags))
     return SimpleNamespace(config=config, checkpoint=folder / "output" / "model_final.pth")
+
+
+@pytest.fixture(scope="session")
+def plain_checkpoint(trained, tmp_path_factory):
+    """That checkpoint as if the model had been trained without SGR."""
+    saved = torch.load(trained.checkpoint, weights_only=True)
+    saved["model"] = {name: value for name, value in saved["model"].items() if not is_part_of_sgr(name)}
+    config = yaml.safe_load(saved[KEY]["config"])
+    config["MODEL"]["SGR"]["ENABLED"] = False
+    saved[KEY]["config"] = yaml.safe_dump(config)
+    path = tmp_path_factory.mktemp("plain") / "model_final.pth"
+    torch.save(saved, path)
+    return path
 
 
 def write_config(scenes, folder):

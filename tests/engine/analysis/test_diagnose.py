@@ -106,7 +106,7 @@ def test_command_line_on_a_machine_without_a_gpu(trained, tmp_path, monkeypatch)
     assert diagnose.main([*command, "--batches", "1", "--opts", "MODEL.DEVICE", "cuda"]) == 0
 
 
-def test_command_line(trained, tmp_path, capsys):
+def test_command_line(trained, plain_checkpoint, tmp_path, capsys):
     command = ["--config-file", str(trained.config), "--weights", str(trained.checkpoint), "--output", str(tmp_path)]
     assert diagnose.main([*command, "--batches", "2"]) == 0
     printed, said = capsys.readouterr()
@@ -127,6 +127,7 @@ def test_command_line(trained, tmp_path, capsys):
     assert json.loads((tmp_path / "diagnosis.json").read_text())["images"] == {"scenes_val": 2}
     assert diagnose.main([*command, "--batches", "0"]) == 2
     assert "--batches 0" in capsys.readouterr().err
+    command[command.index("--weights") + 1] = str(plain_checkpoint)
     assert diagnose.main([*command, "--opts", "MODEL.SGR.ENABLED", "False"]) == 2
     assert "has no SGR" in capsys.readouterr().err
 

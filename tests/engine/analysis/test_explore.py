@@ -103,8 +103,8 @@ def test_tokens_of_places_are_not_shown(trained, scenes, tmp_path):
     assert len(base64.b64decode(content(tmp_path / "data/run0/0000.js")["attention"]["bytes"])) == 6 * 6
 
 
-def test_a_model_without_tokens_comes_second_only(trained, predictor, scenes, tmp_path):
-    baseline = SGRPredictor.from_checkpoint(trained.checkpoint, opts=["MODEL.SGR.ENABLED", "False"], device="cpu")
+def test_a_model_without_tokens_comes_second_only(plain_checkpoint, predictor, scenes, tmp_path):
+    baseline = SGRPredictor.from_checkpoint(plain_checkpoint, device="cpu")
     records = [{"file_name": str(scenes / "val/images/009.png")}]
     models = [NamedModel("with", "", predictor), NamedModel("without", "", baseline)]
     explore(models, records, tmp_path, title="t")

@@ -92,7 +92,6 @@ def test_the_channel_order_of_the_model_is_obeyed(trained, image):
         (["MODEL.PIXEL_MEAN", "[0, 0, 0]"], "MODEL.PIXEL_MEAN .* -> "),
         (["MODEL.PIXEL_STD", "[1, 1, 1]"], "MODEL.PIXEL_STD .* -> "),
         (["MODEL.SGR.REGIONS", "softmax"], "MODEL.SGR.REGIONS sigmoid -> softmax"),
-        (["MODEL.SGR.ENABLED", "False"], "MODEL.SGR.ENABLED True -> False"),
     ],
 )
 def test_opts_that_contradict_the_training_are_a_warning(trained, caplog, monkeypatch, opts, change):
@@ -100,6 +99,11 @@ def test_opts_that_contradict_the_training_are_a_warning(trained, caplog, monkey
     SGRPredictor.from_checkpoint(trained.checkpoint, opts=opts, device="cpu")
     said = next(text for text in caplog.messages if "was trained with other settings" in text)
     assert re.search(rf"model_final\.pth was trained with other settings: {change}.* give those of the training", said)
+
+
+def test_tokens_are_not_left_out_of_predictions(trained):
+    with pytest.raises(ValueError, match=r"has SGR, and this model has not: .* MODEL.SGR.ENABLED True -> False"):
+        SGRPredictor.from_checkpoint(trained.checkpoint, opts=["MODEL.SGR.ENABLED", "False"], device="cpu")
 
 
 @pytest.mark.parametrize(
