@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from command_line import directory, failed
+from command_line import directory, failed, quiet_in_pipes
 from experiments.overview import draw_overview, read_overview, to_markdown
 
 
@@ -40,4 +40,5 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    quiet_in_pipes()
     sys.exit(main())
