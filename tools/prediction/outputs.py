@@ -104,8 +104,6 @@ class OutputFolder:
         if not overwrite and path.is_file() and any((self.folder / "areas").rglob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
             other = [key for key in content if found.get(key, content[key]) != content[key]]
-            if found.get("config") != content.get("config") and "config" not in other:
-                other.append("config")
             if other:
                 names = {"weights": "weights", "config": "--config-file", "opts": "--opts", "autocast": "--autocast"}
                 what = names.get(other[0] if len(other) == 1 else "", "classes")
@@ -162,10 +160,11 @@ def describe(
         for label, (name, color) in enumerate(zip(info.classes, info.colors, strict=True))
     ]
     checkpoint = {"file": Path(weights).name, "sha256": digest(weights)}
-    model = {"opts": list(opts), "autocast": autocast, "weights": checkpoint}
+    config = None
     if config_file is not None:  # with what it inherits
         content = load_config(str(config_file)).dump().encode()
-        model["config"] = {"file": Path(config_file).name, "sha256": hashlib.sha256(content).hexdigest()}
+        config = {"file": Path(config_file).name, "sha256": hashlib.sha256(content).hexdigest()}
+    model = {"opts": list(opts), "autocast": autocast, "weights": checkpoint, "config": config}
     return {"classes": classes, "ignore_label": info.ignore_label} | model
 
 
